@@ -1,0 +1,1 @@
+"""YAML presets, every field commented, read through `importlib.resources`."""

@@ -1,0 +1,1 @@
+"""Language models and classifiers for DNA on selective state space models."""

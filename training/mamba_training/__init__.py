@@ -1,0 +1,1 @@
+"""One Lightning run, safely: trainer, callbacks, exact resume and model bundles."""

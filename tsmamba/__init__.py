@@ -1,0 +1,1 @@
+"""Forecasting on selective state space models."""
