@@ -1,0 +1,78 @@
+"""What every test shares: one torch thread, an own cache folder, and small genomes made on the spot."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests run beside each other in worker processes, so each keeps to one core; commands started by a test too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Indexes of FASTA files are written to a folder of this session, never to the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("SEQMAMBA_CACHE")
+    os.environ["SEQMAMBA_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["SEQMAMBA_CACHE"]
+    else:
+        os.environ["SEQMAMBA_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random numbers in every run, whatever the order of the tests."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (libraries below still draw from the global generator)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def make_bases() -> Callable[[int, int], str]:
+    """A function (length, seed) -> random DNA as upper-case text."""
+
+    def bases(length: int, seed: int = 0) -> str:
+        return BASES[np.random.default_rng(seed).integers(0, 4, length)].tobytes().decode()
+
+    return bases
+
+
+@pytest.fixture
+def write_fasta(tmp_path: Path) -> Callable[..., Path]:
+    """A function (records, name="genome.fa", width=60) -> path, where records maps an id to its bases."""
+
+    def write(records: dict[str, str], name: str = "genome.fa", width: int = 60) -> Path:
+        path = tmp_path / name
+        with path.open("w") as file:
+            for record, sequence in records.items():
+                file.write(f">{record}\n")
+                file.writelines(sequence[i : i + width] + "\n" for i in range(0, len(sequence), width))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def tiny_genome(write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str]) -> Path:
+    """Three records of 6,000, 4,000 and 2,000 random bases, with a run of N and some lower case in the first."""
+    first = make_bases(6000, 1)
+    first = first[:1000] + "N" * 200 + first[1200:2000].lower() + first[2000:]
+    return write_fasta({"chr1": first, "chr2": make_bases(4000, 2), "chr3": make_bases(2000, 3)})
