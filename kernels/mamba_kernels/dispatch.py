@@ -1,0 +1,117 @@
+"""Which implementation runs: chosen by the device and dtype, overridden by argument or `MAMBA_KERNELS_BACKEND`."""
+
+import functools
+import os
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+BACKENDS = ("reference", "torch", "numba", "triton")
+"""Every backend name that is understood, from the plainest to the most specialised."""
+
+ENVIRONMENT_VARIABLE = "MAMBA_KERNELS_BACKEND"
+
+NUMBA_DTYPES = (torch.float32, torch.bfloat16)
+"""Input dtypes of the CPU kernels; their state is float32 always."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend and, for people, the reason why it was chosen."""
+
+    backend: str
+    reason: str
+
+
+@functools.cache
+def numba_problem() -> str | None:
+    """Say why the Numba kernels cannot run here, or return None where they can."""
+    try:
+        import mamba_kernels.numba_runtime
+    except Exception as error:  # a broken Numba fails in many ways: ImportError, SystemError, OSError from LLVM
+        return f"numba cannot be imported ({type(error).__name__}: {error})"
+    del mamba_kernels
+    return None
+
+
+def backend_problem(backend: str) -> str | None:
+    """Say why `backend` cannot run in this installation at all, or return None where it can."""
+    if backend == "numba":
+        return numba_problem()
+    if backend == "triton":
+        return "the Triton kernels are not part of this version; on a GPU use backend='torch'"
+    return None
+
+
+def available_backends() -> tuple[str, ...]:
+    """Return the names of the backends that can run in this installation."""
+    return tuple(name for name in BACKENDS if backend_problem(name) is None)
+
+
+def _mismatch(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Say why an installed backend cannot serve these tensors, or return None where it can."""
+    if backend == "numba" and device.type != "cpu":
+        return f"the numba backend runs on the CPU, the tensors are on {device}; use backend='torch'"
+    if backend == "numba" and dtype not in NUMBA_DTYPES:
+        return f"the numba backend takes float32 and bfloat16, not {dtype}; use backend='torch' or 'reference'"
+    return None
+
+
+def _checked_name(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r} in {source}; accepted: {', '.join(BACKENDS)}")
+    problem = backend_problem(name)
+    if problem is not None:
+        raise ValueError(f"backend {name!r} asked for in {source} is not available: {problem}")
+    return name
+
+
+@functools.cache
+def _warn_without_numba(problem: str) -> None:
+    """Warn once in a process."""
+    warnings.warn(
+        f"CPU operators fall back to plain torch, which is many times slower: {problem}", RuntimeWarning, stacklevel=4
+    )
+
+
+def choose_backend(op: str, requested: str | None, device: torch.device, dtype: torch.dtype = torch.float32) -> Choice:
+    """Choose the backend of one operator and say why.
+
+    An argument is an order: a backend that cannot serve the tensors is an error. The environment variable is a
+    preference: it is followed where it can be, so that one setting suits a program with float64 tests inside.
+
+    Args:
+        op: Operator name, for messages.
+        requested: The caller's `backend` argument, or None.
+        device: Where the tensors lie.
+        dtype: The widest floating dtype among the inputs.
+
+    Raises:
+        ValueError: The name is unknown, or the backend cannot run here or on these tensors.
+    """
+    if requested is not None:
+        backend = _checked_name(requested, f"{op}(backend=...)")
+        mismatch = _mismatch(backend, device, dtype)
+        if mismatch is not None:
+            raise ValueError(f"{op}: {mismatch}")
+        return Choice(backend, "asked for by argument")
+    preferred = os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower()
+    if preferred:
+        backend = _checked_name(preferred, f"the environment variable {ENVIRONMENT_VARIABLE}")
+        if _mismatch(backend, device, dtype) is None:
+            return Choice(backend, f"asked for by {ENVIRONMENT_VARIABLE}")
+    if device.type != "cpu":
+        return Choice("torch", f"no kernel of our own for {device.type} in this version")
+    if dtype not in NUMBA_DTYPES:
+        return Choice("torch", f"the CPU kernels take float32 and bfloat16, not {dtype}")
+    problem = numba_problem()
+    if problem is not None:
+        _warn_without_numba(problem)
+        return Choice("torch", problem)
+    return Choice("numba", "fastest on the CPU")
+
+
+def resolve_backend(op: str, requested: str | None, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """Return the name of the backend that runs one operator: see `choose_backend`."""
+    return choose_backend(op, requested, device, dtype).backend
