@@ -1,7 +1,7 @@
 """What a pre-training run is made of, checked before anything is computed.
 
-Settings are laid over each other in one order: the preset (or the file), then `--set KEY=VALUE`, then the dedicated flags of
-the command. The result is one frozen `PretrainConfig`, which the run folder keeps as `config.yaml`.
+Settings are laid over each other in one order: the preset (or the file), then `--set KEY=VALUE`, then the dedicated
+flags of the command. The result is one frozen `PretrainConfig`, which the run folder keeps as `config.yaml`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
 from mamba_data_prep.errors import UserError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 APP = "genomamba"
 DEFAULT_PRESET = "genomamba-1.4m"
 
 
 def _number(value: Any) -> Any:
-    """Reads `2^20`, `1e6` and `8e-3`, which YAML leaves as text, and refuses true and false, which Python counts as 1 and 0."""
+    """Reads `2^20`, `1e6` and `8e-3`, which YAML leaves as text; refuses booleans, which Python counts as 1 and 0."""
     if isinstance(value, bool):
         raise ValueError("true and false are not numbers")
     if not isinstance(value, str):
@@ -53,22 +52,28 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The shape of the network."""
 
-    d_model: Whole = Field(128, ge=8, le=8192, description="a whole number from 8 to 8192 (channels)")
-    n_layers: Whole = Field(12, ge=1, le=256, description="a whole number from 1 to 256")
+    d_model: Whole = Field(default=128, ge=8, le=8192, description="a whole number from 8 to 8192 (channels)")
+    n_layers: Whole = Field(default=12, ge=1, le=256, description="a whole number from 1 to 256")
     pattern: tuple[Literal["mamba", "attention"], ...] = Field(
-        ("mamba",), min_length=1, description="a list of mamba and attention, repeated until n_layers are made"
+        default=("mamba",), min_length=1, description="a list of mamba and attention, repeated until n_layers are made"
     )
-    d_state: Whole = Field(16, ge=1, le=256, description="a whole number from 1 to 256 (states per channel)")
-    d_conv: Whole = Field(4, ge=1, le=16, description="a whole number from 1 to 16 (taps of the causal convolution)")
-    expand: Whole = Field(2, ge=1, le=8, description="a whole number from 1 to 8 (inner channels per channel)")
-    bidirectional: Literal["none", "add", "concat"] = Field("none", description="none, add or concat")
-    tie_directions: bool = Field(True, description="true or false")
-    n_heads: Whole = Field(4, ge=1, le=256, description="a whole number that divides d_model (attention layers only)")
+    d_state: Whole = Field(default=16, ge=1, le=256, description="a whole number from 1 to 256 (states per channel)")
+    d_conv: Whole = Field(
+        default=4, ge=1, le=16, description="a whole number from 1 to 16 (taps of the causal convolution)"
+    )
+    expand: Whole = Field(default=2, ge=1, le=8, description="a whole number from 1 to 8 (inner channels per channel)")
+    bidirectional: Literal["none", "add", "concat"] = Field(default="none", description="none, add or concat")
+    tie_directions: bool = Field(default=True, description="true or false")
+    n_heads: Whole = Field(
+        default=4, ge=1, le=256, description="a whole number that divides d_model (attention layers only)"
+    )
     chunk_size: Whole | None = Field(
-        None, ge=64, description="a whole number of at least 64 (positions), or null for the whole window at once"
+        default=None,
+        ge=64,
+        description="a whole number of at least 64 (positions), or null for the whole window at once",
     )
-    norm_eps: Real = Field(1e-5, gt=0, lt=1, description="a number between 0 and 1")
-    embedding_std: Real = Field(0.02, gt=0, le=1, description="a number between 0 and 1")
+    norm_eps: Real = Field(default=1e-5, gt=0, lt=1, description="a number between 0 and 1")
+    embedding_std: Real = Field(default=0.02, gt=0, le=1, description="a number between 0 and 1")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
@@ -86,44 +91,50 @@ class DataConfig(Section):
     """Windows of the genome, and which of them are held out."""
 
     window: Whole = Field(
-        4096, ge=16, le=2**24, description="a whole number from 16 to 2^24 (bases), such as 4096 or 2^12"
+        default=4096, ge=16, le=2**24, description="a whole number from 16 to 2^24 (bases), such as 2^12"
     )
-    max_n_fraction: Real = Field(0.5, ge=0, le=1, description="a number from 0 to 1")
-    reverse_complement: bool = Field(True, description="true or false")
-    valid_bases: Whole = Field(2**17, ge=1, description="a whole number (bases scored at each validation)")
-    final_bases: Whole = Field(2**20, ge=1, description="a whole number (bases scored at the end)")
-    split_seed: Whole = Field(0, ge=0, lt=2**63, description="a whole number from 0")
-    workers: Whole = Field(0, ge=0, le=256, description="a whole number from 0 to 256 (processes that read windows)")
+    max_n_fraction: Real = Field(default=0.5, ge=0, le=1, description="a number from 0 to 1")
+    reverse_complement: bool = Field(default=True, description="true or false")
+    valid_bases: Whole = Field(default=2**17, ge=1, description="a whole number (bases scored at each validation)")
+    final_bases: Whole = Field(default=2**20, ge=1, description="a whole number (bases scored at the end)")
+    split_seed: Whole = Field(default=0, ge=0, lt=2**63, description="a whole number from 0")
+    workers: Whole = Field(
+        default=0, ge=0, le=256, description="a whole number from 0 to 256 (processes that read windows)"
+    )
 
 
 class OptimConfig(Section):
     """AdamW, its warm-up and its cosine."""
 
-    lr: Real = Field(4e-3, gt=0, le=1, description="a number between 0 and 1")
-    min_lr_fraction: Real = Field(0.05, ge=0, le=1, description="a number from 0 to 1 (of lr, where the cosine ends)")
-    warmup_fraction: Real = Field(0.05, ge=0, lt=1, description="a number from 0 to 1 (of all steps)")
-    weight_decay: Real = Field(0.1, ge=0, le=10, description="a number from 0 to 10")
-    beta1: Real = Field(0.9, ge=0, lt=1, description="a number from 0 up to 1")
-    beta2: Real = Field(0.95, ge=0, lt=1, description="a number from 0 up to 1")
-    grad_clip: Real = Field(1.0, gt=0, description="a number above 0 (norm of all gradients)")
+    lr: Real = Field(default=4e-3, gt=0, le=1, description="a number between 0 and 1")
+    min_lr_fraction: Real = Field(
+        default=0.05, ge=0, le=1, description="a number from 0 to 1 (of lr, where the cosine ends)"
+    )
+    warmup_fraction: Real = Field(default=0.05, ge=0, lt=1, description="a number from 0 to 1 (of all steps)")
+    weight_decay: Real = Field(default=0.1, ge=0, le=10, description="a number from 0 to 10")
+    beta1: Real = Field(default=0.9, ge=0, lt=1, description="a number from 0 up to 1")
+    beta2: Real = Field(default=0.95, ge=0, lt=1, description="a number from 0 up to 1")
+    grad_clip: Real = Field(default=1.0, gt=0, description="a number above 0 (norm of all gradients)")
 
 
 class TrainConfig(Section):
     """How long, how much at a time, and on what."""
 
-    max_steps: Whole | None = Field(None, ge=1, description="a whole number of steps from 1, or null")
-    max_time: Real | str | None = Field(None, description="seconds, or a text such as 90s, 20m, 2h, 1h30m, or null")
-    tokens_per_step: Whole | Literal["auto"] = Field("auto", description="a whole number of bases, or auto")
-    batch_size: Whole | Literal["auto"] = Field("auto", description="windows at a time on a device, or auto")
-    seed: Whole = Field(0, ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field("auto", description="auto, cpu, gpu or mps")
-    devices: Whole | Literal["auto"] = Field("auto", description="a whole number from 1, or auto")
-    strategy: str = Field("auto", description="auto, ddp, fsdp or another strategy of Lightning")
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true"] = Field(
-        "auto", description="auto, 32-true, bf16-mixed, 16-mixed or bf16-true"
+    max_steps: Whole | None = Field(default=None, ge=1, description="a whole number of steps from 1, or null")
+    max_time: Real | str | None = Field(
+        default=None, description="seconds, or a text such as 90s, 20m, 2h, 1h30m, or null"
     )
-    validate_every: Whole | Literal["auto"] = Field("auto", description="a whole number of steps, or auto")
-    checkpoint_seconds: Real = Field(120, gt=0, description="a number of seconds above 0")
+    tokens_per_step: Whole | Literal["auto"] = Field(default="auto", description="a whole number of bases, or auto")
+    batch_size: Whole | Literal["auto"] = Field(default="auto", description="windows at a time on a device, or auto")
+    seed: Whole = Field(default=0, ge=0, lt=2**32, description="a whole number from 0 to 2^32 - 1")
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(default="auto", description="auto, cpu, gpu or mps")
+    devices: Whole | Literal["auto"] = Field(default="auto", description="a whole number from 1, or auto")
+    strategy: str = Field(default="auto", description="auto, ddp, fsdp or another strategy of Lightning")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true"] = Field(
+        default="auto", description="auto, 32-true, bf16-mixed, 16-mixed or bf16-true"
+    )
+    validate_every: Whole | Literal["auto"] = Field(default="auto", description="a whole number of steps, or auto")
+    checkpoint_seconds: Real = Field(default=120, gt=0, description="a number of seconds above 0")
 
     @model_validator(mode="after")
     def _positive(self) -> TrainConfig:
@@ -137,8 +148,8 @@ class TrainConfig(Section):
 class PretrainConfig(Section):
     """Everything that decides a pre-training run."""
 
-    fasta: str | None = Field(None, description="the path of a FASTA file")
-    bed: str | None = Field(None, description="the path of a BED file, or null")
+    fasta: str | None = Field(default=None, description="the path of a FASTA file")
+    bed: str | None = Field(default=None, description="the path of a BED file, or null")
     model: ModelConfig = Field(default_factory=ModelConfig, description="a section")
     data: DataConfig = Field(default_factory=DataConfig, description="a section")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="a section")
@@ -333,12 +344,12 @@ def _unknown_key(schema: type[Section], key: str, owner: type[Section], path: st
 
 
 def _template(schema: type[Section]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, field in schema.model_fields.items():
-        inner = field.annotation
-        is_section = isinstance(inner, type) and issubclass(inner, Section)
-        tree[name] = _template(inner) if is_section else None
-    return tree
+    sections = {name: _section(field.annotation) for name, field in schema.model_fields.items()}
+    return {name: None if inner is None else _template(inner) for name, inner in sections.items()}
+
+
+def _section(annotation: Any) -> type[Section] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
 def _locate(schema: type[Section], location: tuple[int | str, ...]) -> tuple[str, type[Section], str | None]:
@@ -349,8 +360,8 @@ def _locate(schema: type[Section], location: tuple[int | str, ...]) -> tuple[str
         field = owner.model_fields.get(str(part))
         if field is None:
             return ".".join(keys), owner, None
-        inner = field.annotation
-        if not (isinstance(inner, type) and issubclass(inner, Section)):
+        inner = _section(field.annotation)
+        if inner is None:
             return ".".join(keys), owner, field.description
         if part is location[-1]:
             return ".".join(keys), owner, ", ".join(inner.model_fields)

@@ -1,7 +1,7 @@
-"""DNA letters and their numbers: the vocabulary of HyenaDNA and Caduceus, so that their checkpoints and ours read alike.
+"""DNA letters and their numbers: the vocabulary of HyenaDNA and Caduceus.
 
-Twelve ids are in use and the embedding is padded to sixteen. Lower case (soft masking) is folded to upper case, every IUPAC
-ambiguity code is read as N, and U (RNA) as T.
+Twelve ids are in use and the embedding is padded to sixteen. Lower case (soft masking) is folded to upper case, every
+IUPAC ambiguity code is read as N, and U (RNA) as T.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PAD_BYTE: Final = 0
 """The byte that stands for padding in a window of ASCII letters."""
 
 
-def _encoding() -> UInt8[np.ndarray, "256"]:
+def _encoding() -> UInt8[np.ndarray, 256]:
     table = np.full(256, UNK, dtype=np.uint8)
     for letter, token in [*((base, VOCAB[base]) for base in BASES), ("U", VOCAB["T"])]:
         table[[ord(letter), ord(letter.lower())]] = token
@@ -49,7 +49,7 @@ def _encoding() -> UInt8[np.ndarray, "256"]:
     return table
 
 
-def _letters() -> UInt8[np.ndarray, "16"]:
+def _letters() -> UInt8[np.ndarray, 16]:
     table = np.full(VOCAB_SIZE, ord("?"), dtype=np.uint8)
     for name, token in VOCAB.items():
         if len(name) == 1:
@@ -57,7 +57,7 @@ def _letters() -> UInt8[np.ndarray, "16"]:
     return table
 
 
-def _complement() -> UInt8[np.ndarray, "16"]:
+def _complement() -> UInt8[np.ndarray, 16]:
     table = np.arange(VOCAB_SIZE, dtype=np.uint8)
     table[FIRST_BASE : FIRST_BASE + 4] = table[FIRST_BASE : FIRST_BASE + 4][::-1].copy()
     return table
@@ -76,8 +76,8 @@ def encode(sequence: UInt8[np.ndarray, "*shape"] | bytes | str) -> UInt8[np.ndar
         sequence: ASCII codes of any shape, or text. Case does not matter; a zero byte is padding.
 
     Returns:
-        Ids of the same shape: A 7, C 8, G 9, T and U 10, any IUPAC ambiguity code 11 (N), a zero byte 4 (PAD), and 6 (UNK)
-        for what is no nucleotide code.
+        Ids of the same shape: A 7, C 8, G 9, T and U 10, any IUPAC ambiguity code 11 (N), a zero byte 4 (PAD), and
+        6 (UNK) for what is no nucleotide code.
     """
     if isinstance(sequence, str):
         sequence = sequence.encode("ascii", errors="replace")

@@ -1,0 +1,342 @@
+"""The command line. Each command checks its arguments, imports what it needs and calls one function.
+
+Nothing heavy is imported at the top, so that help, completion and argument errors answer at once.
+Exit codes: 0 done, 2 the user's input, 3 stopped but resumable, 1 a bug.
+"""
+
+from __future__ import annotations
+
+import errno
+import json as jsonlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from mamba_data_prep.errors import Interrupted, UserError
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+_ENVIRONMENT_ERRORS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EFBIG,
+        errno.ENAMETOOLONG,
+    }
+)
+
+_FILE = click.Path(path_type=Path)
+
+
+class _Refused(click.ClickException):
+    """The user's input or machine is in the way; the message says how to mend it."""
+
+    exit_code = UserError.exit_code
+    label = "error"
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"genomamba: {self.label}: {self.message}", err=True)
+
+
+class _Stopped(_Refused):
+    """The work was stopped, and can be resumed."""
+
+    exit_code = Interrupted.exit_code
+    label = "stopped"
+
+
+class _Commands(click.Group):
+    """Turns errors that are addressed to people into one message and an exit code, and leaves bugs their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except UserError as error:
+            raise _Refused(str(error)) from None
+        except Interrupted as error:
+            raise _Stopped(str(error)) from None
+        except (KeyboardInterrupt, click.Abort):
+            raise _Stopped("by the keyboard") from None
+        except BrokenPipeError:
+            # Whoever read our output has had enough; stdout must not be flushed again when Python leaves.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except OSError as error:
+            if error.errno not in _ENVIRONMENT_ERRORS:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise _Refused(f"{where}{error.strerror}") from None
+        return result
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="""\b
+Examples:
+  genomamba pretrain --fasta hg38.fa --out runs/hg38
+  genomamba pretrain --fasta hg38.fa --out runs/long --set data.window=2^17 --max-time 12h
+  genomamba pretrain --out runs/hg38 --resume
+  genomamba finetune table --table promoters.csv --from runs/hg38 --out runs/promoters
+  genomamba finetune species --class human=human.fa --class gorilla=gorilla.fa --out runs/apes
+  genomamba classify --model runs/promoters --fasta new.fa --out predictions.tsv
+  genomamba info runs/hg38
+""",
+)
+@click.version_option(package_name="seqmamba", prog_name="genomamba")
+def cli() -> None:
+    """Language models and classifiers for DNA on selective state space models."""
+
+
+def _settings(command: CommandT) -> CommandT:
+    """The options by which a command takes its configuration."""
+    for option in (
+        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeatable."),
+        click.option("--config", metavar="NAME|FILE", help="A preset's name or a YAML file."),
+    ):
+        command = option(command)
+    return command
+
+
+def _training(command: CommandT) -> CommandT:
+    """The options that every training command takes; each is short for a `--set train.*`."""
+    for option in (
+        click.option("--workers", type=click.IntRange(0), help="Processes that read windows (data.workers)."),
+        click.option("--precision", metavar="NAME", help="auto, 32-true, bf16-mixed, 16-mixed or bf16-true."),
+        click.option("--strategy", metavar="NAME", help="auto, ddp, fsdp or another strategy of Lightning."),
+        click.option("--devices", metavar="N|auto", help="How many devices; auto takes all GPUs, or the CPU."),
+        click.option("--seed", type=click.IntRange(0), help="Seed of weights, order and augmentation."),
+        click.option("--max-time", metavar="TIME", help="Stop after so long: 90s, 20m, 2h, 1h30m."),
+        click.option("--max-steps", type=click.IntRange(1), help="Stop after so many optimizer steps."),
+    ):
+        command = option(command)
+    return command
+
+
+def _flags(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options of `_training` out of a command's options, as dotted keys of the configuration."""
+    names = ("max_steps", "max_time", "seed", "devices", "strategy", "precision")
+    flags = {f"train.{name}": options.pop(name) for name in names}
+    return {**flags, "data.workers": options.pop("workers")}
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+_out_run = click.option("--out", type=_FILE, required=True, metavar="RUN", help="Folder of the run.")
+_from = click.option("--from", "from_model", type=_FILE, metavar="MODEL", help="A pre-trained model or run.")
+_resume = click.option("--resume", is_flag=True, help="Go on with the run in --out, from its last checkpoint.")
+
+
+def _print(result: dict[str, Any], as_json: bool) -> None:
+    """Prints a command's result: its `text` for people, everything else for programs."""
+    if as_json:
+        click.echo(jsonlib.dumps({key: value for key, value in result.items() if key != "text"}, indent=2, default=str))
+    elif result.get("text"):
+        click.echo(result["text"])
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  genomamba pretrain --fasta hg38.fa --out runs/hg38
+  genomamba pretrain --fasta chr20.fa.gz --out runs/chr20 --set data.window=4096 --max-time 20m
+  genomamba pretrain --fasta hg38.fa --bed sequences_human.bed --config genomamba-7m --out runs/7m
+  genomamba pretrain --out runs/hg38 --resume
+"""
+)
+@click.option("--fasta", type=_FILE, help="Genome: FASTA, plain, gzip or bgzip.")
+@click.option("--bed", type=_FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
+@_settings
+@_training
+@_out_run
+@_resume
+@_json
+def pretrain(
+    fasta: Path | None,
+    bed: Path | None,
+    config: str | None,
+    overrides: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a language model on a genome, and compare it with the best Markov model of the same bases."""
+    flags = {**_flags(options), "fasta": _text(fasta), "bed": _text(bed)}
+    if fasta is None and not resume and not config and not any(text.startswith("fasta=") for text in overrides):
+        raise click.UsageError("Missing option '--fasta'.")
+    from genomamba.pretrain import run_pretrain
+
+    _print(run_pretrain(out=out, config=config, overrides=overrides, flags=flags, resume=resume), as_json)
+
+
+@cli.group()
+def finetune() -> None:
+    """Train a classifier, from scratch or from a pre-trained model."""
+
+
+def _classifier(command: CommandT) -> CommandT:
+    """The options that all kinds of fine-tuning share."""
+    for option in (
+        _json,
+        _resume,
+        _out_run,
+        _training,
+        _settings,
+        click.option(
+            "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs, each with its own seed."
+        ),
+        click.option(
+            "--pooling", type=click.Choice(["mean", "last", "attention"]), help="From positions to one vector."
+        ),
+        _from,
+    ):
+        command = option(command)
+    return command
+
+
+def _finetune(task: str, *, as_json: bool, **options: Any) -> None:
+    flags = _flags(options)
+    from genomamba.finetune import run_finetune
+
+    _print(run_finetune(task=task, flags=flags, **options), as_json)
+
+
+@finetune.command(
+    epilog="""\b
+Example:
+  genomamba finetune species --class human=human.fa.gz --class gorilla=gorilla.fa.gz --from runs/hg38 --out runs/apes
+"""
+)
+@click.option("--class", "classes", multiple=True, required=True, metavar="NAME=FASTA", help="A class and its genome.")
+@_classifier
+def species(**options: Any) -> None:
+    """Tell from which genome a window of DNA comes."""
+    _finetune("species", **options)
+
+
+@finetune.command(
+    epilog="""\b
+Examples:
+  genomamba finetune promoter --positive promoters.fa --negative other.fa --from runs/hg38 --out runs/promoters
+  genomamba finetune promoter --fasta hg19.fa --tss RefSeqTSS.bed.gz --out runs/promoters
+"""
+)
+@click.option("--positive", type=_FILE, help="FASTA of promoters.")
+@click.option("--negative", type=_FILE, help="FASTA of sequences that are none.")
+@click.option("--fasta", type=_FILE, help="Genome from which promoters and negatives are cut.")
+@click.option("--tss", type=_FILE, help="Transcription start sites: BED or GTF.")
+@_classifier
+def promoter(**options: Any) -> None:
+    """Tell promoters from other sequence."""
+    by_files = options["positive"] is not None and options["negative"] is not None
+    by_genome = options["fasta"] is not None and options["tss"] is not None
+    if by_files == by_genome:
+        raise click.UsageError("Give --positive and --negative, or --fasta and --tss.")
+    _finetune("promoter", **options)
+
+
+@finetune.command(
+    epilog="""\b
+Example:
+  genomamba finetune table --table promoters.csv --from runs/hg38 --out runs/promoters
+"""
+)
+@click.option("--table", type=_FILE, required=True, multiple=True, help="CSV or TSV: sequence, label[, split].")
+@_classifier
+def table(**options: Any) -> None:
+    """Learn the labels of a table of sequences."""
+    _finetune("table", **options)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  genomamba classify --model runs/promoters --fasta new.fa --out predictions.tsv
+  genomamba classify --model runs/apes --fasta reads.fa.gz --out predictions.parquet --both-strands --threshold 0.9
+"""
+)
+@click.option("--model", type=_FILE, required=True, help="A classifier's bundle or run folder.")
+@click.option("--fasta", type=_FILE, required=True, help="Sequences: FASTA, plain, gzip or bgzip; - is standard input.")
+@click.option("--out", type=_FILE, required=True, help="Table: .tsv .csv .parquet .jsonl .bed")
+@click.option("--both-strands", is_flag=True, help="Average the probabilities of both strands.")
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, help="Abstain below this confidence.")
+@click.option("--window", type=click.IntRange(1), help="Bases per window of long records; the model's own by default.")
+@click.option("--stride", type=click.IntRange(1), help="Bases from window to window; the window by default.")
+@click.option("--per-window", is_flag=True, help="A row for each window rather than for each record.")
+@click.option("--batch-bases", type=click.IntRange(1), help="Bases at a time through the model.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@_json
+def classify(as_json: bool, **options: Any) -> None:
+    """Predict the class of each record of a FASTA file."""
+    from genomamba.classify import run_classify
+
+    _print(run_classify(**options), as_json)
+
+
+@cli.command()
+@click.option("--model", type=_FILE, required=True, help="A bundle or run folder.")
+@click.option("--fasta", type=_FILE, help="Genome on which a language model is scored.")
+@click.option("--table", type=_FILE, help="Table of sequence and label on which a classifier is scored.")
+@click.option("--split", default="test", show_default=True, help="Which rows or windows: train, valid, test or all.")
+@click.option("--out", type=_FILE, help="Folder for the report.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@_json
+def evaluate(as_json: bool, **options: Any) -> None:
+    """Score a model on sequence it was not trained on."""
+    from genomamba.evaluate import run_evaluate
+
+    _print(run_evaluate(**options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Example:
+  genomamba audit --fasta hg38.fa --bed sequences_human.bed --set data.window=2^17
+"""
+)
+@click.option("--fasta", type=_FILE, required=True, help="Genome: FASTA, plain, gzip or bgzip.")
+@click.option("--bed", type=_FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
+@_settings
+@_json
+def audit(fasta: Path, bed: Path | None, config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show how a genome is split, and prove that no base is in two splits."""
+    from genomamba.audit_command import run_audit
+
+    flags = {"fasta": _text(fasta), "bed": _text(bed)}
+    _print(run_audit(config=config, overrides=overrides, flags=flags), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  genomamba info runs/hg38
+  genomamba info hg38.fa
+  genomamba info genomamba-1.4m > mine.yaml
+"""
+)
+@click.argument("what", metavar="MODEL|RUN|FASTA|PRESET")
+@_json
+def info(what: str, as_json: bool) -> None:
+    """Tell what a model, a run, a genome or a preset is."""
+    from genomamba.info import run_info
+
+    _print(run_info(what), as_json)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def main() -> None:
+    """Entry point of the `genomamba` program."""
+    cli(prog_name="genomamba")
