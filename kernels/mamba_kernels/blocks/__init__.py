@@ -1,0 +1,28 @@
+"""Mixers and the residual backbone made of them."""
+
+from mamba_kernels.blocks.attention import AttentionMixer
+from mamba_kernels.blocks.backbone import Backbone, BackboneState, Block
+from mamba_kernels.blocks.config import BackboneConfig
+from mamba_kernels.blocks.mamba import MambaMixer, SelectiveSSM
+from mamba_kernels.blocks.norm import RMSNorm
+from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, build_mixer, mixer_names, register_mixer
+from mamba_kernels.blocks.strands import merge_strands, split_strands
+
+__all__ = [
+    "AttentionMixer",
+    "Backbone",
+    "BackboneConfig",
+    "BackboneState",
+    "Block",
+    "Branch",
+    "LayerState",
+    "MambaMixer",
+    "Mixer",
+    "RMSNorm",
+    "SelectiveSSM",
+    "build_mixer",
+    "merge_strands",
+    "mixer_names",
+    "register_mixer",
+    "split_strands",
+]

@@ -1,0 +1,153 @@
+"""The residual stack of mixers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mamba_kernels.blocks.chunked import run_in_chunks
+from mamba_kernels.blocks.config import BackboneConfig
+from mamba_kernels.blocks.mamba import reset_from_right
+from mamba_kernels.blocks.norm import RMSNorm
+from mamba_kernels.blocks.registry import LayerState, build_mixer
+from mamba_kernels.blocks.strands import merge_strands, split_strands
+
+BackboneState = tuple[LayerState, ...]
+"""One state a layer: what a causal backbone carries from piece to piece."""
+
+AUTO_CHUNK = 2048
+AUTO_CHUNK_ABOVE = 16_384
+
+
+class Block(nn.Module):
+    """`x + mixer(norm(x))`, the residual stream being kept in at least float32."""
+
+    def __init__(self, name: str, config: BackboneConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.strand_width, config.norm_eps)
+        self.mixer = build_mixer(name, config)
+
+    def forward(
+        self, x: Tensor, state: LayerState | None, reset: Tensor | None, chunk_size: int | None
+    ) -> tuple[Tensor, LayerState]:
+        """`x` (B, L, d_model), `reset` (B, L) True at each document's first token."""
+        if chunk_size is None:
+            y, state = self.mixer.mix(self.norm(x), state, reset)
+            return x + y, state
+        branches = self.mixer.branches()
+        resets = [reset_from_right(reset) if branch.reverse else reset for branch in branches]
+        return run_in_chunks(x, self.norm, branches, resets, state, chunk_size, list(self.parameters()))
+
+    def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """One token (B, d_model)."""
+        y, state = self.mixer.step(self.norm(x), state)
+        return x + y, state
+
+
+class Backbone(nn.Module):
+    """Pre-norm residual stack of mixers, with a norm at its end.
+
+    A causal backbone carries a state: feeding a sequence in pieces gives what feeding it whole gives.
+
+    Example:
+        >>> backbone = Backbone(BackboneConfig(d_model=128, layers=["mamba"] * 12))
+        >>> y, state = backbone(torch.randn(1, 100, 128))
+        >>> y_next, state = backbone.step(torch.randn(1, 128), state)
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(name, config) for name in config.layers)
+        self.norm = RMSNorm(config.strand_width, config.norm_eps)
+
+    def forward(
+        self, x: Tensor, state: BackboneState | None = None, *, reset: Tensor | None = None
+    ) -> tuple[Tensor, BackboneState | None]:
+        """Runs a sequence, or the next piece of one.
+
+        Args:
+            x: (B, L, d_model).
+            state: What the piece before returned; None is the state before the first token. Causal backbones only.
+            reset: (B, L) bool, True at the first token of each document packed into a row: nothing is remembered
+                across it, in either direction.
+
+        Returns:
+            (B, L, d_model) in x's dtype, and the state after the last token (None unless the backbone is causal).
+
+        Raises:
+            ValueError: A shape does not fit, or a state is given to a backbone that looks both ways.
+        """
+        self._check(x, state, reset)
+        dtype = x.dtype
+        hidden = x.to(torch.promote_types(dtype, torch.float32))
+        if not self.config.causal and self.config.reverse_complement == "equivariant":
+            hidden, reset = split_strands(hidden, reset)
+        chunk_size = self._chunk_size(hidden)
+        states: list[LayerState] = []
+        for index, block in enumerate(self.blocks):
+            hidden, after = block(hidden, None if state is None else state[index], reset, chunk_size)
+            states.append(after)
+        y = self.norm(hidden).to(dtype)
+        if not self.config.causal:
+            return (merge_strands(y) if self.config.reverse_complement == "equivariant" else y), None
+        return y, tuple(states)
+
+    def step(self, x: Tensor, state: BackboneState) -> tuple[Tensor, BackboneState]:
+        """One token `x` (B, d_model): the piece of length one, in constant time for state space mixers.
+
+        Raises:
+            ValueError: A shape does not fit, or the backbone looks both ways.
+        """
+        self._check(x[:, None] if x.ndim == 2 else x, state, None)
+        hidden = x.to(torch.promote_types(x.dtype, torch.float32))
+        states: list[LayerState] = []
+        for block, before in zip(self.blocks, state, strict=True):
+            hidden, after = block.step(hidden, before)  # pyright: ignore[reportCallIssue]
+            states.append(after)
+        return self.norm(hidden).to(x.dtype), tuple(states)
+
+    def initial_state(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> BackboneState:
+        """The state before the first token, on the parameters' device and in their dtype unless told.
+
+        Raises:
+            ValueError: The backbone looks both ways.
+        """
+        self._check_causal()
+        like = self.norm.weight
+        device = like.device if device is None else torch.device(device)
+        dtype = like.dtype if dtype is None else dtype
+        return tuple(block.mixer.initial_state(batch_size, device, dtype) for block in self.blocks)  # pyright: ignore
+
+    def _chunk_size(self, hidden: Tensor) -> int | None:
+        size = self.config.chunk_size
+        if isinstance(size, str):
+            size = AUTO_CHUNK if hidden.shape[0] * hidden.shape[1] > AUTO_CHUNK_ABOVE else None
+        return None if size is None or size >= hidden.shape[1] else size
+
+    def _check_causal(self) -> None:
+        if not self.config.causal:
+            raise ValueError(
+                "a backbone that looks both ways has no state to carry: this one has "
+                f"bidirectional = {self.config.bidirectional!r} and "
+                f"reverse_complement = {self.config.reverse_complement!r}; give it the whole sequence, without state"
+            )
+
+    def _check(self, x: Tensor, state: Sequence[LayerState] | None, reset: Tensor | None) -> None:
+        if x.ndim != 3 or x.shape[-1] != self.config.d_model or not x.is_floating_point():
+            raise ValueError(
+                f"x has shape {tuple(x.shape)} and dtype {x.dtype}; accepted: (batch, length, {self.config.d_model}) "
+                f"of floating point"
+            )
+        if state is not None:
+            self._check_causal()
+            if len(state) != len(self.blocks):
+                raise ValueError(f"the state holds {len(state)} layers, the backbone has {len(self.blocks)}")
+        if reset is not None and (reset.shape != x.shape[:2] or reset.dtype != torch.bool):
+            raise ValueError(
+                f"reset has shape {tuple(reset.shape)} and dtype {reset.dtype}; accepted: {tuple(x.shape[:2])} of bool"
+            )

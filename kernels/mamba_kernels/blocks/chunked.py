@@ -1,0 +1,173 @@
+"""A residual block run over the sequence in chunks, recomputed chunk by chunk backward.
+
+Forward, each branch of the mixer walks the sequence in its own direction and carries its state from chunk to chunk;
+only the block's input and the state at each chunk's beginning are kept. Backward, the chunks are visited in the
+opposite order: a chunk is computed again with its graph, differentiated, and the gradient of the state it began with
+is handed to the chunk before. That is the chain rule in full, so the gradient is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mamba_kernels.blocks.registry import Branch, LayerState
+
+Chunk = tuple[int, int]
+Normalise = Callable[[Tensor], Tensor]
+
+
+def run_in_chunks(
+    residual: Tensor,
+    norm: nn.Module,
+    branches: Sequence[Branch],
+    resets: Sequence[Tensor | None],
+    state: LayerState | None,
+    chunk_size: int,
+    parameters: Sequence[nn.Parameter],
+) -> tuple[Tensor, LayerState]:
+    """`residual + sum of the branches of norm(residual)`, keeping no more than `residual` and the chunks' first states.
+
+    Args:
+        residual: (B, L, d_model), the block's input.
+        norm: Applied to each chunk before the branches.
+        branches: The mixer's directed passes.
+        resets: One (B, L) a branch, counted in the branch's direction, or None.
+        state: What the first branch begins with; None is the state before the first token.
+        chunk_size: Tokens a chunk; a branch that is not divisible takes the sequence in one.
+        parameters: Every parameter that norm and branches use.
+
+    Returns:
+        The block's output and the first branch's final state, or `()` where there are two branches.
+    """
+    dtype = _computing_dtype(residual.device.type, parameters)
+    starts = [branch.initial_state(residual.shape[0], residual.device, dtype) for branch in branches]
+    if state is not None:
+        starts[0] = state
+    plan = _Plan(norm, branches, resets, chunk_size, [len(start) for start in starts], len(parameters))
+    outputs = _ChunkedBlock.apply(plan, residual, *(tensor for start in starts for tensor in start), *parameters)
+    return outputs[0], outputs[1:]
+
+
+def _computing_dtype(kind: str, parameters: Sequence[nn.Parameter]) -> torch.dtype:
+    """The dtype a mixer's activations have: autocast's where it is on, else the parameters'."""
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameters[0].dtype
+
+
+class _Plan:
+    """What a chunked block does, apart from its tensors."""
+
+    def __init__(
+        self,
+        norm: nn.Module,
+        branches: Sequence[Branch],
+        resets: Sequence[Tensor | None],
+        chunk_size: int,
+        state_sizes: list[int],
+        parameter_count: int,
+    ) -> None:
+        self.norm, self.branches, self.resets = norm, branches, resets
+        self.chunk_size, self.state_sizes, self.parameter_count = chunk_size, state_sizes, parameter_count
+
+    def chunks(self, branch: Branch, length: int) -> list[Chunk]:
+        """The chunks' borders in the order in which the branch meets them."""
+        size = self.chunk_size if branch.divisible else max(1, length)
+        found = [(start, min(start + size, length)) for start in range(0, length, size)]
+        return found[::-1] if branch.reverse else found
+
+    def run(self, index: int, x: Tensor, state: LayerState, chunk: Chunk) -> tuple[Tensor, LayerState]:
+        """One chunk of one branch, from a piece `x` of the residual stream."""
+        reset = self.resets[index]
+        return self.branches[index].run(self.norm(x), state, None if reset is None else reset[:, slice(*chunk)])
+
+    def split_states(self, tensors: Sequence[Tensor]) -> list[LayerState]:
+        """The flat list of all branches' states, as one tuple a branch."""
+        states, at = [], 0
+        for size in self.state_sizes:
+            states.append(tuple(tensors[at : at + size]))
+            at += size
+        return states
+
+
+class _ChunkedBlock(torch.autograd.Function):
+    """`apply(plan, residual, *initial states of all branches, *parameters) -> (output, *final state)`."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, residual: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        states = plan.split_states(rest)
+        parameters = rest[sum(plan.state_sizes) :]
+        output = residual.clone()
+        kept: list[Tensor] = []
+        final: LayerState = ()
+        for index, (branch, state) in enumerate(zip(plan.branches, states, strict=True)):
+            for chunk in plan.chunks(branch, residual.shape[1]):
+                kept.extend(state)
+                y, state = plan.run(index, residual[:, slice(*chunk)], state, chunk)
+                output[:, slice(*chunk)] += y
+            if len(plan.branches) == 1:
+                final = state
+        ctx.plan, ctx.autocast = plan, _current_autocast(residual.device.type)
+        ctx.save_for_backward(residual, *kept, *parameters)
+        return (output, *(tensor.clone() for tensor in final))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        plan: _Plan = ctx.plan
+        residual, *saved = ctx.saved_tensors
+        parameters = saved[len(saved) - plan.parameter_count :]
+        grad_output, grad_residual = gradients[0], gradients[0].clone()
+        grad_parameters: list[Tensor | None] = [None] * len(parameters)
+        grad_states: list[Tensor | None] = []
+        at = 0
+        for index, branch in enumerate(plan.branches):
+            size = plan.state_sizes[index]
+            carried: Sequence[Tensor | None] = gradients[1:] if len(plan.branches) == 1 else [None] * size
+            chunks = plan.chunks(branch, residual.shape[1])
+            for number in reversed(range(len(chunks))):
+                chunk, piece = chunks[number], slice(*chunks[number])
+                first = saved[at + number * size : at + (number + 1) * size]
+                x = residual[:, piece].detach().requires_grad_()
+                state = tuple(_leaf(tensor) for tensor in first)
+                with torch.enable_grad(), ctx.autocast():
+                    outputs = plan.run(index, x, state, chunk)
+                grads = _differentiate(outputs[0], outputs[1], grad_output[:, piece], carried, [x, *state, *parameters])
+                grad_residual[:, piece] += grads[0]
+                carried = grads[1 : 1 + size]
+                grad_parameters = [_sum(a, b) for a, b in zip(grad_parameters, grads[1 + size :], strict=True)]
+            at += len(chunks) * size
+            grad_states.extend(carried)
+        return (None, grad_residual, *grad_states, *grad_parameters)
+
+
+def _differentiate(
+    y: Tensor, state: LayerState, grad_y: Tensor, grad_state: Sequence[Tensor | None], inputs: list[Tensor]
+) -> list[Tensor | None]:
+    """Gradients of `inputs`, None where nothing depends on them or they have none to ask for."""
+    outputs, given = [y], [grad_y.to(y.dtype)]
+    for tensor, grad in zip(state, grad_state, strict=True):
+        if grad is not None and tensor.requires_grad:
+            outputs.append(tensor)
+            given.append(grad.to(tensor.dtype))
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    found = iter(torch.autograd.grad(outputs, wanted, given, allow_unused=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_() if tensor.is_floating_point() else tensor
+
+
+def _sum(total: Tensor | None, term: Tensor | None) -> Tensor | None:
+    if total is None or term is None:
+        return term if total is None else total
+    return total + term
+
+
+def _current_autocast(kind: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Makes the autocast that is on now, so that the recomputation runs under the same."""
+    enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return lambda: torch.autocast(kind, dtype=dtype, enabled=enabled)

@@ -1,0 +1,171 @@
+"""What a backbone is made of: one frozen dataclass, checked where it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+BIDIRECTIONAL = ("none", "add", "concat")
+REVERSE_COMPLEMENT = ("none", "augment", "equivariant")
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Shape and behaviour of a `Backbone`; every value is checked, and a wrong one is named with what is accepted.
+
+    Attributes:
+        d_model: Width of the residual stream.
+        layers: One mixer name a layer, from the bottom up, such as `["mamba"] * 12`.
+        d_state: States a channel (`N`) of a state space mixer.
+        d_conv: Taps (`K`) of the short causal convolution.
+        expand: Inner width of a `mamba` mixer over `d_model`.
+        dt_rank: Rank of the projection of the step size; "auto" is `ceil(d_model / 16)`.
+        dt_min: Least step size at initialisation.
+        dt_max: Greatest step size at initialisation.
+        dt_floor: No initial step size lies under this.
+        conv_bias: Whether the convolution has a bias.
+        proj_bias: Whether the projections into and out of a mixer have a bias.
+        bidirectional: "none" is causal. "add" sums a left-to-right and a right-to-left pass; "concat" joins both
+            passes' channels before the output projection.
+        tie_directions: The two passes share their projections (as in Caduceus); convolution and scan stay separate.
+        reverse_complement: "equivariant" splits the channels into two strands (Caduceus-PS). "augment" is the data
+            loader's work, so that here it is the same as "none".
+        n_heads: Heads of an `attention` mixer; "auto" makes them 64 wide, or fewer channels if need be.
+        rope_theta: Base of the rotary embedding's wavelengths.
+        norm_eps: Added to the mean square under the root of every RMSNorm.
+        chunk_size: Tokens a block works on at a time, recomputed backward: memory is the residual stream plus one
+            chunk. None keeps every activation; "auto" keeps them for short inputs and works in chunks on long ones.
+    """
+
+    d_model: int
+    layers: Sequence[str]
+    d_state: int = 16
+    d_conv: int = 4
+    expand: float = 2
+    dt_rank: int | str = "auto"
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+    dt_floor: float = 1e-4
+    conv_bias: bool = True
+    proj_bias: bool = False
+    bidirectional: str = "none"
+    tie_directions: bool = True
+    reverse_complement: str = "none"
+    n_heads: int | str = "auto"
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    chunk_size: int | str | None = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers, str) or not isinstance(self.layers, Sequence):
+            raise _wrong("layers", self.layers, "a list of mixer names such as ['mamba', 'mamba']")
+        object.__setattr__(self, "layers", tuple(self.layers))
+        self._check_layers()
+        for name in ("d_model", "d_state", "d_conv"):
+            _check_positive_int(name, getattr(self, name))
+        for name in ("dt_min", "dt_max", "dt_floor", "norm_eps", "rope_theta", "expand"):
+            _check_positive_number(name, getattr(self, name))
+        if self.dt_min > self.dt_max:
+            raise _wrong("dt_min", self.dt_min, f"a number not above dt_max = {self.dt_max}")
+        if round(self.expand * self.strand_width) != self.expand * self.strand_width:
+            raise _wrong("expand", self.expand, f"a number whose product with {self.strand_width} channels is whole")
+        _check_choice("bidirectional", self.bidirectional, BIDIRECTIONAL)
+        _check_choice("reverse_complement", self.reverse_complement, REVERSE_COMPLEMENT)
+        for name in ("conv_bias", "proj_bias", "tie_directions"):
+            if not isinstance(getattr(self, name), bool):
+                raise _wrong(name, getattr(self, name), "true or false")
+        self._check_int_or_word("dt_rank", "auto")
+        self._check_int_or_word("n_heads", "auto")
+        if self.chunk_size is not None:
+            self._check_int_or_word("chunk_size", "auto", or_none=True)
+        self._check_widths()
+
+    def _check_layers(self) -> None:
+        from mamba_kernels.blocks.registry import mixer_names  # the registry's mixers are built from this config
+
+        names = mixer_names()
+        if not self.layers:
+            raise _wrong("layers", self.layers, f"at least one of {', '.join(names)}")
+        for index, name in enumerate(self.layers):
+            if name not in names:
+                raise _wrong(f"layers[{index}]", name, f"one of {', '.join(names)}")
+
+    def _check_int_or_word(self, name: str, word: str, *, or_none: bool = False) -> None:
+        value = getattr(self, name)
+        if value != word:
+            extra = f"{word!r}, null or " if or_none else f"{word!r} or "
+            _check_positive_int(name, value, extra)
+
+    def _check_widths(self) -> None:
+        if self.reverse_complement == "equivariant" and self.d_model % 2:
+            raise _wrong("d_model", self.d_model, "an even number, since reverse_complement = 'equivariant' splits it")
+        if "attention" in self.layers and self.strand_width % (2 * self.head_count):
+            accepted = f"a number of heads that divides {self.strand_width} channels into an even width"
+            raise _wrong("n_heads", self.n_heads, accepted)
+
+    @property
+    def strand_width(self) -> int:
+        """Channels a mixer sees: half of `d_model` where two strands share it."""
+        return self.d_model // 2 if self.reverse_complement == "equivariant" else self.d_model
+
+    @property
+    def d_inner(self) -> int:
+        """Inner width `D` of a state space mixer."""
+        return round(self.expand * self.strand_width)
+
+    @property
+    def rank(self) -> int:
+        """Rank of the step size's projection."""
+        return math.ceil(self.strand_width / 16) if isinstance(self.dt_rank, str) else self.dt_rank
+
+    @property
+    def head_count(self) -> int:
+        """Heads of an attention mixer."""
+        return max(1, self.strand_width // 64) if isinstance(self.n_heads, str) else self.n_heads
+
+    @property
+    def causal(self) -> bool:
+        """Whether no output depends on a later input: only then is there a state to carry."""
+        return self.bidirectional == "none" and self.reverse_complement != "equivariant"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The values as JSON and YAML hold them."""
+        return {**dataclasses.asdict(self), "layers": list(self.layers)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BackboneConfig:
+        """The config that `to_dict` wrote.
+
+        Raises:
+            ValueError: A key is unknown or missing, or a value is not accepted; the message names it.
+        """
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in fields:
+                raise ValueError(f"backbone config: unknown key {name!r}; accepted: {', '.join(fields)}")
+        for name in ("d_model", "layers"):
+            if name not in values:
+                raise ValueError(f"backbone config: the key {name!r} is missing")
+        return cls(**values)
+
+
+def _wrong(name: str, found: object, accepted: str) -> ValueError:
+    return ValueError(f"backbone config: {name} = {found!r} is not accepted; it must be {accepted}")
+
+
+def _check_positive_int(name: str, value: object, before: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _wrong(name, value, f"{before}a whole number of at least 1")
+
+
+def _check_positive_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise _wrong(name, value, "a finite number above 0")
+
+
+def _check_choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise _wrong(name, value, f"one of {', '.join(accepted)}")

@@ -1,0 +1,84 @@
+"""The mixers a layer pattern may name.
+
+To add one, write a module with a subclass of `Mixer`, decorate it with `@register_mixer("name")`, and import the module
+in `blocks/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mamba_kernels.blocks.config import BackboneConfig
+
+LayerState = tuple[Tensor, ...]
+"""What one layer carries from piece to piece; what is in it is the mixer's affair."""
+
+BranchFunction = Callable[[Tensor, LayerState, Tensor | None], tuple[Tensor, LayerState]]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One directed pass of a mixer, that can be fed a sequence piece by piece; a mixer's output is its branches' sum.
+
+    Attributes:
+        run: `(x (B, L, d_model), state, reset (B, L) or None) -> (y (B, L, d_model), state)`.
+        reverse: The pieces are fed from the right, and `reset` counts from the right.
+        divisible: False for a branch whose state grows with the input, which is therefore run in one piece.
+    """
+
+    run: BranchFunction
+    initial_state: Callable[[int, torch.device, torch.dtype], LayerState]
+    reverse: bool = False
+    divisible: bool = True
+
+
+class Mixer(nn.Module, ABC):
+    """Mixes information along the sequence: (B, L, d_model) to (B, L, d_model)."""
+
+    @abstractmethod
+    def branches(self) -> Sequence[Branch]:
+        """The directed passes whose outputs add up to the mixer's; a causal mixer has one."""
+
+    @abstractmethod
+    def mix(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
+        """The whole mixer on a piece (B, L, d_model). `state` None is the state before the first token."""
+
+    @abstractmethod
+    def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """One token (B, d_model)."""
+
+    def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> LayerState:
+        """The state before the first token."""
+        return self.branches()[0].initial_state(batch_size, device, dtype)
+
+
+_MIXERS: dict[str, Callable[[BackboneConfig], Mixer]] = {}
+M = TypeVar("M", bound=type[Mixer])
+
+
+def register_mixer(name: str) -> Callable[[M], M]:
+    """Makes a mixer available to layer patterns under `name`."""
+
+    def register(cls: M) -> M:
+        if name in _MIXERS and _MIXERS[name] is not cls:
+            raise ValueError(f"a mixer named {name!r} is registered already: {_MIXERS[name]}")
+        _MIXERS[name] = cls
+        return cls
+
+    return register
+
+
+def mixer_names() -> tuple[str, ...]:
+    """The names that a layer pattern may use."""
+    return tuple(sorted(_MIXERS))
+
+
+def build_mixer(name: str, config: BackboneConfig) -> Mixer:
+    """A freshly initialised mixer."""
+    return _MIXERS[name](config)

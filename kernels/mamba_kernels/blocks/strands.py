@@ -1,0 +1,36 @@
+"""Reverse-complement equivariance by parameter sharing (Caduceus-PS, arXiv 2403.03234, section 4).
+
+The first half of the channels describes the sequence as given; the second half describes its reverse complement, read
+from its own end and with its channels in opposite order. Taking the reverse complement of the input then flips a
+representation along length and channels. Running one shared stack on both strands keeps that property at every
+depth, and since flipping twice is nothing, the strands can ride side by side in the batch: two flips in all, not two a
+layer.
+
+Shapes: `B` batch, `L` length, `M` channels of both strands.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def split_strands(x: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """(B, L, M) to (2 B, L, M / 2): the strands as given, then the opposite strands read in their own direction.
+
+    `reset` (B, L) marks the first token of each document, which on the opposite strand is the last.
+    """
+    given, opposite = x.chunk(2, dim=-1)
+    both = torch.cat([given, opposite.flip(1, 2)], dim=0)
+    if reset is None:
+        return both, None
+    last = torch.cat([reset[:, 1:], torch.zeros_like(reset[:, :1])], dim=1)
+    first_opposite = last.flip(1)
+    first_opposite = torch.cat([reset[:, :1] & False, first_opposite[:, 1:]], dim=1)
+    return both, torch.cat([reset, first_opposite], dim=0)
+
+
+def merge_strands(x: Tensor) -> Tensor:
+    """(2 B, L, M / 2) back to (B, L, M)."""
+    given, opposite = x.chunk(2, dim=0)
+    return torch.cat([given, opposite.flip(1, 2)], dim=-1)
