@@ -112,7 +112,7 @@ def _training(command: CommandT) -> CommandT:
     """The options that every training command takes; each is short for a `--set train.*`."""
     for option in (
         click.option("--workers", type=click.IntRange(0), help="Processes that read windows (data.workers)."),
-        click.option("--precision", metavar="NAME", help="auto, 32-true, bf16-mixed, 16-mixed or bf16-true."),
+        click.option("--precision", metavar="NAME", help="auto, 32-true, bf16-mixed, bf16-true or 64-true."),
         click.option("--strategy", metavar="NAME", help="auto, ddp, fsdp or another strategy of Lightning."),
         click.option("--devices", metavar="N|auto", help="How many devices; auto takes all GPUs, or the CPU."),
         click.option("--seed", type=click.IntRange(0), help="Seed of weights, order and augmentation."),

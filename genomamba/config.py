@@ -64,21 +64,22 @@ class ModelConfig(Section):
     expand: Whole = Field(default=2, ge=1, le=8, description="a whole number from 1 to 8 (inner channels per channel)")
     bidirectional: Literal["none", "add", "concat"] = Field(default="none", description="none, add or concat")
     tie_directions: bool = Field(default=True, description="true or false")
-    n_heads: Whole = Field(
-        default=4, ge=1, le=256, description="a whole number that divides d_model (attention layers only)"
+    n_heads: Whole | Literal["auto"] = Field(
+        default="auto",
+        description="a whole number that divides d_model into even parts, or auto",
     )
-    chunk_size: Whole | None = Field(
-        default=None,
-        ge=64,
-        description="a whole number of at least 64 (positions), or null for the whole window at once",
+    chunk_size: Whole | Literal["auto"] | None = Field(
+        default="auto", description="a whole number of positions, auto, or null for the whole window at once"
     )
     norm_eps: Real = Field(default=1e-5, gt=0, lt=1, description="a number between 0 and 1")
     embedding_std: Real = Field(default=0.02, gt=0, le=1, description="a number between 0 and 1")
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> ModelConfig:
-        if "attention" in self.pattern and self.d_model % self.n_heads:
-            raise ValueError(f"n_heads={self.n_heads} does not divide d_model={self.d_model}")
+    def _divisible(self) -> ModelConfig:
+        if isinstance(self.n_heads, int) and (self.n_heads < 1 or self.d_model % (2 * self.n_heads)):
+            raise ValueError(f"n_heads={self.n_heads} does not divide d_model={self.d_model} into even parts")
+        if isinstance(self.chunk_size, int) and self.chunk_size < 1:
+            raise ValueError(f"chunk_size={self.chunk_size} is not positive")
         return self
 
     @property
@@ -130,8 +131,8 @@ class TrainConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(default="auto", description="auto, cpu, gpu or mps")
     devices: Whole | Literal["auto"] = Field(default="auto", description="a whole number from 1, or auto")
     strategy: str = Field(default="auto", description="auto, ddp, fsdp or another strategy of Lightning")
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true"] = Field(
-        default="auto", description="auto, 32-true, bf16-mixed, 16-mixed or bf16-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "64-true"] = Field(
+        default="auto", description="auto, 32-true, bf16-mixed, bf16-true or 64-true"
     )
     validate_every: Whole | Literal["auto"] = Field(default="auto", description="a whole number of steps, or auto")
     checkpoint_seconds: Real = Field(default=120, gt=0, description="a number of seconds above 0")

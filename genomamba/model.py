@@ -1,0 +1,108 @@
+"""The DNA language model: embedding, backbone, and the embedding again as output layer.
+
+Shapes: `B` windows, `L` positions, `D` channels of the residual stream, `V` = 16 rows of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+import torch
+from jaxtyping import Float, Integer
+from mamba_data_prep.errors import UserError
+from mamba_kernels.blocks import Backbone, BackboneConfig
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genomamba import tokens
+from genomamba.config import ModelConfig, validated
+
+BUNDLE_KIND: Final = "genomamba-lm"
+_IGNORED: Final = -100
+
+
+class GenomeLM(nn.Module):
+    """Predicts the next base from all bases before it.
+
+    The output layer is the embedding (tied): there are no weights besides those of the embedding and the backbone.
+
+    Args:
+        config: the network's shape; `bidirectional` other than "none" makes an encoder rather than a language model.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(tokens.VOCAB_SIZE, config.d_model)
+        nn.init.normal_(self.embedding.weight, std=config.embedding_std)
+        self.backbone = Backbone(backbone_config(config))
+
+    def embeddings(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """The normalised hidden vector of each position; it knows that base and those before it."""
+        return self.backbone(self.embedding(ids.long()))[0]
+
+    def forward(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        """Logits: those at position t predict the token at t + 1."""
+        return functional.linear(self.embeddings(ids), self.embedding.weight)
+
+    def n_parameters(self) -> int:
+        """Trainable numbers in the model."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @classmethod
+    def from_bundle(cls, path: str | Path) -> GenomeLM:
+        """Reads a language model from a bundle or a run folder, in evaluation mode.
+
+        Raises:
+            UserError: there is no bundle, it is damaged, or it holds another kind of model.
+        """
+        from mamba_training.bundle import load_bundle
+
+        bundle = load_bundle(path)
+        kind = bundle.config.get("kind")
+        if kind != BUNDLE_KIND:
+            raise UserError("not a language model", path=path, found=kind, accepted=BUNDLE_KIND)
+        model = cls(validated(ModelConfig, bundle.config["model"], path=path))
+        model.load_state_dict(bundle.state)
+        return model.eval()
+
+
+def backbone_config(config: ModelConfig) -> BackboneConfig:
+    """The backbone that a model's configuration describes."""
+    return BackboneConfig(
+        d_model=config.d_model,
+        layers=config.layers,
+        d_state=config.d_state,
+        d_conv=config.d_conv,
+        expand=config.expand,
+        bidirectional=config.bidirectional,
+        tie_directions=config.tie_directions,
+        n_heads=config.n_heads,
+        chunk_size=config.chunk_size,
+        norm_eps=config.norm_eps,
+    )
+
+
+def next_base_nats(
+    logits: Float[Tensor, "B L V"], ids: Integer[Tensor, "B L"]
+) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+    """Cross-entropy of predicting each base from those before it.
+
+    The first position has nothing before it and is no target; neither is anything but A, C, G and T (N, PAD).
+
+    Returns:
+        The sum of the losses in nats, in float32, and the number of targets.
+    """
+    following = ids[:, 1:].long()
+    is_base = (following >= tokens.FIRST_BASE) & (following < tokens.FIRST_BASE + 4)
+    targets = torch.where(is_base, following, _IGNORED)
+    flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
+    total = functional.cross_entropy(flat, targets.reshape(-1), ignore_index=_IGNORED, reduction="sum")
+    return total, is_base.sum()
+
+
+def bits(nats: float) -> float:
+    """Nats in bits."""
+    return nats / math.log(2)
