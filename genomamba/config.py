@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from mamba_data_prep.errors import UserError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from mamba_training.settings import parse_duration
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 APP = "genomamba"
 DEFAULT_PRESET = "genomamba-1.4m"
@@ -111,7 +112,9 @@ class OptimConfig(Section):
     min_lr_fraction: Real = Field(
         default=0.05, ge=0, le=1, description="a number from 0 to 1 (of lr, where the cosine ends)"
     )
-    warmup_fraction: Real = Field(default=0.05, ge=0, lt=1, description="a number from 0 to 1 (of all steps)")
+    warmup_steps: Whole | None = Field(
+        default=None, ge=0, description="a whole number of steps, or null for a fiftieth of the run, at most 1000"
+    )
     weight_decay: Real = Field(default=0.1, ge=0, le=10, description="a number from 0 to 10")
     beta1: Real = Field(default=0.9, ge=0, lt=1, description="a number from 0 up to 1")
     beta2: Real = Field(default=0.95, ge=0, lt=1, description="a number from 0 up to 1")
@@ -136,6 +139,13 @@ class TrainConfig(Section):
     )
     validate_every: Whole | Literal["auto"] = Field(default="auto", description="a whole number of steps, or auto")
     checkpoint_seconds: Real = Field(default=120, gt=0, description="a number of seconds above 0")
+
+    @field_validator("max_time")
+    @classmethod
+    def _is_duration(cls, value: float | str | None) -> float | str | None:
+        if value is not None:
+            parse_duration(value, name="train.max_time")
+        return value
 
     @model_validator(mode="after")
     def _positive(self) -> TrainConfig:

@@ -51,7 +51,7 @@ class MarkovCounts:
             for order in range(self.max_order):
                 _count(self._own[order], words[contexts == order] & (4 ** (order + 1) - 1))
 
-    def tables(self) -> list[Int[np.ndarray, "contexts 4"]]:
+    def tables(self) -> list[Int[np.ndarray, "_ 4"]]:
         """n_k(c, b) for each order k: row c spells the context in base four, the oldest base first."""
         counts = self._own[self.max_order]
         tables = [counts.reshape(-1, 4)]
@@ -93,7 +93,7 @@ class MarkovScore:
 
 
 def score(
-    tables: list[Int[np.ndarray, "contexts 4"]],
+    tables: list[Int[np.ndarray, "_ 4"]],
     ids: UInt8[np.ndarray, "windows length"],
     strengths: Iterable[float] = STRENGTHS,
 ) -> MarkovScore:
@@ -126,7 +126,7 @@ def _count(counts: Int[np.ndarray, " words"], seen: Int[np.ndarray, " n"]) -> No
 
 
 def _nats(
-    tables: list[Int[np.ndarray, "contexts 4"]],
+    tables: list[Int[np.ndarray, "_ 4"]],
     words: Int[np.ndarray, " n"],
     contexts: Int[np.ndarray, " n"],
     strengths: Float64[np.ndarray, " strengths"],
