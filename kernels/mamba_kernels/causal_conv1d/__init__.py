@@ -1,0 +1,1 @@
+"""Depthwise causal convolution over (batch, length, channels), fused with its bias and activation."""
