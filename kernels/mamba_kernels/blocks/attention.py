@@ -19,7 +19,7 @@ from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, register_mi
 
 @register_mixer("attention")
 class AttentionMixer(Mixer):
-    """Softmax attention. The state is `(keys, values (B, H, T, E), document (B, T))`, and so it grows with the input."""
+    """Softmax attention. Its state `(keys, values (B, H, T, E), document (B, T))` grows with the input."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()

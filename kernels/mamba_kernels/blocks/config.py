@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+Number = int | float
 BIDIRECTIONAL = ("none", "add", "concat")
 REVERSE_COMPLEMENT = ("none", "augment", "equivariant")
 
@@ -44,19 +45,19 @@ class BackboneConfig:
     layers: Sequence[str]
     d_state: int = 16
     d_conv: int = 4
-    expand: float = 2
+    expand: Number = 2
     dt_rank: int | str = "auto"
-    dt_min: float = 1e-3
-    dt_max: float = 1e-1
-    dt_floor: float = 1e-4
+    dt_min: Number = 1e-3
+    dt_max: Number = 1e-1
+    dt_floor: Number = 1e-4
     conv_bias: bool = True
     proj_bias: bool = False
     bidirectional: str = "none"
     tie_directions: bool = True
     reverse_complement: str = "none"
     n_heads: int | str = "auto"
-    rope_theta: float = 10_000.0
-    norm_eps: float = 1e-5
+    rope_theta: Number = 10_000.0
+    norm_eps: Number = 1e-5
     chunk_size: int | str | None = "auto"
 
     def __post_init__(self) -> None:

@@ -187,7 +187,7 @@ class MambaMixer(Mixer):
 
 
 def reset_from_right(reset: Tensor | None) -> Tensor | None:
-    """Where a pass to the left begins anew, given the first token of each document `reset` (B, L): at its last token."""
+    """Where a pass to the left begins anew, at each document's last token, from its first tokens `reset` (B, L)."""
     if reset is None:
         return None
     return torch.cat([reset[:, 1:], torch.zeros_like(reset[:, :1])], dim=1)

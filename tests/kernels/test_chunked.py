@@ -1,0 +1,128 @@
+"""Working in chunks changes memory, not numbers: outputs, final state and every gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from mamba_kernels.blocks import Backbone, BackboneConfig
+
+KINDS = {
+    "causal": {"layers": ["mamba", "mamba"]},
+    "hybrid": {"layers": ["mamba", "attention"]},
+    "biases": {"layers": ["mamba"], "proj_bias": True, "d_conv": 6},
+    "add": {"layers": ["mamba", "mamba"], "bidirectional": "add"},
+    "add untied": {"layers": ["mamba"], "bidirectional": "add", "tie_directions": False, "proj_bias": True},
+    "concat": {"layers": ["mamba"], "bidirectional": "concat", "proj_bias": True},
+    "concat untied": {"layers": ["mamba"], "bidirectional": "concat", "tie_directions": False},
+    "equivariant": {"layers": ["mamba"], "reverse_complement": "equivariant", "bidirectional": "add"},
+    "hybrid add": {"layers": ["mamba", "attention"], "bidirectional": "add"},
+}
+
+
+def pair(chunk_size, dtype=torch.float64, **changes):
+    """The same backbone twice: whole, and in chunks."""
+    values = {"d_model": 12, "d_state": 4, "n_heads": 2, "chunk_size": None, **changes}
+    whole = Backbone(BackboneConfig(**values)).to(dtype)
+    chunked = Backbone(dataclasses.replace(whole.config, chunk_size=chunk_size)).to(dtype)
+    chunked.load_state_dict(whole.state_dict())
+    return whole, chunked
+
+
+def differentiate(backbone, x, state=None, reset=None):
+    """Output, final state, and the gradients of input, initial state and parameters for a fixed linear loss."""
+    x = x.detach().requires_grad_()
+    if state is not None:
+        state = tuple(tuple(t.detach().requires_grad_(t.is_floating_point()) for t in layer) for layer in state)
+    y, after = backbone(x, state, reset=reset)
+    outputs = [y, *(t for layer in after or () for t in layer if t.is_floating_point())]
+    weights = torch.Generator().manual_seed(7)
+    loss = sum((t * torch.randn(t.shape, generator=weights, dtype=t.dtype)).sum() for t in outputs)
+    inputs = [x, *(t for layer in state or () for t in layer if t.requires_grad), *backbone.parameters()]
+    return outputs, torch.autograd.grad(loss, inputs)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize(("batch", "length", "chunk_size"), [(1, 23, 5), (3, 8, 8), (2, 9, 8), (2, 7, 1)])
+def test_chunks_give_what_the_whole_gives(kind, batch, length, chunk_size):
+    whole, chunked = pair(chunk_size, **kind)
+    x = torch.randn(batch, length, 12, dtype=torch.float64)
+    torch.testing.assert_close(differentiate(chunked, x), differentiate(whole, x), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_with_documents(kind):
+    whole, chunked = pair(6, **kind)
+    x = torch.randn(2, 31, 12, dtype=torch.float64)
+    reset = torch.rand(2, 31) < 0.2
+    expected = differentiate(whole, x, reset=reset)
+    torch.testing.assert_close(differentiate(chunked, x, reset=reset), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["causal", "hybrid", "biases"])
+def test_with_an_initial_state(kind):
+    whole, chunked = pair(4, **KINDS[kind])
+    with torch.no_grad():
+        _, state = whole(torch.randn(2, 5, 12, dtype=torch.float64))
+    x = torch.randn(2, 11, 12, dtype=torch.float64)
+    expected = differentiate(whole, x, state)
+    torch.testing.assert_close(differentiate(chunked, x, state), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["causal", "add", "concat"])
+def test_in_float32(kind):
+    whole, chunked = pair(100, torch.float32, **KINDS[kind])
+    x = torch.randn(1, 777, 12)
+    torch.testing.assert_close(differentiate(chunked, x), differentiate(whole, x), rtol=1e-4, atol=2e-4)
+
+
+def test_gradients_reach_across_the_chunks_from_the_last_to_the_first():
+    _, chunked = pair(3, layers=["mamba"])
+    x = torch.randn(1, 30, 12, dtype=torch.float64, requires_grad=True)
+    chunked(x)[0][:, -1].sum().backward()
+    assert x.grad is not None
+    assert bool((x.grad[0].abs().sum(dim=-1) > 0).all())
+
+
+def test_frozen_parameters_and_inputs_without_gradient():
+    whole, chunked = pair(4, layers=["mamba", "mamba"])
+    x = torch.randn(1, 10, 12, dtype=torch.float64)
+    for backbone in (whole, chunked):
+        backbone.blocks[0].requires_grad_(False)
+        backbone.blocks[1].mixer.ssm.A_log.requires_grad_(False)
+        backbone(x)[0].square().sum().backward()
+    for expected, found in zip(whole.parameters(), chunked.parameters(), strict=True):
+        assert (expected.grad is None) == (found.grad is None)
+        if expected.grad is not None:
+            torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_without_gradients_nothing_is_recorded():
+    whole, chunked = pair(4, layers=["mamba", "attention"])
+    x = torch.randn(2, 10, 12, dtype=torch.float64)
+    with torch.no_grad():
+        y, _ = chunked(x)
+    assert not y.requires_grad
+    torch.testing.assert_close(y, whole(x)[0].detach())
+
+
+def test_activations_kept_are_the_residual_stream():
+    def kept(backbone, length):
+        total = 0
+
+        def pack(tensor):
+            nonlocal total
+            total += tensor.numel() if tensor.shape[:1] == (1,) else 0
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            backbone(torch.randn(1, length, 12, dtype=torch.float64, requires_grad=True))
+        return total
+
+    whole, chunked = pair(64, layers=["mamba"] * 3)
+    stream = 12 * (kept_layers := 3 + 1)
+    growth = (kept(chunked, 1024) - kept(chunked, 512)) / 512
+    states = 3 * (24 * 3 + 24 * 4) / 64
+    assert kept_layers * 12 <= growth <= stream + states + 3 * 24
+    assert (kept(whole, 1024) - kept(whole, 512)) / 512 > 4 * growth
