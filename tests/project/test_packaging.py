@@ -7,11 +7,14 @@ import sys
 import sysconfig
 import tarfile
 import textwrap
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"genomamba", "tsmamba", "mamba_kernels", "mamba_data_prep", "mamba_training", "mamba_configs"}
@@ -73,6 +76,16 @@ def test_the_sdist_holds_sources_tests_and_no_runs(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "Makefile", "constraints.txt", "tests/conftest.py"} <= names
     assert not [name for name in names if name.startswith(("runs/", ".venv/", "dist/")) or "__pycache__" in name]
+
+
+def test_every_dependency_is_pinned_to_a_version_it_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [text for group in project["optional-dependencies"].values() for text in group]
+    pins = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    versions = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    for text in [*project["dependencies"], *extras]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), text
 
 
 @pytest.mark.slow
