@@ -1,0 +1,96 @@
+"""PyTorch loaders over windows, whose worker processes fail by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from mamba_data_prep.dataset import Key, WindowDataset
+from mamba_data_prep.errors import UserError
+
+
+class WorkerDied(UserError):
+    """A data worker was killed (most often by the system, for memory); the run can be resumed."""
+
+    exit_code = 3
+
+
+class WindowLoader(DataLoader[torch.Tensor]):
+    """A DataLoader that raises `WorkerDied` when a worker is killed, and a worker's `UserError` as it is."""
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Batches, until the sampler ends.
+
+        Raises:
+            WorkerDied: a worker process was killed.
+            UserError: reading failed for a reason that the user can mend.
+        """
+        batches = super().__iter__()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                fix = "free memory or use fewer workers (0 reads in the main process), then resume the run"
+                raise WorkerDied(f"a data worker was killed ({_first_line(error)})", fix=fix) from error
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def make_loader(
+    dataset: WindowDataset, batch_sampler: Iterable[Sequence[Key]], workers: int = 0, *, pin_memory: bool = False
+) -> WindowLoader:
+    """A loader of uint8 tensors (B, window), in the sampler's order for any number of workers.
+
+    Args:
+        dataset: the windows.
+        batch_sampler: lists of window numbers or (epoch, number).
+        workers: processes that read ahead; 0 reads in this one.
+        pin_memory: copy batches to page-locked memory, for GPUs.
+    """
+    return WindowLoader(
+        _Guarded(dataset),  # pyright: ignore[reportArgumentType]
+        batch_sampler=batch_sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+    )
+
+
+def collate(batch: np.ndarray | UserError | Sequence[np.ndarray]) -> torch.Tensor | UserError:
+    """Windows as one uint8 tensor (B, window)."""
+    if isinstance(batch, UserError):
+        return batch
+    return torch.from_numpy(batch if isinstance(batch, np.ndarray) else np.stack(batch))
+
+
+class _Guarded:
+    """Hands a `UserError` on as a value, since a loader would wrap it in the worker's traceback."""
+
+    def __init__(self, dataset: WindowDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> np.ndarray:
+        return self.dataset[key]
+
+    def __getitems__(self, keys: Sequence[Key]) -> np.ndarray | UserError:
+        try:
+            return self.dataset.__getitems__(keys)
+        except UserError as error:
+            return error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].removesuffix(".")
