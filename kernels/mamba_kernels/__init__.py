@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mamba_kernels.causal_conv1d.interface import causal_conv1d
-    from mamba_kernels.causal_conv1d.update import causal_conv1d_update
     from mamba_kernels.dispatch import available_backends
     from mamba_kernels.rms_norm.interface import rms_norm
     from mamba_kernels.selective_scan.interface import selective_scan
-    from mamba_kernels.selective_scan.update import selective_state_update
+    from mamba_kernels.update import causal_conv1d_update, selective_state_update
 
 __all__ = [
     "available_backends",
@@ -28,10 +27,10 @@ __all__ = [
 _HOMES = {
     "available_backends": "mamba_kernels.dispatch",
     "causal_conv1d": "mamba_kernels.causal_conv1d.interface",
-    "causal_conv1d_update": "mamba_kernels.causal_conv1d.update",
+    "causal_conv1d_update": "mamba_kernels.update",
     "rms_norm": "mamba_kernels.rms_norm.interface",
     "selective_scan": "mamba_kernels.selective_scan.interface",
-    "selective_state_update": "mamba_kernels.selective_scan.update",
+    "selective_state_update": "mamba_kernels.update",
 }
 
 

@@ -35,7 +35,9 @@ def _scratch(rows: Any) -> Any:
 
 
 @inlined
-def _load_rows(tile: Any, plane: Any, state: Any, batch: Any, first: Any, count: Any, length: Any, d: Any, w: Any) -> None:
+def _load_rows(
+    tile: Any, plane: Any, state: Any, batch: Any, first: Any, count: Any, length: Any, d: Any, w: Any
+) -> None:
     """Fill tile rows with plane rows first .. first + count - 1; rows before 0 come from the state, after the end are 0."""
     array, batch_stride, row_stride, origin = plane
     carried = state.shape[2]
@@ -164,7 +166,9 @@ def convolve(
 
 
 @inlined
-def _add_weight_gradient(partial: Any, slopes: Any, tile: Any, reset: Any, batch: Any, first: Any, count: Any, w: Any) -> None:
+def _add_weight_gradient(
+    partial: Any, slopes: Any, tile: Any, reset: Any, batch: Any, first: Any, count: Any, w: Any
+) -> None:
     """Add what `count` rows give to the gradient of the packed weights: slope times input for each tap, slope for the bias."""
     taps = partial.shape[0] - 1
     bias = partial[taps]
@@ -242,7 +246,17 @@ def _slope_tile(slopes: Any, grad: Any, activate: Any, batch: Any, first: Any, c
 
 @inlined
 def _spread_tile(
-    grads: Any, slopes: Any, weights: Any, reset: Any, carry: Any, batch: Any, first: Any, count: Any, length: Any, d: Any, w: Any
+    grads: Any,
+    slopes: Any,
+    weights: Any,
+    reset: Any,
+    carry: Any,
+    batch: Any,
+    first: Any,
+    count: Any,
+    length: Any,
+    d: Any,
+    w: Any,
 ) -> None:
     """Write the gradients of the inputs first .. first + count - 1 to grads."""
     taps = weights.shape[0] - 1
@@ -275,7 +289,16 @@ def _weigh_tile(partial: Any, slopes: Any, tile: Any, reset: Any, batch: Any, fi
 
 @inlined
 def _spread_to_state(
-    state_grad: Any, row: Any, slopes: Any, weights: Any, reset: Any, carry: Any, batch: Any, length: Any, d: Any, w: Any
+    state_grad: Any,
+    row: Any,
+    slopes: Any,
+    weights: Any,
+    reset: Any,
+    carry: Any,
+    batch: Any,
+    length: Any,
+    d: Any,
+    w: Any,
 ) -> None:
     """Write the gradient of the state before row 0, from the slopes of the first rows."""
     taps, carried = weights.shape[0] - 1, state_grad.shape[2]

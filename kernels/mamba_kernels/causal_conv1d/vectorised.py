@@ -34,7 +34,9 @@ def final_state(
         state = torch.cat([before, state], dim=2)
     if reset is not None and taken:
         recent = reset[:, :taken].flip(1) if reverse else reset[:, length - taken :]
-        later = F.pad(recent, (carried - taken, 0)).flip(1).cumsum(1).flip(1) - F.pad(recent, (carried - taken, 0)).int()
+        later = (
+            F.pad(recent, (carried - taken, 0)).flip(1).cumsum(1).flip(1) - F.pad(recent, (carried - taken, 0)).int()
+        )
         state = torch.where((later > 0).unsqueeze(1), 0.0, state)
     return state.contiguous()
 
@@ -54,7 +56,9 @@ def causal_conv1d_torch(
     taps = weight.shape[1]
     u = (x.flip(1) if reverse else x).to(dtype)
     marks = reset.flip(1) if reset is not None and reverse else reset
-    before = u.new_zeros(batch, taps - 1, channels) if initial_state is None else initial_state.to(dtype).transpose(1, 2)
+    before = (
+        u.new_zeros(batch, taps - 1, channels) if initial_state is None else initial_state.to(dtype).transpose(1, 2)
+    )
     padded = torch.cat([before, u], dim=1)
     since = None if marks is None else positions_since_reset(marks, length + taps)
     w = weight.to(dtype)

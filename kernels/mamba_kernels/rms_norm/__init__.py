@@ -1,0 +1,1 @@
+"""Root mean square normalisation, fused with the residual addition that precedes it."""

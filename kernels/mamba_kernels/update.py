@@ -1,0 +1,176 @@
+"""One-token updates: what `selective_scan` and `causal_conv1d` do, one step at a time, in constant time and memory.
+
+They are functional: the new state is returned and the old one left alone, so they can be differentiated through.
+`mamba_kernels.compat` has the in-place forms of mamba-ssm.
+
+Legend: B batch, D channels, N state size, G groups of B and C (G divides D), K taps.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mamba_kernels.arguments import check_tensors, compute_dtype, widest_dtype
+from mamba_kernels.causal_conv1d.interface import check_activation, check_weight
+from mamba_kernels.dispatch import resolve_backend
+
+
+def _resolve(op: str, backend: str | None, x: Tensor, *others: Tensor | None) -> str:
+    """Choose the backend; the Numba updates have no gradient and cannot be traced, so plain torch runs instead then."""
+    chosen = resolve_backend(op, backend, x.device, widest_dtype(x, *others))
+    if chosen != "numba":
+        return chosen
+    differentiated = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *others))
+    return "torch" if differentiated or torch.compiler.is_compiling() else "numba"
+
+
+def _scan_step(
+    state: Tensor,
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """Advance the scan by one token in torch; `B` and `C` are (B, G, N)."""
+    dtype = compute_dtype(state, x, delta, A, B, C, D, z, delta_bias)
+    u, dt = x.to(dtype), delta.to(dtype)
+    if delta_bias is not None:
+        dt = dt + delta_bias.to(dtype)
+    if delta_softplus:
+        dt = F.softplus(dt)
+    repeats = x.shape[1] // B.shape[1]
+    b, c = (parameter.to(dtype).repeat_interleave(repeats, dim=1) for parameter in (B, C))
+    new_state = torch.exp(dt.unsqueeze(2) * A.to(dtype)) * state.to(dtype) + (dt * u).unsqueeze(2) * b
+    y = (new_state * c).sum(2)
+    if D is not None:
+        y = y + D.to(dtype) * u
+    if z is not None:
+        y = y * F.silu(z.to(dtype))
+    return y.to(x.dtype), new_state.to(state.dtype)
+
+
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Advance a selective scan by one token.
+
+    Differentiable in every tensor: where a gradient is asked for, the "numba" backend hands over to "torch".
+
+    Args:
+        state: (B, D, N), as `selective_scan` returns it.
+        x: (B, D), one token.
+        delta: (B, D), step sizes before bias and softplus.
+        A: (D, N).
+        B: (B, N) or (B, G, N).
+        C: As B.
+        D: (D,), skip connection.
+        z: (B, D), gate.
+        delta_bias: (D,).
+        delta_softplus: Whether to apply softplus to delta + delta_bias.
+        backend: "reference", "torch" or "numba"; None chooses, see `mamba_kernels.dispatch`.
+
+    Returns:
+        y (B, D) in x's dtype, and the new state (B, D, N) in the state's dtype.
+
+    Raises:
+        ValueError: A shape or the backend does not fit; the message says what is accepted.
+        TypeError: A dtype does not fit.
+    """
+    op = "selective_state_update"
+    if state.dim() != 3:
+        raise ValueError(f"{op}: state must be (batch, channels, states), found shape {tuple(state.shape)}")
+    batch, channels, states = state.shape
+    grouped = B.dim() == 3
+    groups = B.shape[1] if grouped else 1
+    if groups == 0 or channels % groups:
+        raise ValueError(f"{op}: B has {groups} groups, which do not divide {channels} channels")
+    parameter_shape = (batch, groups, states) if grouped else (batch, states)
+    expected = {
+        "state": (state, (batch, channels, states)),
+        "x": (x, (batch, channels)),
+        "delta": (delta, (batch, channels)),
+        "A": (A, (channels, states)),
+        "B": (B, parameter_shape),
+        "C": (C, parameter_shape),
+        "D": (D, (channels,)),
+        "z": (z, (batch, channels)),
+        "delta_bias": (delta_bias, (channels,)),
+    }
+    check_tensors(op, expected, x.device)
+    chosen = _resolve(op, backend, x, state, delta, A, B, C, D, z, delta_bias)
+    run = _scan_step
+    if chosen == "numba":
+        from mamba_kernels.update_numba import scan_step as run
+    b, c = (B, C) if grouped else (B.unsqueeze(1), C.unsqueeze(1))
+    return run(state, x, delta, A, b, c, D, z, delta_bias, delta_softplus)
+
+
+def _conv_step(x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> tuple[Tensor, Tensor]:
+    """Advance the convolution by one token in torch."""
+    dtype = compute_dtype(x, conv_state, weight, bias)
+    window = torch.cat([conv_state.to(dtype), x.to(dtype).unsqueeze(2)], dim=2)
+    y = (window * weight.to(dtype)).sum(2)
+    if bias is not None:
+        y = y + bias.to(dtype)
+    return (F.silu(y) if silu else y).to(x.dtype), window[:, :, 1:].to(conv_state.dtype)
+
+
+def causal_conv1d_update(
+    x: Tensor,
+    conv_state: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Advance a causal convolution by one token.
+
+    Differentiable in every tensor: where a gradient is asked for, the "numba" backend hands over to "torch".
+
+    Args:
+        x: (B, D), one token.
+        conv_state: (B, D, K - 1), the inputs before it, oldest first, as `causal_conv1d` returns them.
+        weight: (D, K), oldest tap first.
+        bias: (D,).
+        activation: None or "silu" (also called "swish").
+        backend: "reference", "torch" or "numba"; None chooses, see `mamba_kernels.dispatch`.
+
+    Returns:
+        y (B, D) in x's dtype, and the new state (B, D, K - 1) in the state's dtype.
+
+    Raises:
+        ValueError: A shape, the activation or the backend does not fit; the message says what is accepted.
+        TypeError: A dtype does not fit.
+    """
+    op = "causal_conv1d_update"
+    if x.dim() != 2:
+        raise ValueError(f"{op}: x must be (batch, channels), found shape {tuple(x.shape)}")
+    batch, channels = x.shape
+    taps = check_weight(op, weight, channels)
+    expected = {
+        "x": (x, (batch, channels)),
+        "conv_state": (conv_state, (batch, channels, taps - 1)),
+        "weight": (weight, (channels, taps)),
+        "bias": (bias, (channels,)),
+    }
+    check_tensors(op, expected, x.device)
+    silu = check_activation(op, activation)
+    run = _conv_step
+    if _resolve(op, backend, x, conv_state, weight, bias) == "numba":
+        from mamba_kernels.update_numba import conv_step as run
+    return run(x, conv_state, weight, bias, silu)
