@@ -1,0 +1,177 @@
+"""The run folder: who may use it, the settings it was made with, and whether a resumed run still asks for the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from mamba_data_prep.atomic import atomic_write, clean_orphans, named_write_errors
+from mamba_data_prep.errors import UserError
+
+from .checkpoint import CheckpointStore
+
+MAY_CHANGE = frozenset(
+    {"max_steps", "max_time", "out", "resume", "progress", "progress_every", "checkpoint_every", "checkpoint_seconds"}
+    | {"num_workers", "workers", "devices", "num_nodes", "accelerator", "strategy", "patience"}
+)
+"""Last parts of keys that do not decide what is learnt, so that a resumed run may give them new values."""
+
+_BATCH_KEYS = ("batch_size", "grad_accumulation")
+
+
+class RunFolder:
+    """`runs/NAME/`, held by one process at a time.
+
+    Args:
+        path: the folder; made when the run starts.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.csv"
+        self.checkpoints = CheckpointStore(self.path / "checkpoints")
+        self._lock = FileLock(self.path / ".lock")
+
+    def open(
+        self,
+        config: Mapping[str, Any] | None,
+        *,
+        resume: bool,
+        may_change: Collection[str] = (),
+        note: Callable[[str], object] = print,
+    ) -> None:
+        """Make or take over the folder, lock it, remove what killed processes left, and record the settings.
+
+        Args:
+            config: the run's settings as plain values, kept as `config.yaml`; None records nothing.
+            resume: go on with the run in this folder.
+            may_change: dotted keys that a resumed run may give new values, beside `MAY_CHANGE`.
+            note: told in one line what a user should know.
+
+        Raises:
+            UserError: the folder is in use, not empty without `resume`, not writable, or was made with other settings.
+        """
+        self._refuse_foreign(resume)
+        with named_write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise UserError(
+                    "another process is training in this run folder", path=self.path, fix="wait for it, or stop it"
+                ) from None
+        try:
+            clean_orphans(self.path)
+            self.checkpoints.clean()
+            recorded = read_config(self.path) if resume and self.config_file.exists() else None
+            if recorded is not None and config is not None:
+                check_same(recorded, plain(config), self.config_file, may_change)
+            if resume and not any(self.checkpoints.candidates()):
+                note(f"{self.path} holds no checkpoint yet: the run starts from the beginning")
+            if config is not None:
+                with atomic_write(self.config_file) as file:
+                    yaml.safe_dump(plain(config), file, sort_keys=False, allow_unicode=True)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other processes use the folder."""
+        if self._lock.is_locked:
+            with suppress(OSError):
+                (self.path / ".lock").unlink()
+            self._lock.release()
+
+    def _refuse_foreign(self, resume: bool) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError("the run folder is a file", path=self.path, fix="give a folder that does not exist yet")
+        if resume or not self.path.is_dir():
+            return
+        present = sorted(entry.name for entry in self.path.iterdir() if entry.name != ".lock")
+        if present:
+            raise UserError(
+                "the run folder is not empty",
+                path=self.path,
+                found=", ".join(present[:5]),
+                fix="add --resume to go on with that run, or choose another --out",
+            )
+
+
+def read_config(run: str | Path) -> dict[str, Any]:
+    """The settings that a run folder was made with.
+
+    Raises:
+        UserError: the folder holds no readable `config.yaml`.
+    """
+    path = Path(run) / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("there is no config.yaml: this is not a run folder", path=run) from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"cannot be read ({str(error).splitlines()[0]})", path=path) from None
+    if not isinstance(config, dict):
+        raise UserError("is not a list of settings", path=path, found=type(config).__name__)
+    return config
+
+
+def check_same(
+    recorded: Mapping[str, Any], asked: Mapping[str, Any], path: Path, may_change: Collection[str] = ()
+) -> None:
+    """Refuse to resume a run with settings that contradict those it was made with.
+
+    A smaller `batch_size` is no contradiction if `grad_accumulation` makes up for it: the steps see the same data.
+
+    Raises:
+        UserError: naming each setting with both values.
+    """
+    old, new = _flat(recorded), _flat(asked)
+    same_product = _product(old) == _product(new)
+    clashes = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        name = key.rpartition(".")[2]
+        if key in may_change or name in MAY_CHANGE or (name in _BATCH_KEYS and same_product):
+            continue
+        if old.get(key) != new.get(key):
+            clashes.append(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}")
+    if clashes:
+        more = f" (and {len(clashes) - 4} more)" if len(clashes) > 4 else ""
+        raise UserError(
+            "this run was made with other settings: " + "; ".join(clashes[:4]) + more,
+            path=path,
+            accepted="the recorded settings; only limits, devices and workers may change",
+            fix="resume with the recorded settings, or start another run with another --out",
+        )
+
+
+def plain(value: Any) -> Any:
+    """Settings as YAML holds them: dicts, lists, numbers, texts; paths become texts, tuples become lists."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _product(flat: Mapping[str, Any]) -> float | None:
+    """Samples per optimizer step, where the settings say so."""
+    product, seen = 1.0, False
+    for key, value in flat.items():
+        if key.rpartition(".")[2] in _BATCH_KEYS and isinstance(value, int | float):
+            product, seen = product * value, True
+    return product if seen else None
