@@ -46,7 +46,7 @@ def reverse_complement(bases: np.ndarray) -> np.ndarray:
 
 
 def is_unknown(bases: np.ndarray) -> np.ndarray:
-    """True where an upper-case base is not exactly A, C, G or T (N and the other IUPAC codes): uint8 (L,) to bool (L,)."""
+    """True where an upper-case base is N or another IUPAC code, not A, C, G or T: uint8 (L,) to bool (L,)."""
     known = bases == ord("A")
     for letter in b"CGT":
         known |= bases == letter

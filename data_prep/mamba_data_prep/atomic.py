@@ -1,7 +1,8 @@
 """Files and folders that are whole under their final name, or absent: whatever is killed, full or read-only.
 
-A file is written under a temporary name in its own folder (so the last rename never crosses filesystems), flushed to the
-disk, then renamed. What a killed process left under a temporary name is removed by `clean_orphans` at the next start.
+A file is written under a temporary name in its own folder (so the last rename never crosses filesystems), flushed to
+the disk, then renamed. What a killed process left under a temporary name is removed by `clean_orphans` at the next
+start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A proof that a split does not leak: shared bases by interval arithmetic, copies by comparing k-mers of both strands.
 
-Sharing a base is an error. Copies of one stretch at two places are a fact of real genomes (repeats, duplications), so they are
-counted and reported: an evaluation window whose sampled 32-mers nearly all occur in training windows was seen in training.
+Sharing a base is an error. Copies of one stretch at two places are a fact of real genomes (repeats, duplications), so
+they are counted and reported: an evaluation window whose sampled 32-mers nearly all occur in training windows was seen
+in training.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class AuditReport:
 
     Attributes:
         shared_windows: for each pair of splits, windows of the second that share a base with the first.
-        closest: for each pair, the least distance between their windows in one record, in base pairs; None if no record has both.
+        closest: for each pair, the least distance between their windows in one record, in base pairs; None if no record
+            has both.
         overlapping_evaluation: evaluation windows that share a base with another window of their own split.
         copies: for each evaluation split.
         threshold: containment from which a window counts as nearly a copy.
@@ -77,10 +79,10 @@ class AuditReport:
             apart = "in different records" if distance is None else f"at least {distance:,} bp apart"
             lines.append(f"  {pair}: {f'{count:,} windows share bases' if count else apart}")
         for name, c in self.copies.items():
-            share = c.near / c.compared if c.compared else 0.0
+            part = f"{c.near:,} of {c.compared:,} windows ({c.near / max(1, c.compared):.2%})"
             lines.append(
-                f"  {name}: {c.near:,} of {c.compared:,} windows ({share:.2%}) have at least {self.threshold:.0%} of their sequence"
-                f" in training windows too (either strand), {c.exact:,} of them all of it; mean {c.mean_containment:.2%}"
+                f"  {name}: {part} have at least {self.threshold:.0%} of their sequence in training windows too,"
+                f" on either strand, {c.exact:,} of them all of it; mean {c.mean_containment:.2%}"
             )
         return "\n".join(lines)
 
@@ -104,9 +106,11 @@ def audit(genome: Genome, split: Split, threshold: float = 0.8) -> AuditReport:
 
 
 def canonical_kmers(bases: np.ndarray) -> np.ndarray:
-    """The 32-mers of upper-case ASCII bases (L,) as uint64 (L - 31,) or fewer: the same for a sequence and its reverse complement.
+    """The 32-mers of upper-case ASCII bases (L,) as uint64 (L - 31,) or fewer: the same for a sequence and its reverse
+    complement.
 
-    Two bits a base; of each 32-mer and its reverse complement the smaller number is given; those with unknown bases are left out.
+    Two bits a base; of each 32-mer and its reverse complement the smaller number is given; those with unknown bases are
+    left out.
     """
     if len(bases) < K:
         return np.zeros(0, dtype=np.uint64)

@@ -72,14 +72,10 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        stream = open(path, "rb")
-    except OSError as error:
-        raise unreadable(path, error) from None
-    with stream:
-        try:
+        with open(path, "rb") as stream:
             yield stream
-        except OSError as error:
-            raise unreadable(path, error) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: str | Path, error: OSError) -> UserError:

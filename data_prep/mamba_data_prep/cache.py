@@ -1,4 +1,4 @@
-"""Where indexes are kept: the user's cache folder, or SEQMAMBA_CACHE, or a temporary folder where neither can be written.
+"""Where indexes are kept: the user's cache folder, SEQMAMBA_CACHE, or a temporary folder where those are read-only.
 
 Everything in it can be deleted at any time; it is made again when it is needed.
 """

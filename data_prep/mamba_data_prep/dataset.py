@@ -20,15 +20,15 @@ _STRAND_SALT = 0x5EED
 class WindowDataset:
     """Windows as arrays of bytes, each exactly `windows.window` long.
 
-    Bases are upper-case ASCII. Where a record or region ended, the rest is `alphabet.PAD` (0), which is no base: padding cannot
-    be taken for N. A window that is turned to the other strand keeps its padding at its end.
+    Bases are upper-case ASCII. Where a record or region ended, the rest is `alphabet.PAD` (0), which is no base:
+    padding cannot be taken for N. A window that is turned to the other strand keeps its padding at its end.
 
     Args:
         genome: where the bases are read.
         windows: which bases.
         transform: a table of 256 bytes applied to every item, ASCII (and PAD) to token ids.
-        reverse_complement: turn half of the windows to the other strand, another half every epoch; which ones depends on nothing
-            but (seed, epoch, number).
+        reverse_complement: turn half of the windows to the other strand, another half every epoch; which ones depends
+            on nothing but (seed, epoch, number).
         seed: of that choice.
     """
 

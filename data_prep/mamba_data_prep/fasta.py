@@ -1,7 +1,7 @@
 """FASTA read from end to end in constant memory, every byte checked.
 
-What is read: any line length, ragged lines, CRLF and CR line ends, lower case, IUPAC codes, RNA's U (as T), blank lines,
-spaces inside sequence lines, `;` comment lines, a UTF-8 byte order mark, a missing last newline, gzip and bgzip.
+What is read: any line length, ragged lines, CRLF and CR line ends, lower case, IUPAC codes, RNA's U (as T), blank
+lines, spaces inside sequence lines, `;` comment lines, a UTF-8 byte order mark, a missing last newline, gzip and bgzip.
 What is refused, with file, line and mend: everything else.
 """
 

@@ -94,7 +94,7 @@ def _why(line: bytes, byte: int) -> tuple[str, str]:
         )
     if letter.isdigit():
         return "a digit", "remove line numbers and counts (GenBank has them; FASTA has not)"
-    return f"{ascii(chr(byte))} is not a base", "remove it, or write N where the base is unknown"
+    return f"{chr(byte)!a} is not a base", "remove it, or write N where the base is unknown"
 
 
 def _shown(text: bytes) -> str:

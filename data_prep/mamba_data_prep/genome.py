@@ -1,16 +1,15 @@
 """Random access to the bases of a FASTA file, through an index that cannot be stale.
 
-A plain FASTA file with regular lines is read in place; gzip, bgzip and irregular files are read from a flat copy in the cache,
-one byte a base. The index is trusted while the file's size, times and inode are what they were; otherwise the file is hashed
-again, and indexed again if its content differs. Every read in place also checks that line ends lie where the index says.
-A `.fai` beside the file is neither needed nor trusted: it does not say which content it belongs to.
+A plain FASTA file with regular lines is read in place; gzip, bgzip and irregular files are read from a flat copy in the
+cache, one byte a base. The index is trusted while the file's size, times and inode are what they were; otherwise the
+file is hashed again, and indexed again if its content differs. Every read in place also checks that line ends lie where
+the index says. A `.fai` beside the file is neither needed nor trusted: it does not say which content it belongs to.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
-from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +34,7 @@ class Record(NamedTuple):
 
 
 class Genome:
-    """The records of a FASTA file, read at any position. Made by `Genome.open`; safe to use from threads and workers."""
+    """The records of a FASTA file, read at any position; made by `Genome.open`, safe in threads and workers."""
 
     def __init__(self, path: Path, folder: Path, index: FastaIndex) -> None:
         self.path = path
@@ -108,6 +107,14 @@ class Genome:
         """The number of records."""
         return len(self.records)
 
+    def find(self, name: str) -> int | None:
+        """The number of the record of this name, or that differs only by `chr` in front; None if there is none."""
+        return next((self._numbers[n] for n in _spellings(name) if n in self._numbers), None)
+
+    def some_names(self) -> str:
+        """The first records' names, for messages."""
+        return ", ".join(r.name for r in self.records[:5]) + (", ..." if len(self.records) > 5 else "")
+
     def number_of(self, record: int | str) -> int:
         """The 0-based number of a record given by name (or number).
 
@@ -116,8 +123,7 @@ class Genome:
         """
         number = self._numbers.get(record, -1) if isinstance(record, str) else int(record)
         if not 0 <= number < len(self.records):
-            some = ", ".join(r.name for r in self.records[:5]) + (", ..." if len(self.records) > 5 else "")
-            raise UserError("there is no such record", path=self.path, found=record, accepted=some)
+            raise UserError("there is no such record", path=self.path, found=record, accepted=self.some_names())
         return number
 
     def fetch(self, record: int | str, start: int, end: int) -> np.ndarray:
@@ -154,14 +160,9 @@ class Genome:
         return np.frombuffer(bases, dtype=np.uint8)
 
     def unknown_counts(self, record: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """How many bases of each interval are not A, C, G or T; arrays (n,) to int64 (n,). Reads nothing from the file."""
+        """How many bases of each interval are not A, C, G or T: arrays (n,) to int64 (n,), without reading the file."""
         base = self._starts[record]
         return self._unknown_until(base + end) - self._unknown_until(base + start)
-
-    def at(self, position: int) -> tuple[int, int]:
-        """Record number and position in it, for a position over all records laid end to end."""
-        number = bisect_right(self._starts, position) - 1
-        return number, position - int(self._starts[number])
 
     def fai(self) -> str:
         """The index of a file read in place as samtools writes it (.fai); of a flat copy, that copy's."""
@@ -247,3 +248,9 @@ def _read_at(descriptor: int, position: int, size: int) -> bytes:
             break
         data += more
     return data
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    bare = name[3:] if name[:3].lower() == "chr" else name
+    mitochondrion = ("chrM", "chrMT", "MT", "M") if bare.upper() in ("M", "MT") else ()
+    return (name, bare, f"chr{bare}", f"Chr{bare}", *mitochondrion)

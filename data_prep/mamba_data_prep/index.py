@@ -1,4 +1,4 @@
-"""The index of a FASTA file: records, where their bases lie, which bases are unknown, and what the file was when it was read."""
+"""The index of a FASTA file: its records, where their bases lie, which are unknown, and the state it was read in."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ class FastaIndex:
 
 
 def build_index(path: Path, folder: Path, progress: Progress | None = None) -> FastaIndex:
-    """Reads the whole file once (twice if its lines are irregular), checks it, and writes a flat copy where one is needed.
+    """Reads the whole file once (twice if its lines are irregular), checks it, and writes a flat copy where one is
+    needed.
 
     Args:
         path: FASTA, plain, gzip or bgzip; an ordinary file.

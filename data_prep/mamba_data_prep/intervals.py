@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,53 +101,52 @@ def read_bed(path: str | Path, genome: Genome | None = None) -> list[Interval]:
     return intervals if genome is None else within(genome, intervals)
 
 
-def within(genome: Genome, intervals: Sequence[Interval]) -> list[Interval]:
+def within(genome: Genome, intervals: Sequence[Interval], *, elsewhere: bool = False) -> list[Interval]:
     """The intervals under the genome's own record names (`chr20` becomes `20` where that is how it is called).
+
+    Args:
+        genome: where they must lie.
+        intervals: what to look up.
+        elsewhere: pass over intervals on records that the genome does not have, with a message, unless all of them are.
 
     Raises:
         UserError: an interval's record does not exist, or is shorter.
     """
-    numbers = records_of(genome, [i.name for i in intervals], [i.line for i in intervals], intervals)
-    for number, interval in zip(numbers, intervals, strict=True):
-        interval.check_within(genome.records[number].length)
-    names = [genome.records[number].name for number in numbers]
-    return [
-        i if i.name == name else Interval(name, i.start, i.end, i.strand, i.label, i.path, i.line)
-        for i, name in zip(intervals, names, strict=True)
-    ]
+    here = [i for i in intervals if genome.find(i.name) is not None] if elsewhere else intervals
+    if len(here) < len(intervals) and here:
+        missing = len(intervals) - len(here)
+        _log.warning("%d of %d intervals lie on records that %s has not", missing, len(intervals), genome.path.name)
+    here = here or intervals
+    found = []
+    for number, interval in zip(records_of(genome, here), here, strict=True):
+        name, length = genome.records[number]
+        interval.check_within(length)
+        found.append(interval if interval.name == name else replace(interval, name=name))
+    return found
 
 
-def records_of(
-    genome: Genome,
-    names: Sequence[str],
-    lines: Sequence[int | None] | None = None,
-    intervals: Sequence[Interval] | None = None,
-) -> list[int]:
-    """The number of each named record; a name that differs only by `chr` in front is understood, with a message.
+def records_of(genome: Genome, wanted: Sequence[str | Interval]) -> list[int]:
+    """The number of each name's or interval's record; a name that differs only by `chr` in front is understood.
 
     Raises:
         UserError: there is no such record.
     """
     numbers: dict[str, int] = {}
-    own = {record.name: number for number, record in enumerate(genome.records)}
-    for position, name in enumerate(names):
+    for item in wanted:
+        name = item.name if isinstance(item, Interval) else item
         if name in numbers:
             continue
-        other = next((n for n in _spellings(name) if n in own), None)
-        if other is None:
-            some = ", ".join(list(own)[:5]) + (", ..." if len(own) > 5 else "")
-            raise UserError(
-                "the genome has no record of this name",
-                path=intervals[position].path if intervals is not None else genome.path,
-                line=lines[position] if lines is not None else None,
-                found=name,
-                accepted=some,
-                fix=f"use the names of {genome.path.name}, or the genome that this belongs to",
-            )
-        if other != name:
-            _log.warning("%s is called %s in %s; the two are taken for the same", name, other, genome.path.name)
-        numbers[name] = own[other]
-    return [numbers[name] for name in names]
+        number = genome.find(name)
+        if number is None:
+            place = {"path": item.path, "line": item.line} if isinstance(item, Interval) else {}
+            fix = f"use the names of {genome.path.name}, or the genome that this belongs to"
+            problem = "the genome has no record of this name"
+            raise UserError(problem, found=name, accepted=genome.some_names(), fix=fix, **place)
+        if genome.records[number].name != name:
+            own = genome.records[number].name
+            _log.warning("%s is called %s in %s: the two are taken for the same", name, own, genome.path.name)
+        numbers[name] = number
+    return [numbers[item.name if isinstance(item, Interval) else item] for item in wanted]
 
 
 def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -208,9 +207,3 @@ def _bed_interval(path: str | Path, number: int, text: str) -> Interval:
     label = fields[3].strip() or None if len(fields) > 3 else None
     strand = fields[5].strip() if len(fields) > 5 else "."
     return Interval(fields[0].strip(), ends[0], ends[1], strand or ".", label, str(path), number)
-
-
-def _spellings(name: str) -> tuple[str, ...]:
-    bare = name[3:] if name[:3].lower() == "chr" else name
-    mitochondrion = ("chrM", "chrMT", "MT", "M") if bare.upper() in ("M", "MT") else ()
-    return (name, bare, f"chr{bare}", f"Chr{bare}", *mitochondrion)

@@ -1,6 +1,7 @@
 """Where a FASTA file's bases lie on the disk: offset, bases a line and bytes a line of each record, as in a .fai index.
 
-Found block by block with whole-array operations: each line's width is compared with the width of its record's first line.
+Found block by block with whole-array operations: each line's width is compared with the width of its record's first
+line.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ class LayoutFinder:
     """Reads the text block by block and notes where lines end.
 
     A file is regular if in every record all lines but the last have one width and hold nothing but bases; only then can
-    bases be found by arithmetic. What the lines hold is checked at the end against the number of bases counted elsewhere:
-    a line cannot hold more bases than its width leaves room for, so equal sums mean that every line is full of bases.
+    bases be found by arithmetic. What the lines hold is checked at the end against the number of bases counted
+    elsewhere: a line cannot hold more bases than its width leaves room for, so equal sums mean that every line is full
+    of bases.
     """
 
     def __init__(self) -> None:

@@ -46,7 +46,7 @@ class WindowLoader(DataLoader[torch.Tensor]):
 
 
 def make_loader(
-    dataset: WindowDataset, batch_sampler: Iterable[Sequence[Key]], workers: int = 0, *, pin_memory: bool = False
+    dataset: WindowDataset, batch_sampler: Iterable[list[Any]], workers: int = 0, *, pin_memory: bool = False
 ) -> WindowLoader:
     """A loader of uint8 tensors (B, window), in the sampler's order for any number of workers.
 
@@ -63,6 +63,7 @@ def make_loader(
         collate_fn=collate,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
+        generator=torch.Generator(),  # its own, so that making an iterator does not advance the run's random numbers
     )
 
 

@@ -32,15 +32,16 @@ def hashes(seed: int, epoch: np.ndarray | int, index: np.ndarray) -> np.ndarray:
 
 
 def order(n: int, epoch: int, seed: int) -> np.ndarray:
-    """The permutation of 0..n-1 that belongs to an epoch, int64 (n,): the same on every machine and in every version."""
+    """The permutation of 0..n-1 that belongs to an epoch, int64 (n,); the same on every machine."""
     return np.argsort(hashes(seed, epoch, np.arange(n, dtype=np.uint64)))
 
 
 class ResumableBatchSampler:
     """Batches of (epoch, index), without end, the same for any number of workers.
 
-    The epochs' orders are laid end to end and cut into batches, so a batch may hold the end of one epoch and the beginning of
-    the next, and no window is ever dropped. With several ranks, every `world_size` consecutive batches go to ranks 0, 1, ...
+    The epochs' orders are laid end to end and cut into batches, so a batch may hold the end of one epoch and the
+    beginning of the next, and no window is ever dropped. With several ranks, every `world_size` consecutive batches go
+    to ranks 0, 1, ...
 
     Args:
         n: windows in the table.
@@ -97,8 +98,8 @@ class ResumableBatchSampler:
         """Where the sampler stands, as plain numbers.
 
         Args:
-            batches: batches that were used since it started; by default those it gave out, which with a loader that reads
-                ahead are more.
+            batches: batches that were used since it started; by default those it gave out, which with a loader that
+                reads ahead are more.
         """
         given = self._batches if batches is None else batches
         samples = self._first_sample + given * self.batch_size * self.world_size

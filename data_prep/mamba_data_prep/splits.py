@@ -1,21 +1,22 @@
 """Training, validation and test windows that share no base.
 
-Blocks are the default: a genome is cut into blocks of many windows, blocks are dealt to the splits, and windows within a gap of
-another split's are left out. A record shorter than one block is a block of its own, so one rule serves a chromosome, a bacterium
-and a million contigs.
+Blocks are the default: a genome is cut into blocks of many windows, blocks are dealt to the splits, and windows within
+a gap of another split's are left out. A record shorter than one block is a block of its own, so one rule serves a
+chromosome, a bacterium and a million contigs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genome import Genome
-from mamba_data_prep.intervals import Interval, records_of, within
+from mamba_data_prep.intervals import Interval, read_bed, records_of, within
 from mamba_data_prep.sampler import hashes
 from mamba_data_prep.windows import WindowTable, tile
 
@@ -75,7 +76,7 @@ def split_by_block(
         gap: base pairs between windows of different splits; at least and by default one window.
         seed: which blocks go where.
         stride: of training windows, `window` by default; evaluation windows never overlap.
-        regions: only these intervals, which must not overlap.
+        regions: only these intervals; those that overlap are joined.
         max_n_fraction: windows with more unknown bases are skipped.
 
     Raises:
@@ -83,6 +84,7 @@ def split_by_block(
     """
     gap = window if gap is None else gap
     _check_numbers(fractions, gap, window)
+    regions = None if regions is None else _joined(within(genome, regions))
     table = tile(genome, window, regions=regions, max_n_fraction=max_n_fraction)
     per_block = -(-block // window) if block is not None else max(1, round(len(table) ** 0.5 / 4))
     size = per_block * window
@@ -131,19 +133,29 @@ def split_by_record(
 
 def split_by_bed(
     genome: Genome,
+    bed: str | Path | Sequence[Interval],
     window: int,
-    intervals: Sequence[Interval],
     *,
     stride: int | None = None,
     max_n_fraction: float = 0.5,
 ) -> Split:
-    """Intervals whose labels (a BED file's fourth column) are train, valid or test.
+    """The splits that a BED file's fourth column names: train, valid or test.
+
+    Overlapping intervals of one split are joined. How far the splits lie apart is the file's affair.
+
+    Args:
+        genome: what to split.
+        bed: the file, or its intervals.
+        window: base pairs of a window.
+        stride: of training windows, `window` by default.
+        max_n_fraction: windows with more unknown bases are skipped.
 
     Raises:
         UserError: a label is none of these, or intervals of two splits share bases, or a split that is named is empty.
     """
     regions: tuple[list[Interval], ...] = ([], [], [])
-    for interval in within(genome, intervals):
+    intervals = read_bed(bed, genome) if isinstance(bed, str | Path) else within(genome, bed)
+    for interval in intervals:
         number = _LABELS.get((interval.label or "").lower())
         if number is None:
             raise interval.error("the fourth column names no split", interval.label or "", "train, valid or test")
@@ -151,11 +163,16 @@ def split_by_bed(
     _refuse_shared(genome, regions)
     strides = (window if stride is None else stride, window, window)
     parts = [
-        tile(genome, window, step, regions=part, max_n_fraction=max_n_fraction)
+        tile(genome, window, step, regions=_joined(part), max_n_fraction=max_n_fraction)
         for part, step in zip(regions, strides, strict=True)
     ]
     about = {"method": "bed", "intervals": {name: len(r) for name, r in zip(NAMES, regions, strict=True)}}
     return _finished(genome, parts, [bool(r) for r in regions], about, window, 0)
+
+
+def names_splits(intervals: Sequence[Interval]) -> bool:
+    """Whether every interval's label is train, valid or test (or another name of one of these)."""
+    return all((interval.label or "").lower() in _LABELS for interval in intervals)
 
 
 def near(table: WindowTable, others: Sequence[WindowTable], gap: int = 0) -> np.ndarray:
@@ -208,7 +225,7 @@ def _deal(
 
 
 def _dealt(sizes: np.ndarray, fractions: tuple[float, float, float], seed: int, attempt: int) -> np.ndarray:
-    """The split of each block: blocks in the order of their hashes, for testing until there are enough, then for validation."""
+    """The split of each block: in the order of their hashes, for testing until enough, then for validation."""
     place = np.argsort(hashes(seed, attempt, np.arange(len(sizes), dtype=np.uint64)))
     before = np.cumsum(sizes[place]) - sizes[place]
     total = sizes.sum()
@@ -239,6 +256,17 @@ def _finished(
     digests = {name: part.digest() for name, part in tables.items()}
     description = {**about, "window": window, "gap": gap, "counts": counts, "digests": digests}
     return Split(tables["train"], tables["valid"], tables["test"], description)
+
+
+def _joined(intervals: Sequence[Interval]) -> list[Interval]:
+    """The intervals in order, those that overlap as one (those that only touch stay two)."""
+    joined: list[Interval] = []
+    for interval in sorted(intervals, key=lambda i: (i.name, i.start, i.end)):
+        if joined and joined[-1].name == interval.name and interval.start < joined[-1].end:
+            joined[-1] = replace(joined[-1], end=max(joined[-1].end, interval.end))
+        else:
+            joined.append(interval)
+    return joined
 
 
 def _refuse_shared(genome: Genome, regions: tuple[list[Interval], ...]) -> None:

@@ -23,7 +23,8 @@ class WindowTable:
         start: first base, 0-based, int64 (n,).
         end: one beyond the last base, int64 (n,); `end - start` is less than `window` where the record or region ended.
         window: base pairs of a whole window.
-        counts: of a table made by `tile`: windows kept, skipped for unknown bases, dropped for being short; bases, unknown bases.
+        counts: of a table made by `tile`: windows kept, skipped for unknown bases, dropped for being short; bases,
+            unknown bases.
     """
 
     record: np.ndarray
@@ -57,7 +58,7 @@ class WindowTable:
         """A hash of the coordinates: equal for equal tables, on every machine."""
         hasher = xxhash.xxh3_128(str(self.window).encode())
         for column, kind in ((self.record, "<i4"), (self.start, "<i8"), (self.end, "<i8")):
-            hasher.update(np.ascontiguousarray(column, dtype=kind))
+            hasher.update(np.ascontiguousarray(column, dtype=kind).tobytes())
         return hasher.hexdigest()
 
 
@@ -73,8 +74,9 @@ def tile(
 ) -> WindowTable:
     """Cuts records or regions into windows, from each one's first base on.
 
-    Windows start at multiples of `stride`. A last window that would reach beyond the record's or region's end is kept short
-    (its item is padded to `window`) or dropped; it is never shifted. Windows without any A, C, G or T are always skipped.
+    Windows start at multiples of `stride`. A last window that would reach beyond the record's or region's end is kept
+    short (its item is padded to `window`) or dropped; it is never shifted. Windows without any A, C, G or T are always
+    skipped.
 
     Args:
         genome: what to cut.
@@ -119,16 +121,14 @@ def tile(
 def _areas(
     genome: Genome, regions: Iterable[Interval] | None, records: Iterable[str | int] | None
 ) -> list[tuple[int, int, int]]:
-    wanted = None if records is None else [genome.number_of(r) if isinstance(r, int) else r for r in records]
-    if wanted is not None:
-        names = [r for r in wanted if isinstance(r, str)]
-        found = dict(zip(names, records_of(genome, names), strict=True))
-        wanted = [found[r] if isinstance(r, str) else r for r in wanted]
+    wanted = None
+    if records is not None:
+        wanted = [genome.number_of(r) if isinstance(r, int) else records_of(genome, [r])[0] for r in records]
     if regions is None:
         numbers = range(len(genome)) if wanted is None else wanted
         return [(number, 0, genome.records[number].length) for number in numbers]
     regions = list(regions)
-    numbers = records_of(genome, [r.name for r in regions], [r.line for r in regions])
+    numbers = records_of(genome, regions)
     for number, region in zip(numbers, regions, strict=True):
         region.check_within(genome.records[number].length)
     pairs = zip(numbers, regions, strict=True)
