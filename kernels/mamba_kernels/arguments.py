@@ -1,7 +1,7 @@
 """What operators ask of their arguments, and how they say so.
 
-The public functions take plain `Tensor` annotations and check shapes themselves: what a caller gets wrong is answered by
-a sentence with the shape found and the one accepted, whether or not a run-time type checker is installed.
+The public functions take plain `Tensor` annotations and check shapes themselves: what a caller gets wrong is answered
+by a sentence with the shape found and the one accepted, whether or not a run-time type checker is installed.
 """
 
 from collections.abc import Mapping, Sequence

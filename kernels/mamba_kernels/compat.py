@@ -50,7 +50,7 @@ def _check_scan(op: str, u: Tensor, A: Tensor, B: Tensor, C: Tensor, others: dic
 
 
 def _per_channel(parameter: Tensor, channels: int, wide: torch.dtype, paired: bool) -> Tensor:
-    """Bring B or C to a shape that broadcasts against (B, L, D, N); `paired` joins alternating parts to complex numbers."""
+    """Bring B or C to a shape that broadcasts against (B, L, D, N); `paired` means alternating parts of complex numbers."""
     if parameter.dim() == 2:
         return parameter.to(wide.to_complex() if parameter.is_complex() else wide)
     parameter = parameter.to(wide)
@@ -216,8 +216,9 @@ def selective_state_update(
     heads = state.dim() == 4
     if state.dim() not in (3, 4) or x.dim() != state.dim() - 1 or (heads and B.dim() not in (2, 3)):
         raise ValueError(
-            "selective_state_update: state must be (batch, channels, states) with x (batch, channels), or (batch,"
-            f" heads, channels, states) with x (batch, heads, channels), found {tuple(state.shape)} and {tuple(x.shape)}"
+            "selective_state_update: state must be (batch, channels, states) with x (batch, channels), or"
+            " (batch, heads, channels, states) with x (batch, heads, channels),"
+            f" found {tuple(state.shape)} and {tuple(x.shape)}"
         )
     if heads and B.dim() == 3 and (B.shape[1] == 0 or state.shape[1] % B.shape[1]):
         raise ValueError(
@@ -349,10 +350,7 @@ def causal_conv1d_update(
         newest = tokens[:, :, max(0, count - kept) :].to(state.dtype)
         target = (position + torch.arange(max(0, count - kept), count, device=x.device)) % max(kept, 1)
         new_state = state.scatter(2, target.unsqueeze(1).expand(-1, channels, -1), newest)
-    y = causal_conv1d(tokens.transpose(1, 2), weight, bias, activation, initial_state=before)
-    if not isinstance(y, Tensor):
-        raise TypeError("causal_conv1d returned a state that was not asked for")
-    out = y.transpose(1, 2)
+    out = causal_conv1d(tokens.transpose(1, 2), weight, bias, activation, initial_state=before).transpose(1, 2)
     if rows is None:
         conv_state.copy_(new_state)
     else:

@@ -1,7 +1,8 @@
-"""Elementwise pieces that Numba kernels are made of: bfloat16 loads and stores, and a sigmoid that vectorises.
+"""Scalar pieces of loops that LLVM vectorises by itself: bfloat16 loads and stores, and a sigmoid without a call.
 
 NumPy has no bfloat16, so a bfloat16 tensor reaches a kernel as the int16 array of its bits: `widen` reads an element of
-either kind as float32, `narrow` rounds a float32 to the kind of the array that it is written to.
+either kind as float32, `narrow` rounds a float32 to the kind of the array that it is written to. Loops that LLVM would
+not vectorise by itself, the scan's, are written with `numba_vectors` instead.
 """
 
 from typing import Any
@@ -11,14 +12,16 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mamba_kernels.numba_runtime import bits_to_float32, float32_to_bits, inlined
+from mamba_kernels import numba_runtime
+from mamba_kernels.numba_runtime import inlined
 
 LOG2_E = np.float32(1.4426950408889634)
 ONE = np.float32(1.0)
+_bits_to_float32: Any = numba_runtime.bits_to_float32
+_float32_to_bits: Any = numba_runtime.float32_to_bits
 
 
-@intrinsic
-def widen(typing_context: Any, value: Any) -> Any:
+def _widen(typing_context: Any, value: Any) -> Any:
     """Read a stored element, a float32 or the int16 bits of a bfloat16, as float32."""
     if value == types.float32:
         return types.float32(value), lambda context, builder, signature, arguments: arguments[0]
@@ -34,14 +37,13 @@ def widen(typing_context: Any, value: Any) -> Any:
 
 @inlined
 def _bfloat16_bits(value: Any) -> Any:
-    """Round to the nearest bfloat16, ties to even; any NaN becomes the quiet NaN."""
-    bits = float32_to_bits(value)
+    """Round to the nearest bfloat16, ties to even; any NaN, the only value unlike itself, becomes the quiet NaN."""
+    bits = _float32_to_bits(value)
     rounded = (bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16)
-    return np.int16(np.int32(0x7FC0) if value != value else rounded)  # noqa: PLR0124  (only NaN differs from itself)
+    return np.int16(np.int32(0x7FC0) if value != value else rounded)
 
 
-@intrinsic
-def narrow(typing_context: Any, value: Any, stored: Any) -> Any:
+def _narrow(typing_context: Any, value: Any, stored: Any) -> Any:
     """Convert a float32 to the kind of the element `stored`: float32 itself, or the bits of a bfloat16."""
     if stored == types.float32:
         return types.float32(types.float32, stored), lambda context, builder, signature, arguments: arguments[0]
@@ -53,6 +55,10 @@ def narrow(typing_context: Any, value: Any, stored: Any) -> Any:
         return context.compile_internal(builder, rounding.py_func, types.int16(types.float32), arguments[:1])
 
     return types.int16(types.float32, stored), generate
+
+
+widen: Any = intrinsic(_widen)
+narrow: Any = intrinsic(_narrow)
 
 
 @inlined
@@ -69,7 +75,7 @@ def exp2(x: Any) -> Any:
     p = p * f + np.float32(2.4022651e-1)
     p = p * f + np.float32(6.9314718e-1)
     p = p * f + ONE
-    return p * bits_to_float32((np.int32(whole) + np.int32(127)) << np.int32(23))
+    return p * _bits_to_float32((np.int32(whole) + np.int32(127)) << np.int32(23))
 
 
 @inlined

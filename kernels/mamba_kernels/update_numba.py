@@ -1,4 +1,4 @@
-"""One-token updates as Numba loops: a call costs microseconds, which is what generation one token at a time is made of."""
+"""One-token updates as Numba loops: generating one token at a time is made of calls that should cost microseconds."""
 
 import math
 from typing import Any
@@ -20,7 +20,9 @@ def _float32(tensor: Tensor | None) -> np.ndarray:
     """Return a contiguous float32 array, empty for None; a copy only where the tensor is not one already."""
     if tensor is None:
         return np.empty(0, np.float32)
-    return tensor.detach().to(torch.float32).contiguous().numpy()
+    if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+        tensor = tensor.to(torch.float32).contiguous()
+    return tensor.detach().numpy()
 
 
 @inlined
@@ -45,7 +47,7 @@ def _scan_rows(
     y: Any,
     new_state: Any,
 ) -> None:
-    """Advance the rows of tasks lo .. hi - 1; `B` and `C` are (B, G, N), the rest as `selective_state_update` has it."""
+    """Advance the rows of tasks lo .. hi - 1; B and C are (B, G, N), the rest as in `selective_state_update`."""
     batch, channels, states = state.shape
     group = channels // B.shape[1]
     for row in range(lo * TASK_ROWS, min(hi * TASK_ROWS, batch * channels)):

@@ -3,6 +3,8 @@
 Legend: B batch, L length, D channels, K taps (the width of the convolution).
 """
 
+from typing import Literal, overload
+
 from torch import Tensor
 
 from mamba_kernels.arguments import check_tensors, widest_dtype
@@ -32,6 +34,36 @@ def check_weight(op: str, weight: Tensor, channels: int) -> int:
         hint = "; drop the middle dimension of a Conv1d weight with weight.squeeze(1)" if weight.dim() == 3 else ""
         raise ValueError(f"{op}: weight must be ({channels}, taps), found shape {tuple(weight.shape)}{hint}")
     return weight.shape[1]
+
+
+@overload
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    *,
+    initial_state: Tensor | None = None,
+    reset: Tensor | None = None,
+    reverse: bool = False,
+    return_final_state: Literal[False] = False,
+    backend: str | None = None,
+) -> Tensor: ...
+
+
+@overload
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    *,
+    initial_state: Tensor | None = None,
+    reset: Tensor | None = None,
+    reverse: bool = False,
+    return_final_state: Literal[True],
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...
 
 
 def causal_conv1d(

@@ -1,9 +1,9 @@
 """The causal convolution and its gradient as Numba loops: channels are the vector lane, tiles stay in the first cache.
 
 Rows are counted in scan order: row s is position s, or length - 1 - s of a reversed convolution, which is nothing but
-a negative stride. A tile of rows is first copied to scratch as float32, state before the first row included, so that the
-arithmetic has one layout to deal with. Tap j of a row is the input j rows before it; resets limit how many taps a row
-has. Every output, and every partial sum of the weights' gradient, belongs to one task: results do not depend on threads.
+a negative stride. A tile of rows is first copied to scratch as float32, with the state before the first row, so that
+the arithmetic has one layout to deal with. Tap j of a row is the input j rows before it; resets limit how many taps a
+row has. Every output, and every partial sum of the weights' gradient, belongs to one task: threads change no result.
 
 Legend: B batch, L length, D channels, K taps. A "plane" is (flat array, elements between batches, between rows,
 index of row 0); the last two carry the direction.
@@ -38,7 +38,7 @@ def _scratch(rows: Any) -> Any:
 def _load_rows(
     tile: Any, plane: Any, state: Any, batch: Any, first: Any, count: Any, length: Any, d: Any, w: Any
 ) -> None:
-    """Fill tile rows with plane rows first .. first + count - 1; rows before 0 come from the state, after the end are 0."""
+    """Fill tile rows with plane rows first .. first + count - 1; before row 0 comes the state, after the end zeros."""
     array, batch_stride, row_stride, origin = plane
     carried = state.shape[2]
     for i in range(count):
@@ -92,7 +92,7 @@ def _convolve_row(out: Any, tile: Any, i: Any, weights: Any, alive: Any, w: Any)
 
 @inlined
 def _convolve_four_rows(out: Any, x: Any, weights: Any, w: Any) -> None:
-    """Write four rows of a convolution of four taps, the usual one: each input and weight is loaded once, not four times."""
+    """Write four rows of a convolution of four taps, the usual number: inputs and weights are loaded once for all."""
     for c in range(w):
         w0, w1, w2, w3, bias = weights[0, c], weights[1, c], weights[2, c], weights[3, c], weights[4, c]
         x0, x1, x2, x3, x4, x5, x6 = x[0, c], x[1, c], x[2, c], x[3, c], x[4, c], x[5, c], x[6, c]
@@ -169,7 +169,7 @@ def convolve(
 def _add_weight_gradient(
     partial: Any, slopes: Any, tile: Any, reset: Any, batch: Any, first: Any, count: Any, w: Any
 ) -> None:
-    """Add what `count` rows give to the gradient of the packed weights: slope times input for each tap, slope for the bias."""
+    """Add what `count` rows give to the gradient of the packed weights: slope times input, and slope for the bias."""
     taps = partial.shape[0] - 1
     bias = partial[taps]
     for i in range(count):
@@ -197,7 +197,7 @@ def _add_four_weight_gradients(partial: Any, slopes: Any, x: Any, w: Any) -> Non
 
 @inlined
 def _spread_row(out: Any, slopes: Any, i: Any, weights: Any, begin: Any, end: Any, w: Any) -> None:
-    """Write the gradient of one input: the slopes of the rows i + begin .. i + end - 1 that saw it, through their taps."""
+    """Write the gradient of one input: the slopes of the rows i + begin .. i + end - 1 that saw it, by their taps."""
     taps = weights.shape[0] - 1
     for c in range(w):
         out[c] = np.float32(0.0)

@@ -1,4 +1,4 @@
-"""The Numba convolution as the torch operator `mamba_kernels::causal_conv1d`, with its gradient and its fake tensors."""
+"""The Numba convolution as the torch operator `mamba_kernels::causal_conv1d`, with gradient and fake tensors."""
 
 from typing import Any
 

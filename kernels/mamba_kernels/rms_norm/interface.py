@@ -3,10 +3,30 @@
 Legend: D channels, the last dimension of x; any number of dimensions before it.
 """
 
+from typing import overload
+
 from torch import Tensor
 
 from mamba_kernels.arguments import check_tensors, widest_dtype
 from mamba_kernels.dispatch import resolve_backend
+
+
+@overload
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float = 1e-5, residual: None = None, backend: str | None = None
+) -> Tensor: ...
+
+
+@overload
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float = 1e-5, *, residual: Tensor, backend: str | None = None
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, residual: Tensor, backend: str | None = None
+) -> tuple[Tensor, Tensor]: ...
 
 
 def rms_norm(

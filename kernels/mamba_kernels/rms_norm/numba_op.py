@@ -1,4 +1,4 @@
-"""The Numba norm as the torch operator `mamba_kernels::rms_norm`, with its gradient and its fake tensors."""
+"""The Numba norm as the torch operator `mamba_kernels::rms_norm`, with gradient and fake tensors."""
 
 from typing import Any
 
