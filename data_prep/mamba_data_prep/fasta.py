@@ -275,7 +275,8 @@ class FastaScanner:
             yield bases
 
     def _read_lines(self, text: bytes) -> Iterator[bytes]:
-        """Line by line: skips comments, and finds the line and column of what is wrong."""
+        """Goes line by line: skips comments, and finds the line and column of what is wrong."""
+        read = []
         for line in text.splitlines(keepends=True):
             ends = line.endswith(b"\n")
             bases = b""
@@ -289,9 +290,10 @@ class FastaScanner:
                     raise not_a_base(self.path, self.line, self._record, line, self._table)
             self.line += ends
             self._at_line_start = ends
-            if bases:
-                self._record_has_bases = True
-                yield bases
+            read.append(bases)
+        if any(read):
+            self._record_has_bases = True
+            yield b"".join(read)
 
 
 def _next_header(block: bytes, position: int) -> int:
