@@ -24,9 +24,18 @@ class Choice:
     reason: str
 
 
-@functools.cache
+_problems: dict[str, str | None] = {}
+"""What was found out about a backend; a plain dict, because torch.compile warns of `functools.cache`."""
+
+
 def numba_problem() -> str | None:
     """Say why the Numba kernels cannot run here, or return None where they can."""
+    if "numba" not in _problems:
+        _problems["numba"] = _import_problem()
+    return _problems["numba"]
+
+
+def _import_problem() -> str | None:
     try:
         import mamba_kernels.numba_runtime
     except Exception as error:  # a broken Numba fails in many ways: ImportError, SystemError, OSError from LLVM
@@ -107,7 +116,8 @@ def choose_backend(op: str, requested: str | None, device: torch.device, dtype: 
         return Choice("torch", f"the CPU kernels take float32 and bfloat16, not {dtype}")
     problem = numba_problem()
     if problem is not None:
-        _warn_without_numba(problem)
+        if not torch.compiler.is_compiling():
+            _warn_without_numba(problem)
         return Choice("torch", problem)
     return Choice("numba", "fastest on the CPU")
 
