@@ -247,11 +247,14 @@ def promoter(**options: Any) -> None:
 
 @finetune.command(
     epilog="""\b
-Example:
+Examples:
   genomamba finetune table --table promoters.csv --from runs/hg38 --out runs/promoters
+  genomamba finetune table --table train.csv --valid dev.csv --test test.csv --seeds 3 --out runs/promoters
 """
 )
 @click.option("--table", type=_FILE, required=True, multiple=True, help="CSV or TSV: sequence, label[, split].")
+@click.option("--valid", type=_FILE, help="Table of the validation split, if it is a file of its own.")
+@click.option("--test", type=_FILE, help="Table of the test split, if it is a file of its own.")
 @_classifier
 def table(**options: Any) -> None:
     """Learn the labels of a table of sequences."""
@@ -262,18 +265,36 @@ def table(**options: Any) -> None:
     epilog="""\b
 Examples:
   genomamba classify --model runs/promoters --fasta new.fa --out predictions.tsv
-  genomamba classify --model runs/apes --fasta reads.fa.gz --out predictions.parquet --both-strands --threshold 0.9
+  genomamba classify --model runs/apes --fasta reads.fa.gz --out predictions.parquet --both-strands --min-confidence 0.9
+  zcat reads.fa.gz | genomamba classify --model runs/apes --fasta - --out predictions.bed
 """
 )
 @click.option("--model", type=_FILE, required=True, help="A classifier's bundle or run folder.")
 @click.option("--fasta", type=_FILE, required=True, help="Sequences: FASTA, plain, gzip or bgzip; - is standard input.")
-@click.option("--out", type=_FILE, required=True, help="Table: .tsv .csv .parquet .jsonl .bed")
+@click.option("--out", type=_FILE, required=True, help="Table: .tsv .csv .parquet .jsonl .bed, by its extension.")
 @click.option("--both-strands", is_flag=True, help="Average the probabilities of both strands.")
-@click.option("--threshold", type=click.FloatRange(0, 1), default=0.0, help="Abstain below this confidence.")
+@click.option(
+    "--min-confidence", "--threshold", type=click.FloatRange(0, 1), default=0.0, help="Abstain below this confidence."
+)
+@click.option(
+    "--min-bases", type=click.IntRange(1), default=16, show_default=True, help="Abstain on fewer known bases than this."
+)
 @click.option("--window", type=click.IntRange(1), help="Bases per window of long records; the model's own by default.")
 @click.option("--stride", type=click.IntRange(1), help="Bases from window to window; the window by default.")
-@click.option("--per-window", is_flag=True, help="A row for each window rather than for each record.")
-@click.option("--batch-bases", type=click.IntRange(1), help="Bases at a time through the model.")
+@click.option(
+    "--per-window", is_flag=True, help="A row for each window rather than for each record; always so in .bed."
+)
+@click.option(
+    "--aggregate",
+    type=click.Choice(["mean", "log-mean"]),
+    default="mean",
+    show_default=True,
+    help="How a record's windows are averaged: probabilities, or their logarithms.",
+)
+@click.option(
+    "--batch-tokens", "--batch-bases", "batch_bases", type=click.IntRange(1), help="Bases at a time through the model."
+)
+@click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @_json
 def classify(as_json: bool, **options: Any) -> None:
@@ -287,7 +308,11 @@ def classify(as_json: bool, **options: Any) -> None:
 @click.option("--model", type=_FILE, required=True, help="A bundle or run folder.")
 @click.option("--fasta", type=_FILE, help="Genome on which a language model is scored.")
 @click.option("--table", type=_FILE, help="Table of sequence and label on which a classifier is scored.")
+@click.option(
+    "--class", "classes", multiple=True, metavar="NAME=FASTA", help="A class and sequences that belong to it."
+)
 @click.option("--split", default="test", show_default=True, help="Which rows or windows: train, valid, test or all.")
+@click.option("--both-strands", is_flag=True, help="Average the probabilities of both strands (classifiers).")
 @click.option("--out", type=_FILE, help="Folder for the report.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @_json

@@ -1,0 +1,88 @@
+"""What a fine-tuning run is made of: the network, its head, the data, the optimiser and the length of training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from genomamba.config import ModelConfig, OptimConfig, Real, Section, TrainConfig, Whole
+
+DEFAULT_PRESET = "genomamba-classifier-small"
+PRETRAINED_PRESET = "genomamba-finetune"
+
+
+class StemConfig(Section):
+    """What stands between the bases and the backbone when training starts from scratch."""
+
+    taps: Whole = Field(
+        default=0, ge=0, le=255, description="a whole number of bases each convolution sees, 0 for a plain embedding"
+    )
+    stride: Whole = Field(default=1, ge=1, le=4096, description="a whole number of bases that become one position")
+    positions: bool = Field(
+        default=False, description="true (position in the window matters, as at a promoter) or false"
+    )
+
+    @model_validator(mode="after")
+    def _covered(self) -> StemConfig:
+        if self.stride > max(self.taps, 1):
+            raise ValueError(f"stem.stride={self.stride} skips bases: it must not exceed stem.taps={self.taps}")
+        return self
+
+
+class HeadConfig(Section):
+    """From the backbone's outputs to class logits."""
+
+    pooling: Literal["mean", "last", "attention"] = Field(default="mean", description="mean, last or attention")
+    dropout: Real = Field(default=0.1, ge=0, lt=1, description="a number from 0 up to 1")
+    class_weights: Literal["balanced", "none"] = Field(default="balanced", description="balanced or none")
+    label_smoothing: Real = Field(default=0.0, ge=0, lt=0.5, description="a number from 0 up to 0.5")
+
+
+class FinetuneData(Section):
+    """Labelled sequences, and which of them are held out."""
+
+    window: Whole | Literal["auto"] = Field(
+        default="auto", description="a whole number of bases such as 2^12, or auto (the longest labelled sequence)"
+    )
+    stride: Whole | None = Field(default=None, ge=1, description="bases between training windows, or null (no overlap)")
+    max_n_fraction: Real = Field(default=0.01, ge=0, le=1, description="a number from 0 to 1")
+    max_per_class: Whole | None = Field(default=None, ge=1, description="a whole number of windows, or null")
+    reverse_complement: bool | Literal["auto"] = Field(
+        default="auto", description="true, false, or auto (true where the strand carries no meaning)"
+    )
+    valid_fraction: Real = Field(default=0.1, gt=0, lt=0.5, description="a number between 0 and 0.5")
+    test_fraction: Real = Field(default=0.1, gt=0, lt=0.5, description="a number between 0 and 0.5")
+    gap: Whole | None = Field(default=None, ge=0, description="a whole number of bases between splits, or null (auto)")
+    split_seed: Whole = Field(default=0, ge=0, lt=2**63, description="a whole number from 0")
+    upstream: Whole = Field(default=249, ge=0, le=2**20, description="a whole number of bases before the TSS")
+    downstream: Whole = Field(default=50, ge=0, le=2**20, description="a whole number of bases after the TSS")
+    tss_distance: Whole = Field(default=1000, ge=0, description="bases a negative stays away from every TSS")
+    negatives: Real = Field(default=1.0, gt=0, le=100, description="negatives sampled for each positive")
+    workers: Whole = Field(default=0, ge=0, le=256, description="a whole number from 0 to 256 (processes)")
+
+    @model_validator(mode="after")
+    def _window_positive(self) -> FinetuneData:
+        if isinstance(self.window, int) and not 8 <= self.window <= 2**24:
+            raise ValueError(f"data.window={self.window} must lie from 8 to 2^24")
+        return self
+
+
+class FinetuneTrain(TrainConfig):
+    """How long, how much at a time, and when to stop early."""
+
+    epochs: Whole | None = Field(default=30, ge=1, description="a whole number of passes over the training split")
+    batch_size: Whole | Literal["auto"] = Field(default="auto", description="sequences a step, or auto")
+    patience: Whole = Field(default=8, ge=1, description="validations without improvement before stopping")
+    validate_every: Whole | Literal["auto"] = Field(default="auto", description="steps, or auto (once an epoch)")
+
+
+class FinetuneConfig(Section):
+    """Everything that decides a fine-tuning run, the files apart."""
+
+    model: ModelConfig = Field(default_factory=ModelConfig, description="a section")
+    stem: StemConfig = Field(default_factory=StemConfig, description="a section")
+    head: HeadConfig = Field(default_factory=HeadConfig, description="a section")
+    data: FinetuneData = Field(default_factory=FinetuneData, description="a section")
+    optim: OptimConfig = Field(default_factory=OptimConfig, description="a section")
+    train: FinetuneTrain = Field(default_factory=FinetuneTrain, description="a section")

@@ -1,0 +1,159 @@
+"""How good a classifier is, from its probabilities: accuracy, F1, MCC, AUROC, confusion and calibration.
+
+Shapes: `M` examples, `C` classes. Probabilities are rows that sum to one; labels are class indexes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    matthews_corrcoef,
+    roc_auc_score,
+)
+
+N_BINS = 15
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Predictions whose confidence lies in (lower, upper]: what they claimed and how often they were right."""
+
+    lower: float
+    upper: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Scores of one classifier on one split.
+
+    Attributes:
+        n: number of examples scored; abstentions are not offered here, so every example counts.
+        auroc: macro one-vs-rest area under the ROC curve over the classes present; None when only one class is present.
+        nll: mean negative log-likelihood, nats.
+        brier: mean over examples of the sum over classes of squared error, 0 (best) to 2.
+        ece: expected calibration error of the predicted class, `N_BINS` bins of equal width (Guo et al. 2017, eq. 3).
+        confusion: rows are the true class, columns the predicted one.
+    """
+
+    n: int
+    accuracy: float
+    balanced_accuracy: float
+    macro_f1: float
+    mcc: float
+    auroc: float | None
+    nll: float
+    brier: float
+    ece: float
+    confusion: tuple[tuple[int, ...], ...]
+    per_class_f1: tuple[float, ...]
+    reliability: tuple[ReliabilityBin, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain lists and numbers, ready for JSON."""
+        return asdict(self)
+
+    def headline(self) -> dict[str, float | None]:
+        """The scores that are single numbers, by name."""
+        names = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc", "nll", "brier", "ece")
+        return {name: getattr(self, name) for name in names}
+
+
+def score(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
+    """Scores probabilities (M, C) against labels (M,).
+
+    Raises:
+        ValueError: no examples, shapes that do not match, or labels outside the classes.
+    """
+    labels, probabilities = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
+        raise ValueError(
+            f"labels (M,) and probabilities (M, C) expected, M > 0; got {labels.shape}, {probabilities.shape}"
+        )
+    n_classes = probabilities.shape[1]
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise ValueError(f"labels must lie in 0..{n_classes - 1}, got {labels.min()}..{labels.max()}")
+    predicted = probabilities.argmax(1)
+    confusion = confusion_matrix(labels, predicted, labels=np.arange(n_classes))
+    # A class that is neither present nor predicted has an F1 of 0, as in scikit-learn.
+    f1 = 2 * np.diag(confusion) / np.maximum(confusion.sum(0) + confusion.sum(1), 1)
+    present = np.unique(labels)
+    recall = [float((predicted[labels == c] == c).mean()) for c in present]
+    bins = reliability(labels, probabilities)
+    return Metrics(
+        n=len(labels),
+        accuracy=float(accuracy_score(labels, predicted)),
+        balanced_accuracy=float(np.mean(recall)),
+        macro_f1=float(f1.mean()),
+        mcc=float(matthews_corrcoef(labels, predicted)) if len(present) > 1 else 0.0,
+        auroc=_auroc(labels, probabilities, present),
+        nll=negative_log_likelihood(labels, probabilities),
+        brier=float(((probabilities - np.eye(n_classes)[labels]) ** 2).sum(1).mean()),
+        ece=float(sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / len(labels)),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        per_class_f1=tuple(f1.tolist()),
+        reliability=bins,
+    )
+
+
+def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = N_BINS) -> tuple[ReliabilityBin, ...]:
+    """Confidence against accuracy of the predicted class in bins of equal width; empty bins are left out."""
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    index = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    bins = []
+    for b in range(n_bins):
+        chosen = index == b
+        if chosen.any():
+            count, claimed, hit = int(chosen.sum()), float(confidence[chosen].mean()), float(right[chosen].mean())
+            bins.append(ReliabilityBin(b / n_bins, (b + 1) / n_bins, count, claimed, hit))
+    return tuple(bins)
+
+
+def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean nats lost on the true class."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _TINY)).mean())
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Row-wise softmax of logits (M, C) divided by a temperature, in float64."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    scaled = np.exp(scaled - scaled.max(1, keepdims=True))
+    return scaled / scaled.sum(1, keepdims=True)
+
+
+def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
+    """The one number that, dividing the logits, makes validation likelihood highest (Guo et al. 2017, section 4.2).
+
+    Bounded to 0.05..20 so that a perfectly separated validation set does not drive it to zero.
+    """
+    found = minimize_scalar(
+        lambda log_t: negative_log_likelihood(labels, softmax(logits, float(np.exp(log_t)))),
+        bounds=(np.log(0.05), np.log(20.0)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def majority(train_labels: np.ndarray, labels: np.ndarray, n_classes: int) -> Metrics:
+    """Scores of always answering with the training split's class frequencies."""
+    frequency = np.bincount(train_labels, minlength=n_classes) / max(len(train_labels), 1)
+    return score(labels, np.tile(frequency, (len(labels), 1)))
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 for a single value)."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _auroc(labels: np.ndarray, probabilities: np.ndarray, present: np.ndarray) -> float | None:
+    if len(present) < 2:
+        return None
+    return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in present]))

@@ -1,0 +1,102 @@
+"""The prediction table: one row a record or a window, in the input's order, with coordinates and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ABSTAIN = "abstain"
+FIRST_COLUMNS = ("seq_id", "start", "end", "strand", "length", "n_frac", "predicted", "confidence")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Rows of the table, by column.
+
+    Attributes:
+        classes: names, in the order of `probabilities`' columns.
+        seq_id: record ids; not necessarily unique.
+        start, end: int64, 0-based half-open, base pairs in the record.
+        strand: "+" where the sequence was read as given, "." where both strands were averaged.
+        n_frac: float64, share of letters other than A, C, G, T.
+        predicted: a class, or "abstain".
+        probabilities: (M, C) float64; a row of NaN where nothing could be scored.
+        reason: why a row abstains, otherwise empty.
+    """
+
+    classes: tuple[str, ...]
+    seq_id: Sequence[str]
+    start: np.ndarray
+    end: np.ndarray
+    strand: str
+    n_frac: np.ndarray
+    predicted: Sequence[str]
+    probabilities: np.ndarray
+    reason: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.seq_id)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """Probability of the likeliest class, (M,); NaN where nothing could be scored."""
+        return self.probabilities.max(1) if len(self) else np.zeros(0)
+
+    def columns(self) -> dict[str, Sequence[object] | np.ndarray]:
+        """The table, in the order in which it is written."""
+        named: dict[str, Sequence[object] | np.ndarray] = {
+            "seq_id": self.seq_id,
+            "start": self.start,
+            "end": self.end,
+            "strand": [self.strand] * len(self),
+            "length": self.end - self.start,
+            "n_frac": self.n_frac,
+            "predicted": self.predicted,
+            "confidence": self.confidence,
+        }
+        named.update({f"prob_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)})
+        return {**named, "reason": self.reason}
+
+
+def decide(
+    classes: tuple[str, ...], probabilities: np.ndarray, min_confidence: float, unscored: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The predicted class or "abstain" of each row, and why.
+
+    Args:
+        classes: names, in the order of the columns.
+        probabilities: (M, C), rows of NaN where nothing was scored.
+        min_confidence: rows whose likeliest class has less abstain.
+        unscored: for each row why it was not scored, or an empty text.
+    """
+    if not len(unscored):
+        return [], []
+    best = np.nan_to_num(probabilities, nan=-1.0).argmax(1)
+    sure = probabilities.max(1) >= min_confidence  # False for NaN
+    predicted = [classes[i] if ok else ABSTAIN for i, ok in zip(best.tolist(), sure.tolist(), strict=True)]
+    low = f"confidence below {min_confidence:g}"
+    reasons = [why or ("" if ok else low) for why, ok in zip(unscored, sure.tolist(), strict=True)]
+    return predicted, reasons
+
+
+def concatenated(parts: Sequence[Predictions]) -> Predictions:
+    """Several chunks of one table as one."""
+    first = parts[0]
+    return Predictions(
+        classes=first.classes,
+        seq_id=list(_chained(p.seq_id for p in parts)),
+        start=np.concatenate([p.start for p in parts]),
+        end=np.concatenate([p.end for p in parts]),
+        strand=first.strand,
+        n_frac=np.concatenate([p.n_frac for p in parts]),
+        predicted=list(_chained(p.predicted for p in parts)),
+        probabilities=np.concatenate([p.probabilities for p in parts]),
+        reason=list(_chained(p.reason for p in parts)),
+    )
+
+
+def _chained(lists: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> Iterator[str]:
+    for part in lists:
+        yield from part
