@@ -39,15 +39,14 @@ def crash_at(model, step: int):
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("accumulation", [1, 3])
-def test_a_crashed_run_resumes_bit_for_bit(toy_run, toys, rows, tmp_path, workers: int, accumulation: int) -> None:
-    make_model, make_data = toys
+def test_a_crashed_run_resumes_bit_for_bit(toy_run, toy, rows, tmp_path, workers: int, accumulation: int) -> None:
     settings = {"grad_accumulation": accumulation, "val_every": 4, "checkpoint_every": 3, "max_steps": 14}
-    whole, _ = toy_run(data=make_data(workers=workers), out=tmp_path / "whole", **settings)
+    whole, _ = toy_run(data=toy.ToyData(workers=workers), out=tmp_path / "whole", **settings)
     torch.manual_seed(0)
-    broken = crash_at(make_model(), 10 * accumulation + accumulation // 2)
+    broken = crash_at(toy.ToyModel(), 10 * accumulation + accumulation // 2)
     with pytest.raises(Stop):
-        toy_run(broken, data=make_data(workers=workers), **settings)
-    resumed, result = toy_run(data=make_data(workers=workers), resume=True, **settings)
+        toy_run(broken, data=toy.ToyData(workers=workers), **settings)
+    resumed, result = toy_run(data=toy.ToyData(workers=workers), resume=True, **settings)
     assert result.step == 14
     one, two = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "run"))
     for key in ("model", "optimizers", "randomness", "step"):

@@ -42,7 +42,12 @@ def write_checkpoint(path: str | Path, payload: dict[str, Any]) -> None:
     """
     with atomic_write(Path(path), "wb") as file:
         hashing = _HashingWriter(file)
-        torch.save(payload, cast(IO[bytes], hashing))
+        try:
+            torch.save(payload, cast(IO[bytes], hashing))
+        except RuntimeError:
+            if hashing.refused is None:
+                raise
+            raise hashing.refused from None  # torch hides why the system refused to write
         file.write(_TAG + FORMAT.to_bytes(4, "little") + hashing.digest())
 
 
@@ -131,11 +136,16 @@ class _HashingWriter:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._hash = file, hashlib.sha256()
+        self.refused: OSError | None = None
 
     def write(self, data: Any) -> int:
         """Hash and write one buffer; returns its length in bytes."""
         self._hash.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.refused = error
+            raise
 
     def flush(self) -> None:
         """Nothing to do before the file is closed; torch calls it."""

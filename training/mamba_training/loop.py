@@ -147,7 +147,7 @@ class RunLoop(Callback):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Refuse a loss that is no number before it reaches a weight; weight it by its tokens."""
         if not bool(torch.isfinite(loss)):
-            raise self._not_a_number("loss", float(loss))
+            raise self._not_a_number("loss", float(loss.detach()))
         self._tokens = _tokens_in(pl_module, self.batch)
         if _is_weighted(trainer):
             weight = self._tokens / _TOKENS_UNIT

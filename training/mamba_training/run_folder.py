@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from mamba_data_prep.atomic import atomic_write, clean_orphans, named_write_errors
 from mamba_data_prep.errors import UserError
 
 from .checkpoint import CheckpointStore
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: two runs in one folder are then not noticed
+    fcntl = None
 
 MAY_CHANGE = frozenset(
     {"max_steps", "max_time", "out", "resume", "progress", "progress_every", "checkpoint_every", "checkpoint_seconds"}
@@ -35,7 +40,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.csv"
         self.checkpoints = CheckpointStore(self.path / "checkpoints")
-        self._lock = FileLock(self.path / ".lock")
+        self._lock = _FolderLock(self.path / ".lock")
 
     def open(
         self,
@@ -59,12 +64,7 @@ class RunFolder:
         self._refuse_foreign(resume)
         with named_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                raise UserError(
-                    "another process is training in this run folder", path=self.path, fix="wait for it, or stop it"
-                ) from None
+            self._lock.take()
         try:
             clean_orphans(self.path)
             self.checkpoints.clean()
@@ -73,7 +73,7 @@ class RunFolder:
                 check_same(recorded, plain(config), self.config_file, may_change)
             if resume and not any(self.checkpoints.candidates()):
                 note(f"{self.path} holds no checkpoint yet: the run starts from the beginning")
-            if config is not None:
+            if config is not None and plain(config) != recorded:
                 with atomic_write(self.config_file) as file:
                     yaml.safe_dump(plain(config), file, sort_keys=False, allow_unicode=True)
         except BaseException:
@@ -82,10 +82,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes use the folder."""
-        if self._lock.is_locked:
-            with suppress(OSError):
-                (self.path / ".lock").unlink()
-            self._lock.release()
+        self._lock.give_back()
 
     def _refuse_foreign(self, resume: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
@@ -100,6 +97,50 @@ class RunFolder:
                 found=", ".join(present[:5]),
                 fix="add --resume to go on with that run, or choose another --out",
             )
+
+
+class _FolderLock:
+    """A lock that ends with its process, however that ends; the data workers forked from it don't inherit it.
+
+    Args:
+        path: the lock's file, made and removed with it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._file = path, -1
+
+    def take(self) -> None:
+        """Hold the lock.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        while True:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                if fcntl is not None:
+                    fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(self._file), self.path.stat()):
+                    return
+            except FileNotFoundError:
+                pass  # its last holder removed the file between our two steps
+            except OSError as error:
+                os.close(self._file)
+                self._file = -1
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                fix = "wait for it, or stop it"
+                raise UserError(
+                    "another process is training in this run folder", path=self.path.parent, fix=fix
+                ) from None
+            os.close(self._file)
+
+    def give_back(self) -> None:
+        """Remove the lock's file, then let go of it."""
+        if self._file >= 0:
+            self.path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = -1
 
 
 def read_config(run: str | Path) -> dict[str, Any]:
