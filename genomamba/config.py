@@ -98,7 +98,7 @@ class DataConfig(Section):
     max_n_fraction: Real = Field(default=0.5, ge=0, le=1, description="a number from 0 to 1")
     reverse_complement: bool = Field(default=True, description="true or false")
     valid_bases: Whole = Field(default=2**17, ge=1, description="a whole number (bases scored at each validation)")
-    final_bases: Whole = Field(default=2**20, ge=1, description="a whole number (bases scored at the end)")
+    final_bases: Whole = Field(default=2**19, ge=1, description="a whole number (bases scored at the end)")
     split_seed: Whole = Field(default=0, ge=0, lt=2**63, description="a whole number from 0")
     workers: Whole = Field(
         default=0, ge=0, le=256, description="a whole number from 0 to 256 (processes that read windows)"
@@ -161,6 +161,7 @@ class PretrainConfig(Section):
 
     fasta: str | None = Field(default=None, description="the path of a FASTA file")
     bed: str | None = Field(default=None, description="the path of a BED file, or null")
+    content: dict[str, str] | None = Field(default=None, description="hashes that the program writes")
     model: ModelConfig = Field(default_factory=ModelConfig, description="a section")
     data: DataConfig = Field(default_factory=DataConfig, description="a section")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="a section")

@@ -63,7 +63,8 @@ def _complement() -> UInt8[np.ndarray, 16]:
     return table
 
 
-_ENCODE: Final = _encoding()
+ENCODE: Final = _encoding()
+"""ENCODE[byte] is the token id of an ASCII letter; the zero byte is padding."""
 _LETTERS: Final = _letters()
 COMPLEMENT: Final = _complement()
 """COMPLEMENT[id] is the id of the complementary base; every id that is no base maps to itself."""
@@ -83,7 +84,7 @@ def encode(sequence: UInt8[np.ndarray, "*shape"] | bytes | str) -> UInt8[np.ndar
         sequence = sequence.encode("ascii", errors="replace")
     if isinstance(sequence, bytes):
         sequence = np.frombuffer(sequence, dtype=np.uint8)
-    return _ENCODE[sequence]
+    return ENCODE[sequence]
 
 
 def decode(ids: UInt8[np.ndarray, " length"]) -> str:

@@ -37,7 +37,7 @@ def test_the_promised_presets_exist() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_names_every_setting_and_comments_each(name: str) -> None:
-    assert set(leaves(load_preset("genomamba", name))) == keys(PretrainConfig) - {"fasta", "bed"}
+    assert set(leaves(load_preset("genomamba", name))) == keys(PretrainConfig) - {"fasta", "bed", "content"}
     settings = [line for line in preset_text("genomamba", name).splitlines() if line.startswith("  ")]
     assert all("#" in line for line in settings)
 
