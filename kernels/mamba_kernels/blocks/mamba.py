@@ -172,18 +172,18 @@ class MambaMixer(Mixer):
         return self.out_proj(y), state
 
     def _run_right(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
-        y, state = self.ssm(self.in_proj(x), state, reset, reverse=False)
+        y, after = self.ssm(self.in_proj(x), state, reset, reverse=False)
         weight = self.out_proj.weight
-        return F.linear(y, weight[:, : y.shape[-1]] if self.joined else weight, self.out_proj.bias), state
+        return F.linear(y, weight[:, : y.shape[-1]] if self.joined else weight, self.out_proj.bias), after
 
     def _run_left(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
         xz = self.in_proj(x) if self.tied else self.in_proj_reverse(x)
-        y, state = self.ssm_reverse(xz, state, reset, reverse=True)
+        y, after = self.ssm_reverse(xz, state, reset, reverse=True)
         if self.joined:
-            return F.linear(y, self.out_proj.weight[:, y.shape[-1] :]), state
+            return F.linear(y, self.out_proj.weight[:, y.shape[-1] :]), after
         if self.tied:
-            return F.linear(y, self.out_proj.weight), state
-        return self.out_proj_reverse(y), state
+            return F.linear(y, self.out_proj.weight), after
+        return self.out_proj_reverse(y), after
 
 
 def reset_from_right(reset: Tensor | None) -> Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` (..., width), normalised over its last dimension, in the weight's dtype whatever the stream's."""
-        return rms_norm(x, self.weight, self.eps).to(self.weight.dtype)
+        normed = cast(Tensor, rms_norm(x, self.weight, self.eps))  # without a residual there is one result
+        return normed.to(self.weight.dtype)
 
 
 def without_decay(*parameters: Tensor | None) -> None:

@@ -17,12 +17,12 @@ def positions_since_reset(reset: Bool[Tensor, "B L"], memory: int) -> Int[Tensor
 
 def final_state(
     x: Float[Tensor, "B L D"],
-    initial_state: Float[Tensor, "B D K-1"] | None,
+    initial_state: Float[Tensor, "B D P"] | None,
     reset: Bool[Tensor, "B L"] | None,
     taps: int,
     reverse: bool,
-) -> Float[Tensor, "B D K-1"]:
-    """Return the last K - 1 inputs in scan order, oldest first, in x's dtype; what lies before a reset is zero."""
+) -> Float[Tensor, "B D P"]:
+    """Return the last P = K - 1 inputs in scan order, oldest first, in x's dtype; what lies before a reset is zero."""
     batch, length, channels = x.shape
     carried, taken = taps - 1, min(taps - 1, length)
     state = (x[:, :taken].flip(1) if reverse else x[:, length - taken :]).transpose(1, 2)
