@@ -18,9 +18,11 @@ import llvmlite
 import numba
 import torch
 from llvmlite import ir
-from numba import config, types
+from numba import types
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
+
+_config: Any = numba.config  # its values are set at run time, unknown to type checkers
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 """Everything that vectorising needs. Without `nnan` and `ninf`: a NaN in the input must be a NaN in the output."""
@@ -55,7 +57,7 @@ def cache_directory() -> Path | None:
 
     Tried in order: `NUMBA_CACHE_DIR`, the user's cache folder, a per-user folder in the temporary directory.
     """
-    candidates = [Path(config.CACHE_DIR)] if config.CACHE_DIR else []
+    candidates = [Path(_config.CACHE_DIR)] if _config.CACHE_DIR else []
     with contextlib.suppress(RuntimeError):  # no home at all
         candidates.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mamba_kernels")
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
@@ -102,15 +104,15 @@ def _enable_cache(dispatcher: Any) -> None:
     directory = cache_directory()
     if directory is None:
         return
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(directory)
+    before = _config.CACHE_DIR
+    _config.CACHE_DIR = str(directory)
     try:
         dispatcher._cache = _SafeCache(dispatcher.py_func)
         Path(dispatcher._cache.cache_path).mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         pass  # the kernel is compiled anew in each process
     finally:
-        config.CACHE_DIR = before
+        _config.CACHE_DIR = before
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -125,7 +127,7 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a helper that kernels call, inlined into each of them by LLVM."""
-    return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(inspect.unwrap(function))
+    return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy", forceinline=True)(inspect.unwrap(function))
 
 
 @intrinsic

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mamba_kernels.dispatch import resolve_backend
+from mamba_kernels.selective_scan.chunked_torch import selective_scan_torch
 from mamba_kernels.selective_scan.reference import selective_scan_reference
 
 ScanResult = tuple[Tensor, Tensor]
@@ -80,7 +81,11 @@ def check_arguments(
 
 
 def _implementation(backend: str) -> Callable[..., ScanResult]:
-    return selective_scan_reference
+    if backend == "numba":
+        from mamba_kernels.selective_scan.numba_ops import selective_scan_numba  # imports numba
+
+        return selective_scan_numba
+    return selective_scan_torch if backend == "torch" else selective_scan_reference
 
 
 def selective_scan(
