@@ -15,7 +15,7 @@ import numpy as np
 
 from mamba_data_prep.genome import Genome
 from mamba_data_prep.sampler import mix
-from mamba_data_prep.splits import Split, near
+from mamba_data_prep.splits import Split, near, union
 from mamba_data_prep.windows import WindowTable
 
 K = 32
@@ -139,7 +139,7 @@ def _count_copies(genome: Genome, split: Split, threshold: float) -> dict[str, C
     }
     wanted = np.unique(np.concatenate([np.zeros(0, np.uint64), *(s for rows in sketches.values() for s in rows)]))
     seen = np.zeros(len(wanted), dtype=bool)
-    for kmers in _kmers_of(genome, split.train):
+    for kmers in _kmers_of(genome, union(split.train)):
         kmers = mix(kmers)
         kmers = kmers[kmers <= limit]
         if len(wanted):

@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from mamba_data_prep import alphabet
-from mamba_data_prep.bytestream import is_regular, opened
+from mamba_data_prep.bytestream import BLOCK, is_regular, opened
 from mamba_data_prep.cache import cache_root, temporary_root, writable
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.index import FastaIndex, Progress, Signature, build_index
@@ -43,6 +43,7 @@ class Genome:
         self._numbers = {name: number for number, name in enumerate(index.names)}
         self._descriptor = os.open(folder / index.flat if index.flat else path, os.O_RDONLY)
         self.close = weakref.finalize(self, os.close, self._descriptor)
+        self._unchanged = (index.signature.size, index.signature.modified_ns)
         self._lengths = index.lengths.tolist()
         self._offset = index.layout.offset.tolist()
         self._line_bases = index.layout.line_bases.tolist()
@@ -188,11 +189,20 @@ class Genome:
         return self._unknown_before[run] - np.where(run > 0, beyond, 0)
 
     def _has_changed(self) -> bool:
+        """Whether the open file holds other bytes; it is hashed again only if its size or time is another."""
         if self._index.flat:
             return False
         now = os.fstat(self._descriptor)
-        was = self._index.signature
-        return (now.st_size, now.st_mtime_ns) != (was.size, was.modified_ns)
+        if (now.st_size, now.st_mtime_ns) == self._unchanged:
+            return False
+        hasher, position = xxhash.xxh3_128(), 0
+        while block := os.pread(self._descriptor, BLOCK, position):
+            hasher.update(block)
+            position += len(block)
+        if Fingerprint(position, hasher.hexdigest()) != self.fingerprint:
+            return True
+        self._unchanged = (now.st_size, now.st_mtime_ns)
+        return False
 
 
 def _folder_name(path: Path) -> str:

@@ -26,8 +26,8 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 def hashes(seed: int, epoch: np.ndarray | int, index: np.ndarray) -> np.ndarray:
     """A uint64 for each (epoch, index) under this seed; within one epoch, different indices have different hashes."""
-    key = mix(np.asarray(epoch).astype(np.uint64) + mix(np.array(seed & _MASK, dtype=np.uint64)))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # one-element arrays: numpy's operators turn arrays of no dimension into scalars
+        key = mix(np.atleast_1d(epoch).astype(np.uint64) + mix(np.array([seed & _MASK], dtype=np.uint64)))
         return mix(key + (index.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
 
 

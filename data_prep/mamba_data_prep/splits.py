@@ -187,6 +187,13 @@ def near(table: WindowTable, others: Sequence[WindowTable], gap: int = 0) -> np.
     return after < np.searchsorted(starts, end, side="left")
 
 
+def union(table: WindowTable) -> WindowTable:
+    """The stretches that the windows cover, in the genome's order: windows that overlap or touch become one."""
+    starts, ends = merged(_axis(table.record, table.start), _axis(table.record, table.end))
+    record = starts >> _RECORD_SHIFT
+    return WindowTable(record.astype(np.int32), starts - _axis(record, 0), ends - _axis(record, 0))
+
+
 def merged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The union of intervals as sorted intervals that neither overlap nor touch; int64 (n,) each."""
     if not len(starts):
@@ -294,5 +301,5 @@ def _check_numbers(fractions: tuple[float, float, float], gap: int, window: int)
         raise UserError("the gap must be at least one window", found=gap, accepted=f"{window} or more")
 
 
-def _axis(record: np.ndarray, position: np.ndarray) -> np.ndarray:
+def _axis(record: np.ndarray, position: np.ndarray | int) -> np.ndarray:
     return (record.astype(np.int64) << _RECORD_SHIFT) + position

@@ -1,0 +1,245 @@
+"""Splits share no base and keep their distance; the audit finds what does leak, on either strand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mamba_data_prep.alphabet import reverse_complement
+from mamba_data_prep.audit import K, audit, canonical_kmers
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.genome import Genome
+from mamba_data_prep.intervals import Interval
+from mamba_data_prep.splits import (
+    Split,
+    default_split,
+    names_splits,
+    near,
+    split_by_bed,
+    split_by_block,
+    split_by_record,
+)
+from mamba_data_prep.windows import WindowTable
+
+
+@pytest.fixture
+def genome(write_fasta, make_bases) -> Genome:
+    return Genome.open(
+        write_fasta({"chr1": make_bases(60_000, 1), "chr2": make_bases(30_000, 2), "chr3": make_bases(9_000, 3)})
+    )
+
+
+def table(*rows: tuple[int, int, int], window: int = 0) -> WindowTable:
+    record, start, end = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    return WindowTable(record.astype(np.int32), start, end, window)
+
+
+def test_default_split_uses_nearly_everything(genome: Genome) -> None:
+    split = default_split(genome, 100)
+    report = audit(genome, split)
+    assert report.ok
+    assert all(distance is None or distance >= 100 for distance in report.closest.values())
+    windows = {name: len(t) for name, t in split.tables().items()}
+    assert 0.85 < windows["train"] / 990 < 0.92
+    assert 0.035 < windows["valid"] / 990 < 0.07
+    assert 0.035 < windows["test"] / 990 < 0.07
+    assert report.overlapping_evaluation == {"valid": 0, "test": 0}
+    assert json.loads(json.dumps(split.description))["digests"]["valid"] == split.valid.digest()
+
+
+def test_same_seed_same_split_other_seed_other_split(genome: Genome) -> None:
+    one, again, other = (default_split(genome, 100, seed) for seed in (0, 0, 1))
+    assert one.description == again.description
+    assert one.description["digests"]["valid"] != other.description["digests"]["valid"]
+    assert one.description["digests"]["valid"] == "f2cf8d34833119eae0d49895b191fd59"
+
+
+def test_evaluation_windows_do_not_move_with_the_training_stride(genome: Genome) -> None:
+    plain, dense = split_by_block(genome, 100), split_by_block(genome, 100, stride=10)
+    assert (dense.valid.digest(), dense.test.digest()) == (plain.valid.digest(), plain.test.digest())
+    assert len(dense.train) > 9 * len(plain.train)
+    assert audit(genome, dense).ok
+
+
+@pytest.mark.parametrize("gap", [100, 150, 1000])
+def test_gap_is_kept(gap: int, genome: Genome) -> None:
+    report = audit(genome, split_by_block(genome, 100, (0.6, 0.2, 0.2), gap=gap, block=500))
+    assert min(d for d in report.closest.values() if d is not None) >= gap
+
+
+def test_regions_are_kept_to_and_joined(genome: Genome) -> None:
+    regions = [Interval("chr1", 10_000, 30_000), Interval("chr1", 20_000, 40_000), Interval("chr2", 50, 5_000)]
+    split = split_by_block(genome, 100, regions=regions)
+    everything = [tuple(r) for t in split.tables().values() for r in zip(t.record, t.start, t.end, strict=True)]
+    assert len(set(everything)) == len(everything)
+    assert all(
+        (r == 0 and s >= 10_000 and e <= 40_000) or (r == 1 and s >= 50 and e <= 5_000) for r, s, e in everything
+    )
+
+
+@pytest.mark.parametrize("length", [500, 640, 1_000, 5_000])
+@pytest.mark.parametrize("seed", range(8))
+def test_small_genomes_work_from_five_windows_on(length: int, seed: int, write_fasta, make_bases) -> None:
+    small = Genome.open(write_fasta({"a": make_bases(length, 1)}))
+    split = default_split(small, 100, seed)
+    assert min(len(split.train), len(split.valid), len(split.test)) >= 1
+    assert audit(small, split).ok
+
+
+def test_three_records_of_one_window_work(write_fasta, make_bases) -> None:
+    small = Genome.open(write_fasta({name: make_bases(90, i) for i, name in enumerate("abc")}))
+    assert [len(t) for t in default_split(small, 100).tables().values()] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("length", [1, 100, 400])
+def test_too_small_genomes_are_refused(length: int, write_fasta, make_bases) -> None:
+    small = Genome.open(write_fasta({"a": make_bases(length, 1)}))
+    with pytest.raises(UserError, match=r"too few windows of 100 bases[\s\S]*shorter windows, of at most"):
+        default_split(small, 100)
+
+
+def test_genome_of_n_is_refused(write_fasta) -> None:
+    with pytest.raises(UserError, match="too few windows"):
+        default_split(Genome.open(write_fasta({"a": "N" * 10_000})), 100)
+
+
+def test_many_contigs_are_dealt_whole(write_fasta, make_bases) -> None:
+    contigs = Genome.open(write_fasta({f"c{i}": make_bases(150, i) for i in range(300)}))
+    split = default_split(contigs, 100)
+    records = [set(t.record.tolist()) for t in split.tables().values()]
+    assert sum(map(len, records)) == len(set.union(*records)) == 300
+    assert len(records[1]) == len(records[2]) == 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"fractions": (0.5, 0.2, 0.2)}, "no split"),
+        ({"fractions": (0.0, 0.5, 0.5)}, "no split"),
+        ({"fractions": (1.2, -0.1, -0.1)}, "no split"),
+        ({"gap": 99}, "at least one window"),
+    ],
+)
+def test_wrong_numbers(arguments: dict, problem: str, genome: Genome) -> None:
+    with pytest.raises(UserError, match=problem):
+        split_by_block(genome, 100, **arguments)
+
+
+def test_no_test_split_where_none_is_wanted(genome: Genome) -> None:
+    split = split_by_block(genome, 100, (0.9, 0.1, 0.0))
+    assert (len(split.test), len(split.valid) > 90) == (0, True)
+
+
+def test_split_by_record(genome: Genome) -> None:
+    split = split_by_record(genome, 1000, valid=["3"], test=["chr2"])
+    assert [sorted(set(t.record.tolist())) for t in split.tables().values()] == [[0], [2], [1]]
+    assert split.description["valid"] == ["chr3"]
+    by_fraction = split_by_record(genome, 1000)
+    assert sorted(int(t.record[0]) for t in by_fraction.tables().values()) == [0, 1, 2]
+    with pytest.raises(UserError, match="named for validation and for testing"):
+        split_by_record(genome, 1000, valid=["chr3"], test=["3"])
+    with pytest.raises(UserError, match="no record of this name"):
+        split_by_record(genome, 1000, valid=["chr4"])
+    with pytest.raises(UserError, match="none is left for train"):
+        split_by_record(genome, 1000, valid=["chr1"], test=["chr2", "chr3"])
+
+
+def test_split_by_bed(genome: Genome, tmp_path: Path) -> None:
+    path = tmp_path / "a.bed"
+    path.write_text("1\t0\t1000\ttrain\n1\t900\t2000\ttrain\n1\t3000\t3500\tval\nchr2\t0\t250\ttest\n")
+    split = split_by_bed(genome, path, 100)
+    assert [(len(t), int(t.start[0]), int(t.end[-1])) for t in split.tables().values()] == [
+        (20, 0, 2000), (5, 3000, 3500), (3, 0, 250),
+    ]  # fmt: skip
+    assert audit(genome, split).ok
+    assert split.description["intervals"] == {"train": 2, "valid": 1, "test": 1}
+
+
+def test_bed_whose_splits_share_bases_is_refused(genome: Genome, tmp_path: Path) -> None:
+    path = tmp_path / "a.bed"
+    path.write_text("chr2\t0\t9\tvalid\nchr1\t0\t100\ttest\n1\t300\t400\ttrain\nchr1\t99\t200\ttrain\n")
+    with pytest.raises(UserError, match="shares bases") as caught:
+        split_by_bed(genome, path, 10)
+    assert caught.value.line == 4
+
+
+def test_bed_with_other_labels_is_refused(genome: Genome, tmp_path: Path) -> None:
+    path = tmp_path / "a.bed"
+    path.write_text("chr1\t0\t100\ttrain\nchr1\t200\t300\tBRCA1\n")
+    with pytest.raises(UserError, match="names no split") as caught:
+        split_by_bed(genome, path, 10)
+    assert (caught.value.line, caught.value.found) == (2, "BRCA1")
+
+
+def test_whether_labels_are_splits() -> None:
+    split = [Interval("a", 0, 1, ".", "Train"), Interval("a", 1, 2, ".", "val"), Interval("a", 2, 3, ".", "test")]
+    assert names_splits(split)
+    assert not names_splits([*split, Interval("a", 3, 4, ".", "GENE")])
+    assert not names_splits([Interval("a", 3, 4)])
+
+
+def test_near_counts_bases_exactly() -> None:
+    windows = table((0, 0, 10), (0, 10, 20), (0, 20, 30), (0, 30, 40), (1, 20, 30))
+    for gap, expected in ((0, [0, 0, 1, 0, 0]), (1, [0, 1, 1, 1, 0]), (10, [0, 1, 1, 1, 0]), (11, [1, 1, 1, 1, 0])):
+        assert near(windows, [table((0, 20, 30))], gap).tolist() == [bool(e) for e in expected]
+    assert near(windows, [table((0, 25, 26), (0, 0, 40))]).tolist() == [True] * 4 + [False]
+    assert not near(windows, []).any()
+
+
+def split_of(train: WindowTable, valid: WindowTable, test: WindowTable) -> Split:
+    return Split(train, valid, test, {})
+
+
+def test_audit_finds_one_shared_base(genome: Genome) -> None:
+    train, test = table((0, 0, 100), (0, 300, 400)), table((0, 900, 1000))
+    clean = audit(genome, split_of(train, table((0, 100, 200)), test))
+    assert (clean.ok, clean.closest["train-valid"]) == (True, 0)
+    leak = audit(genome, split_of(train, table((0, 150, 201), (0, 250, 301)), test))
+    assert not leak.ok
+    assert leak.shared_windows == {"train-valid": 1, "train-test": 0, "valid-test": 0}
+    assert str(leak).startswith("LEAK")
+    assert leak.to_dict()["ok"] is False
+    assert json.dumps(leak.to_dict())
+
+
+def test_audit_counts_overlapping_evaluation_windows(genome: Genome) -> None:
+    valid = table((0, 500, 600), (0, 550, 650), (1, 550, 650))
+    assert audit(genome, split_of(table((0, 0, 100)), valid, table())).overlapping_evaluation == {"valid": 1, "test": 0}
+
+
+@pytest.mark.parametrize("other_strand", [False, True])
+@pytest.mark.parametrize("shift", [0, 37])
+def test_audit_finds_copies_on_either_strand(other_strand: bool, shift: int, write_fasta, make_bases) -> None:
+    original = make_bases(2000, 1)
+    copied = np.frombuffer(original[500:1000].encode(), dtype=np.uint8)
+    copied = reverse_complement(copied) if other_strand else copied
+    held_out = make_bases(500 + shift, 2) + copied.tobytes().decode() + make_bases(500, 3)
+    genome = Genome.open(write_fasta({"train": original, "valid": held_out, "test": make_bases(600, 4)}))
+    split = split_by_record(genome, 250, valid=["valid"], test=["test"])
+    report = audit(genome, split)
+    assert report.ok
+    assert report.copies["test"].near == 0
+    assert report.copies["valid"].compared == 7 if shift else 6
+    assert report.copies["valid"].exact == (1 if shift else 2)
+    assert f"{report.copies['valid'].near} of" in str(report)
+
+
+def test_audit_of_windows_without_kmers(write_fasta, make_bases) -> None:
+    genome = Genome.open(write_fasta({"a": make_bases(20, 1), "b": "ACGTN" * 5, "c": make_bases(20, 3)}))
+    copies = audit(genome, split_by_record(genome, 30, valid=["b"], test=["c"])).copies
+    assert [c.compared for c in copies.values()] == [0, 0]
+
+
+def test_kmers_are_those_of_a_plain_loop(make_bases) -> None:
+    text = make_bases(50, 1) + "N" + make_bases(40, 2) + "RR" + make_bases(31, 3)
+    digits = str.maketrans("ACGT", "0123")
+    expected = []
+    for i in range(len(text) - K + 1):
+        part = text[i : i + K]
+        if not set(part) - set("ACGT"):
+            other = part[::-1].translate(str.maketrans("ACGT", "TGCA"))
+            expected.append(min(int(p.translate(digits), 4) for p in (part, other)))
+    assert canonical_kmers(np.frombuffer(text.encode(), dtype=np.uint8)).tolist() == expected
+    assert len(canonical_kmers(np.frombuffer(text[:31].encode(), dtype=np.uint8))) == 0
