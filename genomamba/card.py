@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from mamba_data_prep.genome import Genome
 from mamba_data_prep.provenance import versions
 from mamba_data_prep.splits import Split
 from mamba_training.metrics_log import read_rows
 
-from genomamba.config import PretrainConfig, to_yaml
+from genomamba.config import PretrainConfig
 
 GUESSING_BITS = 2.0
 
@@ -75,7 +76,7 @@ def model_card(made: dict[str, Any]) -> str:
     """The model card, Markdown."""
     genome, result = made["genome"], made["result"]
     table = "\n".join(f"| {name} | {valid:.4f} | {test:.4f} | {2**test:.4f} |" for name, valid, test in _rows(result))
-    settings = to_yaml(PretrainConfig.model_validate(made["settings"]))
+    settings = yaml.safe_dump(made["settings"], sort_keys=False)
     return f"""# DNA language model
 
 Predicts the next base from the bases before it ({result["n_parameters"]:,} parameters, trained on windows of
@@ -83,7 +84,7 @@ Predicts the next base from the bases before it ({result["n_parameters"]:,} para
 
 ## Data
 
-`{genome["file"]}`: {genome["records"]:,} records, {genome["bases"]:,} bases, {genome["size"]:,} bytes,
+`{genome["file"]}`: {genome["records"]:,} record(s), {genome["bases"]:,} bases, {genome["size"]:,} bytes,
 xxh3-128 `{genome["xxh3_128"]}`.
 
 Split (no base is in two parts): {_described(made["split"])}.

@@ -47,7 +47,7 @@ def make_split(genome: Genome, config: DataConfig, bed: str | Path | None = None
     """
     intervals = None if bed is None else read_bed(bed, genome)
     if intervals is not None and any((interval.label or "").lower().startswith(_LABELS) for interval in intervals):
-        return split_by_bed(genome, config.window, intervals, max_n_fraction=config.max_n_fraction)
+        return split_by_bed(genome, intervals, config.window, max_n_fraction=config.max_n_fraction)
     return split_by_block(
         genome, config.window, seed=config.split_seed, regions=intervals, max_n_fraction=config.max_n_fraction
     )

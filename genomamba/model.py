@@ -20,6 +20,8 @@ from genomamba import tokens
 from genomamba.config import ModelConfig, validated
 
 BUNDLE_KIND: Final = "genomamba-lm"
+NEVER: Final = -1e4
+"""Added to the logits of tokens that are never targets, so that a softmax over all tokens is one over A, C, G, T."""
 _IGNORED: Final = -100
 
 
@@ -32,20 +34,25 @@ class GenomeLM(nn.Module):
         config: the network's shape; `bidirectional` other than "none" makes an encoder rather than a language model.
     """
 
+    never: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(tokens.VOCAB_SIZE, config.d_model)
         nn.init.normal_(self.embedding.weight, std=config.embedding_std)
         self.backbone = Backbone(backbone_config(config))
+        never = torch.full((tokens.VOCAB_SIZE,), NEVER)
+        never[tokens.FIRST_BASE : tokens.FIRST_BASE + 4] = 0.0
+        self.register_buffer("never", never, persistent=False)
 
     def embeddings(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """The normalised hidden vector of each position; it knows that base and those before it."""
         return self.backbone(self.embedding(ids.long()))[0]
 
     def forward(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """Logits: those at position t predict the token at t + 1."""
-        return functional.linear(self.embeddings(ids), self.embedding.weight)
+        """Logits: those at position t predict the base at t + 1; what is no base is never predicted."""
+        return functional.linear(self.embeddings(ids), self.embedding.weight) + self.never
 
     def n_parameters(self) -> int:
         """Trainable numbers in the model."""

@@ -248,7 +248,7 @@ def _audit(genome: Genome, split: Split) -> None:
     windows = ", ".join(f"{len(table):,} {name}" for name, table in split.tables().items())
     copies = report.copies["test"]
     _note(
-        f"{genome.path.name}: {len(genome):,} records, {int(genome.lengths.sum()):,} bases; windows of "
+        f"{genome.path.name}: {len(genome):,} record(s), {int(genome.lengths.sum()):,} bases; windows of "
         f"{split.train.window:,}: {windows}; no base is in two splits, {copies.near:,} of {copies.compared:,} test "
         "windows repeat training sequence"
     )
