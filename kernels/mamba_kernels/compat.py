@@ -50,7 +50,7 @@ def _check_scan(op: str, u: Tensor, A: Tensor, B: Tensor, C: Tensor, others: dic
 
 
 def _per_channel(parameter: Tensor, channels: int, wide: torch.dtype, paired: bool) -> Tensor:
-    """Bring B or C to a shape that broadcasts against (B, L, D, N); `paired` means alternating parts of complex numbers."""
+    """Bring B or C to a shape that broadcasts against (B, L, D, N); `paired` joins alternating parts."""
     if parameter.dim() == 2:
         return parameter.to(wide.to_complex() if parameter.is_complex() else wide)
     parameter = parameter.to(wide)

@@ -63,9 +63,9 @@ narrow: Any = intrinsic(_narrow)
 
 @inlined
 def exp2(x: Any) -> Any:
-    """Return 2**x to float32 accuracy, saturating at 2**-126 and 2**127; NaN stays NaN."""
+    """Return 2**x to float32 accuracy: infinity from 2**127.5 on, never less than 2**-126; NaN stays NaN."""
     x = np.float32(-126.0) if x < np.float32(-126.0) else x
-    x = np.float32(127.0) if x > np.float32(127.0) else x
+    x = np.float32(128.0) if x > np.float32(128.0) else x
     whole = np.rint(x)
     f = x - whole
     p = np.float32(1.5403530e-4)

@@ -27,7 +27,7 @@ def causal_conv1d_reference(
     taps = weight.shape[1]
     u, w = x.to(dtype), weight.to(dtype)
     state = u.new_zeros(batch, channels, taps - 1) if initial_state is None else initial_state.to(dtype)
-    outputs: list[Tensor] = [u[:, 0]] * length
+    outputs = [state.new_empty(0)] * length
     for t in range(length - 1, -1, -1) if reverse else range(length):
         if reset is not None:
             state = torch.where(reset[:, t, None, None], 0.0, state)
