@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,7 +32,8 @@ class WindowLoader(DataLoader[torch.Tensor]):
             WorkerDied: a worker process was killed.
             UserError: reading failed for a reason that the user can mend.
         """
-        batches = super().__iter__()
+        with _child_signals_left_alone():
+            batches = super().__iter__()
         while True:
             try:
                 batch = next(batches)
@@ -91,6 +95,22 @@ class _Guarded:
             return self.dataset.__getitems__(keys)
         except UserError as error:
             return error
+
+
+@contextmanager
+def _child_signals_left_alone() -> Iterator[None]:
+    """Takes back the signal handler that torch installs, which raises wherever the program is when a worker dies.
+
+    Without it a dead worker is found when the next batch is asked for, within torch's five seconds of polling, and at a
+    place where the error can be given its name.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    if before is not None and signal.getsignal(signal.SIGCHLD) is not before:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _first_line(error: Exception) -> str:
