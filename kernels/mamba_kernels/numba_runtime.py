@@ -22,7 +22,7 @@ from numba import types
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
-_config: Any = numba.config  # its values are set at run time, unknown to type checkers
+_config: Any = vars(numba)["config"]  # its values are set at run time, unknown to type checkers
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 """Everything that vectorising needs. Without `nnan` and `ninf`: a NaN in the input must be a NaN in the output."""

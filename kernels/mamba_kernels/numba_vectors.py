@@ -47,7 +47,7 @@ class Vector(types.Type):
 vector = Vector()
 
 
-@register_model(Vector)
+@register_model(Vector)  # pyright: ignore[reportOptionalCall]
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, numba_type: Any) -> None:
         super().__init__(manager, numba_type, _lanes_of(_FLOAT))
@@ -79,12 +79,15 @@ def _floats(builder: Any, bits: Any) -> Any:
 def _define_operator(operation: Callable[..., Any], instruction: str) -> None:
     """Teach Numba `operation` between vectors, and between a vector and a float32; `a * b + c` may fuse, no more."""
 
-    @infer_global(operation)
-    class _Typing(AbstractTemplate):
+    class Typing(AbstractTemplate):
+        key = operation
+
         def generic(self, args: Any, kws: Any) -> Any:
             if vector in args and not kws:
                 return signature(vector, *(a if a == vector else types.float32 for a in args))
             return None
+
+    infer_global(operation, types.Function(Typing))
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         lanes = [a if kind == vector else _spread(builder, a) for a, kind in zip(args, sig.args, strict=True)]

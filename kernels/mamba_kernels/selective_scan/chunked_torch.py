@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mamba_kernels.selective_scan.reference import per_channel, state_dtype
+from mamba_kernels.arguments import compute_dtype
+from mamba_kernels.selective_scan.reference import per_channel
 
 CHUNK = 64
 """Steps whose (B, D, N) states exist at once."""
@@ -47,7 +48,7 @@ def _scan_chunk(
     first = update[:, :1] + (decay[:, 0] * state).unsqueeze(1)
     states = _prefix(decay, torch.cat([first, update[:, 1:]], dim=1), cuts)
     y = (states * C).sum(-1)
-    return (y.flip(1) if reverse else y), states[:, -1]
+    return (y.flip(1) if reverse else y), states[:, -1].clone()  # a view would keep all states alive
 
 
 def selective_scan_torch(
@@ -69,7 +70,7 @@ def selective_scan_torch(
     Where gradients are wanted each chunk is recomputed in the backward pass, so that the memory is that of one chunk
     of states, not of the whole length.
     """
-    dtype = state_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
+    dtype = compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
     batch, length, channels = x.shape
     u, dt, a, b, c = (tensor.to(dtype) for tensor in (x, delta, A, B, C))
     if delta_bias is not None:

@@ -4,27 +4,15 @@ Legend: B batch, L length, D channels, N state size, G groups of B and C (G divi
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, overload
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mamba_kernels.dispatch import resolve_backend
+from mamba_kernels.arguments import check_tensors, compute_dtype
+from mamba_kernels.dispatch import NUMBA_DTYPES, resolve_backend
 from mamba_kernels.selective_scan.chunked_torch import selective_scan_torch
 from mamba_kernels.selective_scan.reference import selective_scan_reference
-
-ScanResult = tuple[Tensor, Tensor]
-
-
-class ScanSizes(NamedTuple):
-    """The sizes that the arguments of a scan agree on."""
-
-    batch: int
-    length: int
-    channels: int
-    states: int
-    groups: int
 
 
 def check_arguments(
@@ -38,11 +26,11 @@ def check_arguments(
     delta_bias: Tensor | None,
     initial_state: Tensor | None,
     reset: Tensor | None,
-) -> ScanSizes:
+) -> None:
     """Check every argument against the others.
 
     Raises:
-        ValueError: A shape does not fit; the message names the argument, the shape found and the one accepted.
+        ValueError: A shape or a device does not fit; the message names the argument, what was found and is accepted.
         TypeError: A dtype is not a real floating one (bool for `reset`).
     """
     if x.dim() != 3:
@@ -55,59 +43,146 @@ def check_arguments(
     groups = B.shape[2] if grouped else 1
     if groups == 0 or channels % groups:
         raise ValueError(f"selective_scan: B has {groups} groups, which do not divide {channels} channels")
-    parameter_shape = (batch, length, groups, states) if grouped else (batch, length, states)
+    parameter = (batch, length, groups, states) if grouped else (batch, length, states)
     expected = {
+        "x": (x, (batch, length, channels)),
+        "A": (A, (channels, states)),
         "delta": (delta, (batch, length, channels)),
-        "B": (B, parameter_shape),
-        "C": (C, parameter_shape),
+        "B": (B, parameter),
+        "C": (C, parameter),
         "D": (D, (channels,)),
         "z": (z, (batch, length, channels)),
         "delta_bias": (delta_bias, (channels,)),
         "initial_state": (initial_state, (batch, channels, states)),
         "reset": (reset, (batch, length)),
     }
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f"selective_scan: {name} must have shape {shape}, found {tuple(tensor.shape)}")
-        if tensor is not None and tensor.device != x.device:
-            raise ValueError(f"selective_scan: {name} is on {tensor.device}, x on {x.device}")
-    floating = {"x": x, "A": A, **{name: tensor for name, (tensor, _) in expected.items() if name != "reset"}}
-    for name, tensor in floating.items():
-        if tensor is not None and not tensor.is_floating_point():
-            raise TypeError(f"selective_scan: {name} must be of a real floating dtype, found {tensor.dtype}")
-    if reset is not None and reset.dtype != torch.bool:
-        raise TypeError(f"selective_scan: reset must be bool, found {reset.dtype}")
-    return ScanSizes(batch, length, channels, states, groups)
+    check_tensors("selective_scan", expected, x.device)
 
 
-def _implementation(backend: str) -> Callable[..., ScanResult]:
+def _deciding_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """Return the dtype that the kernels find hardest: float64, else one that they do not read, else x's own."""
+    present = [tensor.dtype for tensor in tensors if tensor is not None]
+    if torch.float64 in present:
+        return torch.float64
+    return next((dtype for dtype in present if dtype not in NUMBA_DTYPES), present[0])
+
+
+def _implementation(backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
     if backend == "numba":
-        from mamba_kernels.selective_scan.numba_ops import selective_scan_numba  # imports numba
+        from mamba_kernels.selective_scan.numba_ops import selective_scan_numba
 
         return selective_scan_numba
     return selective_scan_torch if backend == "torch" else selective_scan_reference
 
 
+@overload
 def selective_scan(
-    x: Float[Tensor, "B L D"],
-    delta: Float[Tensor, "B L D"],
-    A: Float[Tensor, "D N"],
-    B: Float[Tensor, "B L N"] | Float[Tensor, "B L G N"],
-    C: Float[Tensor, "B L N"] | Float[Tensor, "B L G N"],
-    D: Float[Tensor, " D"] | None = None,
-    z: Float[Tensor, "B L D"] | None = None,
-    delta_bias: Float[Tensor, " D"] | None = None,
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     *,
-    initial_state: Float[Tensor, "B D N"] | None = None,
-    reset: Bool[Tensor, "B L"] | None = None,
+    initial_state: Tensor | None = None,
+    reset: Tensor | None = None,
+    reverse: bool = False,
+    return_final_state: Literal[False] = False,
+    backend: str | None = None,
+) -> Tensor: ...
+
+
+@overload
+def selective_scan(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    *,
+    initial_state: Tensor | None = None,
+    reset: Tensor | None = None,
+    reverse: bool = False,
+    return_final_state: Literal[True],
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...
+
+
+def selective_scan(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    *,
+    initial_state: Tensor | None = None,
+    reset: Tensor | None = None,
     reverse: bool = False,
     return_final_state: bool = False,
     backend: str | None = None,
-) -> Tensor | ScanResult:
-    """Scan x through the selective state space model."""
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Scan x through the selective state space model of Mamba.
+
+    With dt = delta + delta_bias, or softplus of that:
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t,  y_t = (C_t h_t + D x_t) silu(z_t).
+
+    Differentiable in every tensor, the initial and the final state included. The state is float32 whatever the inputs
+    are (float64 if one of them is), and the output has x's dtype. No (L, D, N) tensor is ever made.
+
+    Args:
+        x: (B, L, D). Any strides in all tensors; no copy is made as long as channels are neighbours, as in a half of
+            a (B, L, 2D) tensor.
+        delta: (B, L, D) step sizes.
+        A: (D, N) continuous decay rates, negative for a stable system.
+        B: (B, L, N), or (B, L, G, N) where each group of D / G neighbouring channels has its own.
+        C: Shaped like B.
+        D: (D,) weight of the skip connection.
+        z: (B, L, D) gate.
+        delta_bias: (D,) added to delta.
+        delta_softplus: Take softplus of delta, after the bias.
+        initial_state: (B, D, N) state before the first step; zero if left out. With `reverse` the first step is the
+            rightmost.
+        reset: (B, L) bool; True at t zeroes the state before step t, in scan order: packed sequences in one row.
+        reverse: Scan from the right, without a copy.
+        return_final_state: Return the state after the last step as well.
+        backend: "reference", "torch", "numba"; chosen by device and dtype if left out.
+
+    Returns:
+        y (B, L, D), or (y, final state (B, D, N)). An empty sequence gives an empty y and the initial state.
+
+    Raises:
+        ValueError: A shape or a device does not fit, or the backend cannot run here.
+        TypeError: A dtype does not fit.
+
+    Source:
+        Gu and Dao 2023 (arXiv:2312.00752), equations 2a and 2b and algorithm 2.
+    """
     check_arguments(x, delta, A, B, C, D, z, delta_bias, initial_state, reset)
-    dtype = torch.float64 if torch.float64 in (x.dtype, delta.dtype, A.dtype) else x.dtype
-    run = _implementation(resolve_backend("selective_scan", backend, x.device, dtype))
+    tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state)
+    run = _implementation(resolve_backend("selective_scan", backend, x.device, _deciding_dtype(*tensors)))
+    if x.numel() == 0:
+        run = _scan_nothing
     y, final_state = run(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, reset, reverse)
     return (y, final_state) if return_final_state else y
+
+
+def _scan_nothing(
+    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *others: Tensor | bool | None
+) -> tuple[Tensor, Tensor]:
+    """Answer for an empty batch or sequence: no output, and the state as it was."""
+    initial_state = others[4]
+    shape = (x.shape[0], x.shape[2], A.shape[1])
+    dtype = compute_dtype(x, delta, A, B, C)
+    state = initial_state.to(dtype) if isinstance(initial_state, Tensor) else x.new_zeros(shape, dtype=dtype)
+    return x.clone(), state

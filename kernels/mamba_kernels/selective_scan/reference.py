@@ -4,11 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-def state_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """Return the dtype that a scan computes in: float64 if any input has it, else float32."""
-    wide = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
-    return torch.float64 if wide else torch.float32
+from mamba_kernels.arguments import compute_dtype
 
 
 def per_channel(parameter: Tensor, channels: int) -> Tensor:
@@ -40,7 +36,7 @@ def selective_scan_reference(
     Returns:
         y (B, L, D) in x's dtype, and the state after the last step (B, D, N) in float32 or float64.
     """
-    dtype = state_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
+    dtype = compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
     batch, length, channels = x.shape
     u, dt, a = x.to(dtype), delta.to(dtype), A.to(dtype)
     if delta_bias is not None:
