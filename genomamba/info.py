@@ -98,7 +98,7 @@ def _genome(path: Path) -> dict[str, Any]:
     names = ", ".join(f"{record.name} ({record.length:,})" for record in genome.records[:5])
     more = f", and {len(genome) - 5:,} more" if len(genome) > 5 else ""
     text = (
-        f"{path}: {len(genome):,} record(s), {n_bases:,} bases, {unknown / max(1, n_bases):.2%} of them not A, C, G or T\n"
+        f"{path}: {len(genome):,} record(s), {n_bases:,} bases, {unknown / max(1, n_bases):.2%} not A, C, G or T\n"
         f"  {names}{more}\n  {found['size']:,} bytes, xxh3-128 {found['xxh3_128']}"
     )
     return {**found, "text": text}

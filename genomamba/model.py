@@ -71,7 +71,11 @@ class GenomeLM(nn.Module):
         kind = bundle.config.get("kind")
         if kind != BUNDLE_KIND:
             raise UserError("not a language model", path=path, found=kind, accepted=BUNDLE_KIND)
-        model = cls(validated(ModelConfig, bundle.config["model"], path=path))
+        shape = bundle.config.get("model")
+        if not isinstance(shape, dict):
+            raise UserError("holds no model settings", path=bundle.path / "config.json")
+        model = cls(validated(ModelConfig, shape, path=bundle.path / "config.json"))
+        bundle.check(model.state_dict())
         model.load_state_dict(bundle.state)
         return model.eval()
 
