@@ -59,20 +59,21 @@ class Tokens(Dataset[Tensor]):
 
 
 class Endless(Sampler[list[int]]):
-    """Shuffled batches without an end, from `start_batch` on."""
+    """Shuffled batches without an end, from `start_batch` on; each of `world_size` ranks has its part of a batch."""
 
-    def __init__(self, batch_size: int, start_batch: int) -> None:
-        self.batch_size, self.start_batch = batch_size, start_batch
+    def __init__(self, batch_size: int, start_batch: int, rank: int, world_size: int) -> None:
+        self.batch_size, self.start_batch, self.rank, self.world_size = batch_size, start_batch, rank, world_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        position = self.start_batch * self.batch_size
+        stride = self.batch_size * self.world_size
+        position = self.start_batch * stride + self.rank * self.batch_size
         while True:
             batch = []
             for where in range(position, position + self.batch_size):
                 epoch, index = divmod(where, 40)
                 batch.append(int(torch.randperm(40, generator=torch.Generator().manual_seed(epoch))[index]))
             yield batch
-            position += self.batch_size
+            position += stride
 
 
 class ToyData(LightningDataModule):
@@ -83,8 +84,14 @@ class ToyData(LightningDataModule):
         self.batch_size, self.workers, self.start_batch = batch_size, workers, 0
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        sampler = Endless(self.batch_size, self.start_batch)
+        assert self.trainer is not None
+        sampler = Endless(self.batch_size, self.start_batch, self.trainer.global_rank, self.trainer.world_size)
         return DataLoader(Tokens(), batch_sampler=sampler, num_workers=self.workers)
+
+    def batches(self) -> Iterator[Tensor]:
+        """The training batches of a single process, from the first on."""
+        for indices in Endless(self.batch_size, 0, 0, 1):
+            yield torch.stack([Tokens()[index] for index in indices])
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         return DataLoader(Subset(Tokens(), range(8)), batch_size=4)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -86,11 +87,23 @@ def out_of_memory(batch: Any, grad_accumulation: int, resume: str) -> UserError:
 
 
 def dead_worker(error: BaseException, resume: str) -> Interrupted | None:
-    """The error for a data-loading process that was killed; None if `error` is something else."""
+    """The error for a data-loading process that was killed; None if `error` is something else.
+
+    torch notices the death itself, or only that the connection to the process broke while a batch was handed over.
+    """
     found = _WORKER_WORDS.search(str(error)) if isinstance(error, RuntimeError) else None
-    if found is None:
+    if found is not None:
+        how = found.group(0).strip()
+    elif isinstance(error, ConnectionError | EOFError) and _while_loading(error):
+        how = "it was gone while it handed over a batch"
+    else:
         return None
     return Interrupted(
-        f"a data-loading process died: {found.group(0).strip()} (the usual cause is too little memory)\n"
+        f"a data-loading process died: {how} (the usual cause is too little memory)\n"
         f"  mend:     use fewer workers, and go on with: {resume}"
     )
+
+
+def _while_loading(error: BaseException) -> bool:
+    frames = walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "torch.utils.data.dataloader" for frame, _ in frames)

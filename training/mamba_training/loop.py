@@ -109,8 +109,10 @@ class RunLoop(Callback):
         return ranks[trainer.global_rank]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and do what was due when the run was stopped."""
+        """Set the counters, start the clock, and do what was due when the run was stopped."""
         self.signals.install()
+        if self.progress.step:
+            fast_forward(trainer, self.progress.step, self.progress.step * trainer.accumulate_grad_batches)
         self._started_at = time.monotonic() - self.progress.seconds
         self._saved_at = time.monotonic()
         self.reporter.start()
@@ -120,11 +122,6 @@ class RunLoop(Callback):
             self._finish_step(trainer, row, self._pending_randomness or capture_randomness(), save=True)
         elif self.progress.step and (status := self._ending()):
             self.status, trainer.should_stop = status, True
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the counters at the last moment before the loop reads them."""
-        if self.progress.step:
-            fast_forward(trainer, self.progress.step, self.progress.step * trainer.accumulate_grad_batches)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The one epoch ends only when the run does."""
@@ -161,7 +158,7 @@ class RunLoop(Callback):
             (total,) = _sum_over_ranks(trainer, self._weight + self._tokens)
             # Lightning divides each loss by the batches, and DDP the gradient by the ranks.
             scale = trainer.accumulate_grad_batches * trainer.world_size * _TOKENS_UNIT / max(total, 1.0)
-        self._grad_norm = float(torch.nn.utils.get_total_norm(gradients)) * scale
+        self._grad_norm = _norm(trainer, gradients) * scale
         if not math.isfinite(self._grad_norm):
             raise self._not_a_number("gradient", self._grad_norm)
         if self.settings.grad_clip:
@@ -182,7 +179,8 @@ class RunLoop(Callback):
     ) -> None:
         """Count; after the last batch of a step, log, validate, save and stop as these are due."""
         self._weight += self._tokens
-        self._loss_sum += float(outputs["loss"]) * self._tokens
+        # Lightning has divided this loss by the batches of a step already.
+        self._loss_sum += float(outputs["loss"]) * trainer.accumulate_grad_batches * self._tokens
         self._batches += 1
         if self._batches < trainer.accumulate_grad_batches:
             return
@@ -339,6 +337,12 @@ def _say_nothing(_: str) -> None:
 def _is_weighted(trainer: Trainer) -> bool:
     """Whether a step's gradient comes from more than one batch, so that their tokens must be weighed."""
     return trainer.accumulate_grad_batches > 1 or trainer.world_size > 1
+
+
+def _norm(trainer: Trainer, gradients: list[Tensor]) -> float:
+    """The norm of the whole gradient, also where each rank holds a part of it."""
+    sharded = getattr(trainer.strategy.model, "clip_grad_norm_", None)
+    return float(torch.nn.utils.get_total_norm(gradients) if sharded is None else sharded(math.inf))
 
 
 def _tokens_in(module: LightningModule, batch: Any) -> int:

@@ -99,7 +99,8 @@ def check_fit(payload: dict[str, Any], trainer: Trainer) -> None:
             _check_optimizer(saved, optimizer)
     try:
         RunProgress(**payload["progress"])
-        Schedule.resumed(payload["schedule"], None, None)
+        recorded = payload["schedule"]
+        Schedule.resumed(recorded, recorded["max_steps"], recorded["max_seconds"])
     except (TypeError, KeyError, ValueError) as error:
         raise DamagedCheckpoint(f"its progress cannot be read ({error})") from None
 
