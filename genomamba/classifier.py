@@ -103,7 +103,7 @@ class ClassifierConfig:
 
 
 class ConvStem(nn.Module):
-    """Turns `stride` bases into one position by a convolution over `taps` bases, as motif scanners do.
+    """Scans for motifs at every base, and keeps of each `stride` bases the strongest response of each scanner.
 
     A, C, G and T are one-hot; N is a quarter of each, so that a run of N is no feature of its own; padding is zero, so
     a padded sequence meets exactly what an unpadded one meets beyond its end.
@@ -114,20 +114,22 @@ class ConvStem(nn.Module):
     def __init__(self, d_model: int, stem: StemConfig) -> None:
         super().__init__()
         self.taps, self.stride = stem.taps, stem.stride
-        self.conv = nn.Conv1d(4, d_model, stem.taps, stride=stem.stride)
+        self.conv = nn.Conv1d(4, d_model, stem.taps)
         self.mix = nn.Linear(d_model, d_model)
         letters = torch.zeros(tokens.VOCAB_SIZE, 4)
         letters[tokens.FIRST_BASE : tokens.FIRST_BASE + 4] = torch.eye(4)
         letters[tokens.N] = 0.25
         self.register_buffer("letters", letters, persistent=False)
 
-    def forward(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B P D"]:
-        """One vector for every `stride` bases, the last ones possibly fewer."""
-        before = (self.taps - self.stride) // 2
-        positions = -(-ids.shape[1] // self.stride)
-        after = (positions - 1) * self.stride + self.taps - before - ids.shape[1]
-        x = functional.pad(self.letters[ids.long()].transpose(1, 2), (before, after))
-        return self.mix(functional.gelu(self.conv(x).transpose(1, 2)))
+    def forward(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B P D"]:
+        """One vector for every `stride` bases, the last ones of a row possibly fewer; zeros where all is padding."""
+        before = (self.taps - 1) // 2
+        x = functional.pad(self.letters[ids.long()].transpose(1, 2), (before, self.taps - 1 - before))
+        x = functional.gelu(self.conv(x))
+        inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        x = torch.where(inside[:, None], x, -torch.inf)
+        x = functional.max_pool1d(x, self.stride, ceil_mode=True).transpose(1, 2)
+        return self.mix(torch.where(x == -torch.inf, 0, x))
 
 
 class Pooling(nn.Module):
@@ -170,8 +172,10 @@ class SequenceClassifier(nn.Module):
             self.embedding = nn.Embedding(tokens.VOCAB_SIZE, d_model)
             nn.init.normal_(self.embedding.weight, std=config.model.embedding_std)
         if stem.positions:
-            self.positions = nn.Parameter(torch.zeros(-(-config.window // stem.stride), d_model))
-            self.positions._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
+            shape = (-(-config.window // stem.stride), d_model)
+            self.positions, self.readout = nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.ones(shape))
+            for parameter in (self.positions, self.readout):
+                parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
         self.backbone = Backbone(backbone_config(config.model))
         self.pooling = Pooling(config.head.pooling, d_model)
         self.dropout = nn.Dropout(config.head.dropout)
@@ -187,13 +191,15 @@ class SequenceClassifier(nn.Module):
         Raises:
             ValueError: a row is longer than the positions the model knows.
         """
-        x = self.stem(ids) if self.config.stem.taps else self.embedding(ids.long())
+        x = self.stem(ids, lengths) if self.config.stem.taps else self.embedding(ids.long())
         counts = -(-lengths.long() // self.config.stem.stride)
         if self.config.stem.positions:
             if x.shape[1] > len(self.positions):
                 raise ValueError(f"{ids.shape[1]} bases are longer than the model's window of {self.config.window}")
             x = x + self.positions[: x.shape[1]]
         y, _ = self.backbone(x, reset=_padding_starts(counts, x.shape[1]))
+        if self.config.stem.positions:
+            y = y * self.readout[: y.shape[1]]  # what a response counts for may depend on where it is
         return self.head(self.dropout(self.pooling(y, counts)))
 
     def load_pretrained(self, state: Mapping[str, Tensor], path: str | Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from mamba_data_prep.genome import Genome
@@ -12,6 +12,7 @@ from mamba_data_prep.genome import Genome
 SPLITS = ("train", "valid", "test")
 
 
+@runtime_checkable
 class SequenceSource(Protocol):
     """Anything that gives its i-th sequence as upper-case ASCII bytes."""
 

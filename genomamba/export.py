@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 from mamba_data_prep.atomic import atomic_write, clean_orphans
@@ -29,6 +29,7 @@ _COLOURS = (
 _ROWS_A_GROUP = 65_536
 
 
+@runtime_checkable
 class TableWriter(Protocol):
     """Takes chunks of a table in order."""
 
@@ -78,8 +79,10 @@ def table_writer(path: Path, classes: tuple[str, ...]) -> Iterator[TableWriter]:
     clean_orphans(path.parent)
     with atomic_write(path, "wb" if suffix == ".parquet" else "w") as stream:
         writer = _WRITERS[suffix](stream, classes)
-        yield writer
-        writer.close()
+        try:
+            yield writer
+        finally:  # also after an error: Parquet must not outlive its stream
+            writer.close()
 
 
 class _Delimited:

@@ -16,7 +16,7 @@ class StemConfig(Section):
     """What stands between the bases and the backbone when training starts from scratch."""
 
     taps: Whole = Field(
-        default=0, ge=0, le=255, description="a whole number of bases each convolution sees, 0 for a plain embedding"
+        default=0, ge=0, le=255, description="a whole number of bases each motif scanner sees, 0 for a plain embedding"
     )
     stride: Whole = Field(default=1, ge=1, le=4096, description="a whole number of bases that become one position")
     positions: bool = Field(
@@ -24,9 +24,9 @@ class StemConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _covered(self) -> StemConfig:
-        if self.stride > max(self.taps, 1):
-            raise ValueError(f"stem.stride={self.stride} skips bases: it must not exceed stem.taps={self.taps}")
+    def _scanned(self) -> StemConfig:
+        if self.stride > 1 and not self.taps:
+            raise ValueError(f"stem.stride={self.stride} needs motif scanners: set stem.taps too, such as 15")
         return self
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.fasta import stream_fasta
 from mamba_data_prep.genome import Genome
-from mamba_data_prep.intervals import Interval, read_bed
+from mamba_data_prep.gtf import read_tss
+from mamba_data_prep.intervals import Interval
 from mamba_data_prep.windows import tile
 
 from genomamba.examples import SPLITS, Examples, LabelledData, reverse_complement
@@ -205,35 +206,15 @@ def promoter_genome(fasta: Path, tss: Path, data: FinetuneData, seed: int) -> La
         "split": "by sections of the genome, a gap at every border",
     }  # fmt: skip
     made = LabelledData(
-        ("other", "promoter"), *(Examples(source, parts[n], label[parts[n]]) for n in SPLITS), window=window, stranded=True,
-        genomes=(genome,), description=described,
+        ("other", "promoter"), *(Examples(source, parts[n], label[parts[n]]) for n in SPLITS), window=window,
+        stranded=True, genomes=(genome,), description=described,
     )  # fmt: skip
     return checked(made, tss)
 
 
 def start_sites(genome: Genome, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Record number, 0-based position and minus-strand flag of each distinct start site in a BED or GTF file."""
-    name = path.name.lower()
-    if any(part in name for part in (".gtf", ".gff")):
-        from mamba_data_prep.gtf import read_tss
-
-        sites = read_tss(path, genome)
-    else:
-        sites = read_bed(path)
-    known = {r.name: i for i, r in enumerate(genome.records)}
-    found = set()
-    for interval in sites:
-        bare = interval.name.removeprefix("chr")
-        number = next((known[n] for n in (interval.name, bare, f"chr{bare}") if n in known), None)
-        if number is None:
-            continue
-        minus = interval.strand == "-"
-        found.add((number, interval.end - 1 if minus else interval.start, minus))
-    if not found:
-        raise UserError(
-            "No start site lies on a record of the genome", path=path,
-            found=", ".join(sorted({s.name for s in sites})[:5]), accepted=", ".join(list(known)[:5]),
-        )  # fmt: skip
+    found = {(genome.number_of(site.name), site.start, site.strand == "-") for site in read_tss(path, genome)}
     table = np.array(sorted(found), np.int64)
     return table[:, 0], table[:, 1], table[:, 2].astype(bool)
 

@@ -51,7 +51,7 @@ class KmerResult:
 
 
 def kmer_frequencies(bases: np.ndarray, k: int) -> np.ndarray:
-    """Relative frequencies (4**k,) of the words of `k` bases in an ASCII sequence, words with other letters left out."""
+    """Frequencies (4**k,) of the words of `k` bases in an ASCII sequence; words with other letters do not count."""
     n_words = len(bases) - k + 1
     if n_words < 1:
         return np.zeros(4**k, np.float32)

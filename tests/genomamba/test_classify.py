@@ -1,0 +1,243 @@
+"""`genomamba classify` on files as users have them: order, ids, coordinates, bounds, interruptions."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from genomamba import classify as room
+from genomamba import tokens
+from genomamba.classifier import SequenceClassifier
+from genomamba.classify import run_classify
+from genomamba.fasta_windows import RecordWindow, record_windows
+from genomamba.predict import Predictor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.fasta import FastaPiece
+
+
+def _pieces(records: list[str], piece: int) -> list[FastaPiece]:
+    found = []
+    for index, text in enumerate(records):
+        bases = np.frombuffer(text.encode(), np.uint8)
+        for offset in range(0, len(text), piece):
+            part = bases[offset : offset + piece]
+            found.append(FastaPiece(f"r{index}", "", index, offset, part, offset + piece >= len(text), 1))
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    records=st.lists(st.text(alphabet="ACGTN", min_size=1, max_size=70), min_size=1, max_size=4),
+    window=st.integers(1, 20),
+    share=st.floats(0.05, 1),
+    piece=st.integers(1, 30),
+)
+def test_windows_do_not_depend_on_how_the_file_was_cut(
+    records: list[str], window: int, share: float, piece: int
+) -> None:
+    stride = max(1, int(window * share))
+    found = list(record_windows(_pieces(records, piece), window, stride))
+    expected = []
+    for index, text in enumerate(records):
+        start = 0
+        while True:
+            end = min(start + window, len(text))
+            expected.append((f"r{index}", start, end, text[start:end], end == len(text)))
+            if end == len(text):
+                break
+            start += stride
+    assert [(w.record, w.start, w.end, tokens.decode(w.ids), w.is_last) for w in found] == expected
+    for index, text in enumerate(records):
+        own = [w for w in found if w.record == f"r{index}"]
+        assert sum(w.new_known for w in own) == len(text) - text.count("N")
+
+
+def test_a_stride_that_skips_bases_is_refused() -> None:
+    with pytest.raises(ValueError, match="stride"):
+        list(record_windows([], 10, 11))
+
+
+def _expected(network: SequenceClassifier, text: str, window: int = 64) -> np.ndarray:
+    """The definition, by hand: windows one after another, weighted by their known bases."""
+    predictor = Predictor(network, torch.device("cpu"))
+    parts = [text[i : i + window].upper() for i in range(0, len(text), window)]
+    known = np.array([sum(part.count(base) for base in "ACGT") for part in parts])
+    p = predictor.probabilities([tokens.encode(part) for part in parts])
+    known[known < room.MIN_BASES] = 0
+    return (p * known[:, None]).sum(0) / known.sum()
+
+
+def test_a_table_by_hand(
+    bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    records = {
+        "long": make_bases(200, 1),
+        "one": "A",
+        "all_n": "N" * 100,
+        "half 1/2|x": make_bases(30, 2).lower() + "N" * 30,
+        "exact": make_bases(64, 3),
+    }
+    out = tmp_path / "out.tsv"
+    result = run_classify(model=bundle, fasta=write_fasta(records), out=out)
+    table = pd.read_csv(out, sep="\t")
+    assert table["seq_id"].tolist() == ["long", "one", "all_n", "half", "exact"]
+    assert table["start"].tolist() == [0] * 5
+    assert table["end"].tolist() == table["length"].tolist() == [200, 1, 100, 60, 64]
+    assert table["n_frac"].tolist() == [0, 0, 1, 0.5, 0]
+    assert table["reason"].fillna("").tolist() == ["", "too short", "no known base", "", ""]
+    assert table["predicted"][1:3].tolist() == ["abstain", "abstain"]
+    network = SequenceClassifier.from_bundle(bundle)
+    for row, text in ((0, records["long"]), (3, records["half 1/2|x"]), (4, records["exact"])):
+        found = table.loc[row, ["prob_human", "prob_E. coli", "prob_x,y"]].to_numpy(float)
+        assert found == pytest.approx(_expected(network, text), abs=2e-6)
+        assert table["predicted"][row] == network.config.classes[found.argmax()]
+        assert table["confidence"][row] == pytest.approx(found.max(), abs=1e-6)
+    assert result["rows"] == 5
+    assert result["bases"] == 425
+
+
+def test_windows_keep_their_coordinates(
+    bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    text = make_bases(150, 1)
+    fasta = write_fasta({"a": text, "b": text[:20]})
+    for name in ("out.csv", "out.bed"):
+        run_classify(model=bundle, fasta=fasta, out=tmp_path / name, per_window=True, stride=40)
+    table = pd.read_csv(tmp_path / "out.csv")
+    expected = [("a", 0, 64), ("a", 40, 104), ("a", 80, 144), ("a", 120, 150), ("b", 0, 20)]
+    assert list(zip(table["seq_id"], table["start"], table["end"], strict=True)) == expected
+    network = SequenceClassifier.from_bundle(bundle)
+    for row, (_, start, end) in enumerate(expected[:4]):
+        found = table.loc[row, ["prob_human", "prob_E. coli", "prob_x,y"]].to_numpy(float)
+        assert found == pytest.approx(_expected(network, text[start:end]), abs=2e-6)
+    bed = [line.split("\t") for line in (tmp_path / "out.bed").read_text().splitlines()]
+    assert [(line[0], int(line[1]), int(line[2])) for line in bed] == expected
+
+
+def test_buffers_and_batches_change_nothing(
+    bundle: Path,
+    write_fasta: Callable[..., Path],
+    make_bases: Callable[[int, int], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lengths = np.random.default_rng(0).integers(1, 300, 40)
+    fasta = write_fasta({f"r{i}": make_bases(int(n), i) for i, n in enumerate(lengths)})
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "large.csv")
+    monkeypatch.setattr(room, "_BUFFER_WINDOWS", 3)
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "small.csv", batch_bases=70)
+    large, small = pd.read_csv(tmp_path / "large.csv"), pd.read_csv(tmp_path / "small.csv")
+    assert large["seq_id"].tolist() == small["seq_id"].tolist() == [f"r{i}" for i in range(40)]
+    numbers = ["n_frac", "prob_human", "prob_E. coli", "prob_x,y"]
+    np.testing.assert_allclose(large[numbers], small[numbers], atol=2e-6)
+
+
+def test_both_strands_and_thresholds(
+    bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    text = make_bases(64, 5)
+    turned = tokens.decode(tokens.reverse_complement(tokens.encode(text)))
+    fasta = write_fasta({"a": text, "b": turned})
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "out.csv", both_strands=True, min_confidence=1.0)
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["strand"].tolist() == [".", "."]
+    assert table["predicted"].tolist() == ["abstain", "abstain"]
+    assert table["prob_human"][0] == pytest.approx(table["prob_human"][1], abs=2e-6)
+    assert table["reason"][0] == "confidence below 1"
+
+
+def test_repeated_ids_and_gzip_are_taken_as_they_come(
+    bundle: Path, make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.fa.gz"
+    with gzip.open(path, "wt") as file:
+        file.write("".join(f">same {i}\n{make_bases(40, i)}\n" for i in range(3)))
+    run_classify(model=bundle, fasta=path, out=tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["seq_id"] for row in rows] == ["same"] * 3
+    assert len({row["prob_human"] for row in rows}) == 3
+
+
+def test_the_sidecar_says_where_the_table_came_from(
+    bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    fasta, out = write_fasta({"a": make_bases(50, 0)}), tmp_path / "out.tsv"
+    run_classify(model=bundle, fasta=fasta, out=out)
+    side = json.loads((tmp_path / "out.tsv.json").read_text())
+    assert side["inputs"][0]["path"] == str(fasta)
+    assert side["inputs"][0]["size"] == fasta.stat().st_size
+    assert side["model"]["xxh3_128"]
+    assert side["settings"]["window"] == 64
+    assert side["result"]["rows"] == 1
+    assert side["versions"]["seqmamba"]
+
+
+def test_refusals_leave_no_output(
+    bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    fasta = write_fasta({"a": make_bases(50, 0)})
+    out = tmp_path / "out.tsv"
+    protein = tmp_path / "protein.fa"
+    protein.write_text(">ok\nACGTACGTACGTACGTACGT\n>p\nMKVLAAGIEQ\n")
+    for bad in (
+        {"fasta": tmp_path / "missing.fa"},
+        {"fasta": protein},
+        {"model": tmp_path / "none"},
+        {"stride": 65},
+        {"device": "abacus"},
+    ):
+        with pytest.raises(UserError):
+            run_classify(**{"model": bundle, "fasta": fasta, "out": out, **bad})
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["genome.fa", "protein.fa"]
+
+
+def test_a_stopped_run_leaves_nothing_and_exits_3(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.tsv"
+    command = [sys.executable, "-m", "genomamba", "classify", "--model", str(bundle), "--fasta", "-", "--out", str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdin is not None
+        running.stdin.write(b">a\nACGT\n")
+        running.stdin.flush()
+        deadline = time.monotonic() + 120
+        while not any(".partial" in p.name for p in tmp_path.iterdir()):
+            assert running.poll() is None, running.stderr.read() if running.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 3
+        running.stdin.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_but_one_buffer_is_held(bundle: Path) -> None:
+    """Two hundred megabases of windows pass through, and never more than one buffer of them is alive."""
+    predictor = Predictor(SequenceClassifier.from_bundle(bundle), torch.device("cpu"))
+    ids = np.full(10**6, tokens.N, np.uint8)
+    alive: list[int] = []
+    given_out = 0
+
+    def windows():
+        nonlocal given_out
+        for i in range(200):
+            given_out += 1
+            yield RecordWindow("long", i * 10**6, (i + 1) * 10**6, ids, 0, 0, i == 199)
+
+    seen = 0
+    for rows in room.classify_windows(windows(), predictor, per_window=True):
+        seen += len(rows)
+        alive.append(given_out - seen)
+    assert seen == 200
+    assert max(alive) == 0
+    assert len(alive) >= 40

@@ -1,0 +1,147 @@
+"""Tables are read back, by the libraries people use, to what was written; a killed writer leaves nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from genomamba.export import FORMATS, check_output, output_format, table_writer
+from genomamba.predictions import Predictions, decide
+from mamba_data_prep.errors import UserError
+
+CLASSES = ("human", "E. coli", "x,y")
+IDS = ["plain", 'quo"te', "semi;colon,comma", "tab-free|pipe", "ünïcode_δ", "plain", "NA", "=1+1", "'", "#x"]
+
+
+def _rows(ids: list[str]) -> Predictions:
+    p = np.random.default_rng(len(ids)).dirichlet(np.ones(3), len(ids))
+    p[-1] = np.nan
+    why = [""] * (len(ids) - 1) + ["no known base"]
+    predicted, reason = decide(CLASSES, p, 0.5, why)
+    start = np.arange(len(ids), dtype=np.int64) * 10
+    return Predictions(CLASSES, ids, start, start + 64, "+", np.linspace(0, 1, len(ids)), predicted, p, reason)
+
+
+def _write(path: Path) -> Predictions:
+    rows = _rows(IDS)
+    with table_writer(path, CLASSES) as writer:
+        writer.write(rows)
+        writer.write(_rows(IDS[:3]))
+    return rows
+
+
+def _read(path: Path) -> pd.DataFrame:
+    plain = {"keep_default_na": False, "na_values": {"confidence": [""], **{f"prob_{c}": [""] for c in CLASSES}}}
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    if path.suffix == ".jsonl":
+        return pd.read_json(path, lines=True, dtype={"seq_id": str})
+    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", **plain)
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".parquet", ".jsonl"])
+def test_every_table_reads_back_as_it_was(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    rows, back = _write(path), _read(path)
+    assert list(back.columns) == [
+        "seq_id", "start", "end", "strand", "length", "n_frac", "predicted", "confidence",
+        "prob_human", "prob_E. coli", "prob_x,y", "reason",
+    ]  # fmt: skip
+    assert len(back) == len(IDS) + 3
+    head = back.iloc[: len(IDS)]
+    assert head["seq_id"].tolist() == IDS
+    assert head["predicted"].tolist() == list(rows.predicted)
+    assert head["reason"].tolist() == list(rows.reason)
+    assert head["start"].tolist() == rows.start.tolist()
+    assert (head["length"] == 64).all()
+    written = head[[f"prob_{c}" for c in CLASSES]].to_numpy(float)
+    np.testing.assert_allclose(written, rows.probabilities, atol=1e-6)
+    np.testing.assert_allclose(head["confidence"].to_numpy(float), rows.confidence, atol=1e-6)
+
+
+def test_json_lines_are_strict_json(tmp_path: Path) -> None:
+    _write(tmp_path / "out.jsonl")
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    found = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert found[len(IDS) - 1]["confidence"] is None
+
+
+def test_bed_holds_what_browsers_ask_for(tmp_path: Path) -> None:
+    rows = _write(tmp_path / "out.bed")
+    fields = [line.split("\t") for line in (tmp_path / "out.bed").read_text().splitlines()]
+    assert all(len(line) == 9 for line in fields)
+    for line, start, confidence, name in zip(fields, rows.start, rows.confidence, rows.predicted, strict=False):
+        assert (int(line[1]), int(line[2])) == (start, start + 64)
+        assert line[3] == name.replace(" ", "_")
+        assert int(line[4]) == (0 if np.isnan(confidence) else round(confidence * 1000))
+        assert line[6:8] == line[1:3]
+        assert all(0 <= int(part) <= 255 for part in line[8].split(","))
+    assert fields[len(IDS) - 1][3] == "abstain"
+    assert fields[len(IDS) - 1][8] == "128,128,128"
+
+
+def test_an_empty_table_still_names_its_columns(tmp_path: Path) -> None:
+    for suffix in (".tsv", ".csv", ".parquet"):
+        path = tmp_path / f"none{suffix}"
+        with table_writer(path, CLASSES):
+            pass
+        assert list(_read(path).columns)[:2] == ["seq_id", "start"]
+        assert len(_read(path)) == 0
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_error_leaves_nothing_behind(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    with pytest.raises(RuntimeError, match="in the middle"), table_writer(path, CLASSES) as writer:
+        writer.write(_rows(IDS))
+        raise RuntimeError("in the middle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_writer_leaves_nothing_under_the_name_and_is_swept_up(tmp_path: Path) -> None:
+    path = tmp_path / "out.tsv"
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom genomamba.export import table_writer\n"
+        "with table_writer(Path(sys.argv[1]), ('a', 'b')):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], env=os.environ, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    _write(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.tsv"]
+
+
+def test_outputs_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="format is not known"):
+        output_format(Path("out.xlsx"))
+    with pytest.raises(UserError, match="format is not known"):
+        output_format(Path("out"))
+    with pytest.raises(UserError, match="does not exist"):
+        check_output(tmp_path / "no" / "out.tsv", force=False)
+    (tmp_path / "out.tsv").write_text("mine")
+    with pytest.raises(UserError, match="--force"):
+        check_output(tmp_path / "out.tsv", force=False)
+    check_output(tmp_path / "out.tsv", force=True)
+
+
+def test_quoting_follows_the_csv_module(tmp_path: Path) -> None:
+    _write(tmp_path / "out.csv")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
+    assert [row["seq_id"] for row in rows[: len(IDS)]] == IDS
+
+
+def test_unsure_rows_abstain_and_say_why() -> None:
+    p = np.array([[0.4, 0.3, 0.3], [0.9, 0.05, 0.05], [np.nan] * 3])
+    predicted, reason = decide(CLASSES, p, 0.5, ["", "", "too short"])
+    assert predicted == ["abstain", "human", "abstain"]
+    assert reason == ["confidence below 0.5", "", "too short"]

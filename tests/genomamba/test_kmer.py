@@ -1,0 +1,39 @@
+"""K-mer frequencies against counting by hand, and the baseline where there is and is not something to learn."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from genomamba.kmer import kmer_baseline, kmer_frequencies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@settings(deadline=None, max_examples=30)
+@given(text=st.text(alphabet="ACGTN", max_size=40), k=st.integers(1, 3))
+def test_frequencies_are_those_of_counting(text: str, k: int) -> None:
+    words = [text[i : i + k] for i in range(len(text) - k + 1)]
+    whole = [word for word in words if "N" not in word]
+    expected = [whole.count("".join(w)) / max(len(whole), 1) for w in product("ACGT", repeat=k)]
+    assert kmer_frequencies(np.frombuffer(text.encode(), np.uint8), k) == pytest.approx(expected, abs=1e-6)
+
+
+def _split(rng: np.random.Generator, n: int, shares: tuple[float, float]) -> tuple[list[np.ndarray], np.ndarray]:
+    labels = np.arange(n) % 2
+    made = [
+        rng.choice(np.frombuffer(b"ACGT", np.uint8), 80, p=[s / 2, (1 - s) / 2, (1 - s) / 2, s / 2])
+        for s in (shares[label] for label in labels)
+    ]
+    return made, labels
+
+
+def test_composition_is_learnt_and_noise_is_not() -> None:
+    rng = np.random.default_rng(0)
+    real = [_split(rng, n, (0.65, 0.35)) for n in (120, 60, 100)]
+    noise = [_split(rng, n, (0.5, 0.5)) for n in (120, 60, 100)]
+    found = kmer_baseline(*real, 2, sizes=(1, 2), strengths=(0.01, 0.1))
+    assert found.test.accuracy > 0.95
+    assert found.probabilities.sum(1) == pytest.approx(np.ones(100))
+    assert abs(kmer_baseline(*noise, 2, sizes=(1, 2), strengths=(0.01, 0.1)).test.accuracy - 0.5) < 0.2

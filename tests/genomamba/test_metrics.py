@@ -1,0 +1,73 @@
+"""Scores against scikit-learn's and torchmetrics' definitions, and temperature scaling on logits of known scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from genomamba.metrics import N_BINS, fit_temperature, majority, negative_log_likelihood, score, softmax, spread
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+
+def _case(n: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(n_classes), rng.integers(0, n_classes, n)])
+    return labels, softmax(rng.normal(size=(len(labels), n_classes)) + 1.5 * np.eye(n_classes)[labels])
+
+
+@settings(deadline=None, max_examples=20)
+@given(n=st.integers(1, 60), n_classes=st.integers(2, 5), seed=st.integers(0, 999))
+def test_scores_are_the_ones_that_reviewers_know(n: int, n_classes: int, seed: int) -> None:
+    labels, p = _case(n, n_classes, seed)
+    found, predicted = score(labels, p), p.argmax(1)
+    assert found.accuracy == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert found.balanced_accuracy == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
+    assert found.macro_f1 == pytest.approx(sk.f1_score(labels, predicted, average="macro", zero_division=0))
+    assert found.mcc == pytest.approx(sk.matthews_corrcoef(labels, predicted))
+    auroc = sk.roc_auc_score(labels, p if n_classes > 2 else p[:, 1], multi_class="ovr")
+    assert found.auroc == pytest.approx(auroc)
+    assert found.nll == pytest.approx(sk.log_loss(labels, p, labels=range(n_classes)))
+    ece = multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(labels), n_classes, N_BINS, "l1")
+    assert found.ece == pytest.approx(float(ece), abs=1e-6)
+    assert np.array_equal(found.confusion, sk.confusion_matrix(labels, predicted, labels=range(n_classes)))
+
+
+def test_perfect_and_useless_predictions_have_the_extreme_scores() -> None:
+    labels = np.array([0, 1, 0, 1])
+    perfect = score(labels, np.eye(2)[labels])
+    assert (perfect.accuracy, perfect.mcc, perfect.auroc, perfect.brier, perfect.ece) == (1, 1, 1, 0, 0)
+    useless = majority(np.array([0, 0, 0, 1]), labels, 2)
+    assert (useless.accuracy, useless.mcc, useless.auroc) == (0.5, 0, 0.5)
+
+
+def test_one_class_alone_has_no_auroc_but_scores() -> None:
+    found = score(np.array([1, 1]), np.array([[0.2, 0.8], [0.6, 0.4]]))
+    assert found.auroc is None
+    assert found.balanced_accuracy == 0.5
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
+def test_the_temperature_undoes_a_known_scale(scale: float) -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(4000, 3)) * 2
+    labels = np.array([rng.choice(3, p=p) for p in softmax(logits)])
+    found = fit_temperature(labels, logits * scale)
+    assert found == pytest.approx(scale, rel=0.15)
+    assert negative_log_likelihood(labels, softmax(logits * scale, found)) <= negative_log_likelihood(
+        labels, softmax(logits * scale)
+    )
+
+
+def test_shapes_and_labels_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="got"):
+        score(np.array([0]), np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        score(np.array([2]), np.array([[0.5, 0.5]]))
+
+
+def test_spread_of_one_value_is_zero() -> None:
+    assert spread([0.5]) == (0.5, 0.0)
+    assert spread([1.0, 3.0]) == pytest.approx((2.0, 2**0.5))
