@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from genomamba.classifier import ClassifierConfig, SequenceClassifier
 from genomamba.config import ModelConfig
 from genomamba.finetune_config import HeadConfig, StemConfig

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from genomamba import tokens
-from genomamba.classifier import ClassifierConfig, SequenceClassifier
-from genomamba.predict import Predictor, RecordAverage, length_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mamba_data_prep.errors import UserError
+
+from genomamba import tokens
+from genomamba.classifier import ClassifierConfig, SequenceClassifier
+from genomamba.predict import Predictor, RecordAverage, length_batches
 
 LENGTHS = (1, 2, 5, 17, 33, 63, 64)
 SHAPES = [

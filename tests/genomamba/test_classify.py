@@ -15,16 +15,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.fasta import FastaPiece
+
 from genomamba import classify as room
 from genomamba import tokens
 from genomamba.classifier import SequenceClassifier
 from genomamba.classify import run_classify
 from genomamba.fasta_windows import RecordWindow, record_windows
 from genomamba.predict import Predictor
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from mamba_data_prep.errors import UserError
-from mamba_data_prep.fasta import FastaPiece
 
 
 def _pieces(records: list[str], piece: int) -> list[FastaPiece]:

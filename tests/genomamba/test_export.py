@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mamba_data_prep.errors import UserError
+
 from genomamba.export import FORMATS, check_output, output_format, table_writer
 from genomamba.predictions import Predictions, decide
-from mamba_data_prep.errors import UserError
 
 CLASSES = ("human", "E. coli", "x,y")
 IDS = ["plain", 'quo"te', "semi;colon,comma", "tab-free|pipe", "ünïcode_δ", "plain", "NA", "=1+1", "'", "#x"]
@@ -101,9 +102,14 @@ def test_an_empty_table_still_names_its_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_an_error_leaves_nothing_behind(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
-    with pytest.raises(RuntimeError, match="in the middle"), table_writer(path, CLASSES) as writer:
-        writer.write(_rows(IDS))
-        raise RuntimeError("in the middle")
+
+    def broken() -> None:
+        with table_writer(path, CLASSES) as writer:
+            writer.write(_rows(IDS))
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        broken()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,9 +6,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-from genomamba.kmer import kmer_baseline, kmer_frequencies
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from genomamba.kmer import kmer_baseline, kmer_frequencies
 
 
 @settings(deadline=None, max_examples=30)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from genomamba.metrics import N_BINS, fit_temperature, majority, negative_log_likelihood, score, softmax, spread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
+
+from genomamba.metrics import N_BINS, fit_temperature, majority, negative_log_likelihood, score, softmax, spread
 
 
 def _case(n: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

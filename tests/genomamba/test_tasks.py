@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mamba_data_prep.errors import UserError
+
 from genomamba.examples import LabelledData, canonical, reverse_complement
 from genomamba.finetune_config import FinetuneData
 from genomamba.genome_tasks import GenomeWindows, promoter_files, promoter_genome, species_data
 from genomamba.sections import cut_sections
 from genomamba.tasks import class_balance, named_files, table_data
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from mamba_data_prep.errors import UserError
 
 
 def _sequences(data: LabelledData) -> dict[str, set[bytes]]:
