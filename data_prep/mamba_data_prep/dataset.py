@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mamba_data_prep.alphabet import PAD, reverse_complement
+from mamba_data_prep.alphabet import PAD, reverse_complement, translate
 from mamba_data_prep.genome import Genome
 from mamba_data_prep.sampler import hashes
 from mamba_data_prep.windows import WindowTable
@@ -68,7 +68,7 @@ class WindowDataset:
         for row, turn, record, start, end in zip(batch, turned, *columns, strict=True):
             bases = self.genome.fetch(record, start, end)
             row[: end - start] = reverse_complement(bases) if turn else bases
-        return batch if self.transform is None else self.transform[batch]
+        return batch if self.transform is None else translate(batch, self.transform.tobytes())
 
     def is_reversed(self, epochs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """Which windows are given as the other strand, bool (n,)."""

@@ -19,6 +19,7 @@ import numpy as np
 import xxhash
 
 from mamba_data_prep import alphabet
+from mamba_data_prep.atomic import clean_orphans
 from mamba_data_prep.bytestream import BLOCK, is_regular, opened
 from mamba_data_prep.cache import cache_root, temporary_root, writable
 from mamba_data_prep.errors import UserError
@@ -236,6 +237,7 @@ def _bring_up_to_date(path: Path, folder: Path, progress: Progress | None) -> No
         if same and signature == Signature.of(path) and _open_stored(path, folder, index) is not None:
             index.confirmed(signature).save(folder / "index.npz")
             return
+    clean_orphans(folder)
     index = build_index(path, folder, progress)
     index.save(folder / "index.npz")
     for old in folder.glob("bases-*"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,11 +40,12 @@ class WindowLoader(DataLoader[torch.Tensor]):
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, OSError, EOFError) as error:  # the last two where it died while handing a batch over
+                how = _how_a_worker_ended(batches)
+                if how is None:
                     raise
                 fix = "free memory or use fewer workers (0 reads in the main process), then resume the run"
-                raise WorkerDied(f"a data worker was killed ({_first_line(error)})", fix=fix) from error
+                raise WorkerDied(f"a data worker was killed ({how})", fix=fix) from error
             if isinstance(batch, UserError):
                 raise batch
             yield batch
@@ -113,5 +115,17 @@ def _child_signals_left_alone() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].removesuffix(".")
+def _how_a_worker_ended(batches: object, patience: float = 1.0) -> str | None:
+    """Number and end of a worker process that is gone; None if all of them live or ended as they should."""
+    workers = getattr(batches, "_workers", [])
+    until = time.monotonic() + patience  # its connections close a moment before its end is known
+    while workers:
+        for worker in workers:
+            if worker.exitcode:
+                code = worker.exitcode
+                how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+                return f"process {worker.pid}, {how}"
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.02)
+    return None
