@@ -32,6 +32,9 @@ THREADS = 2
 MEBIBYTE = 2**20
 
 
+Step = Callable[[Tensor], None]
+
+
 class LanguageModel(nn.Module):
     """Embedding, backbone, tied head."""
 
@@ -45,9 +48,7 @@ class LanguageModel(nn.Module):
         return F.linear(self.backbone(self.embedding(ids))[0], self.embedding.weight)
 
 
-def training_step(
-    model: nn.Module, logits: Callable[[Tensor], Tensor], *, bf16: bool = False
-) -> Callable[[Tensor], None]:
+def training_step(model: nn.Module, logits: Callable[[Tensor], Tensor], *, bf16: bool = False) -> Step:
     """A function that takes one optimiser step on a batch of ids (B, L)."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
@@ -80,8 +81,8 @@ def transformers_mamba() -> Step:
 
 
 def mambapy_model() -> Step:
-    from mambapy.lm import LM
-    from mambapy.mamba import MambaConfig
+    from mambapy.lm import LM  # pyright: ignore[reportMissingImports]
+    from mambapy.mamba import MambaConfig  # pyright: ignore[reportMissingImports]
 
     model = LM(MambaConfig(d_model=WIDTH, n_layers=LAYERS), vocab_size=VOCABULARY)
     return training_step(model, model)

@@ -5,7 +5,7 @@ from mamba_kernels.blocks.backbone import Backbone, BackboneState, Block
 from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.mamba import MambaMixer, SelectiveSSM
 from mamba_kernels.blocks.norm import RMSNorm
-from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, build_mixer, mixer_names, register_mixer
+from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece, build_mixer, mixer_names, register_mixer
 from mamba_kernels.blocks.strands import merge_strands, split_strands
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LayerState",
     "MambaMixer",
     "Mixer",
+    "Piece",
     "RMSNorm",
     "SelectiveSSM",
     "build_mixer",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.norm import without_decay
-from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, register_mixer
+from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece, register_mixer
 
 
 @register_mixer("attention")
@@ -35,7 +35,7 @@ class AttentionMixer(Mixer):
 
     def branches(self) -> Sequence[Branch]:
         """One pass in one piece: what it remembers is as long as the input."""
-        return (Branch(self.mix, self.initial_state, divisible=False),)
+        return (Branch(self._run, self.initial_state, divisible=False),)
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> LayerState:
         """No keys and values."""
@@ -64,6 +64,9 @@ class AttentionMixer(Mixer):
         """One token (B, d_model)."""
         y, state = self.mix(x[:, None], state, None)
         return y[:, 0], state
+
+    def _run(self, x: Tensor, state: LayerState | None, piece: Piece) -> tuple[Tensor, LayerState]:
+        return self.mix(x, state, piece.reset)
 
     def _rotate(self, x: Tensor, offset: int) -> Tensor:
         half = self.head_width // 2

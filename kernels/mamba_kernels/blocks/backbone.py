@@ -17,8 +17,9 @@ from mamba_kernels.blocks.strands import merge_strands, split_strands
 BackboneState = tuple[LayerState, ...]
 """One state a layer: what a causal backbone carries from piece to piece."""
 
-AUTO_CHUNK = 2048
-AUTO_CHUNK_ABOVE = 16_384
+AUTO_CHUNK_TOKENS, AUTO_CHUNK_LEAST = 4096, 128
+AUTO_KEPT_BYTES = 2**30
+"""What `chunk_size = "auto"` allows the activations of a whole stack to take before it works in chunks."""
 
 
 class Block(nn.Module):
@@ -124,10 +125,12 @@ class Backbone(nn.Module):
         return tuple(block.mixer.initial_state(batch_size, device, dtype) for block in self.blocks)  # pyright: ignore
 
     def _chunk_size(self, hidden: Tensor) -> int | None:
-        size = self.config.chunk_size
+        """Tokens of each row a block works on at a time, or None for all of them."""
+        size, (rows, length, _) = self.config.chunk_size, hidden.shape
         if isinstance(size, str):
-            size = AUTO_CHUNK if hidden.shape[0] * hidden.shape[1] > AUTO_CHUNK_ABOVE else None
-        return None if size is None or size >= hidden.shape[1] else size
+            kept = 6 * hidden.element_size() * self.config.d_inner * rows * length * len(self.blocks)
+            size = None if kept <= AUTO_KEPT_BYTES else max(AUTO_CHUNK_LEAST, AUTO_CHUNK_TOKENS // rows)
+        return None if size is None or size >= length else size
 
     def _check_causal(self) -> None:
         if not self.config.causal:

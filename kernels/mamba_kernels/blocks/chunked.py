@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mamba_kernels.blocks.registry import Branch, LayerState
+from mamba_kernels.blocks.registry import Branch, LayerState, Piece
+from mamba_kernels.blocks.replay import Tape
 
 Chunk = tuple[int, int]
-Normalise = Callable[[Tensor], Tensor]
 
 
 def run_in_chunks(
@@ -79,10 +80,11 @@ class _Plan:
         found = [(start, min(start + size, length)) for start in range(0, length, size)]
         return found[::-1] if branch.reverse else found
 
-    def run(self, index: int, x: Tensor, state: LayerState, chunk: Chunk) -> tuple[Tensor, LayerState]:
+    def run(self, index: int, x: Tensor, state: LayerState, chunk: Chunk, tape: Tape) -> tuple[Tensor, LayerState]:
         """One chunk of one branch, from a piece `x` of the residual stream."""
         reset = self.resets[index]
-        return self.branches[index].run(self.norm(x), state, None if reset is None else reset[:, slice(*chunk)])
+        piece = Piece(None if reset is None else reset[:, slice(*chunk)], tape)
+        return self.branches[index].run(self.norm(x), state, piece)
 
     def split_states(self, tensors: Sequence[Tensor]) -> list[LayerState]:
         """The flat list of all branches' states, as one tuple a branch."""
@@ -102,45 +104,52 @@ class _ChunkedBlock(torch.autograd.Function):
         parameters = rest[sum(plan.state_sizes) :]
         output = residual.clone()
         kept: list[Tensor] = []
+        ctx.kept_sizes = []
         final: LayerState = ()
         for index, (branch, state) in enumerate(zip(plan.branches, states, strict=True)):
             for chunk in plan.chunks(branch, residual.shape[1]):
-                kept.extend(state)
-                y, state = plan.run(index, residual[:, slice(*chunk)], state, chunk)
+                tape, first = Tape(), state
+                y, state = plan.run(index, residual[:, slice(*chunk)], first, chunk, tape)
                 output[:, slice(*chunk)] += y
+                kept.extend((*first, *tape.tensors))
+                ctx.kept_sizes.append(len(first) + len(tape.tensors))
             if len(plan.branches) == 1:
                 final = state
         ctx.plan, ctx.autocast = plan, _current_autocast(residual.device.type)
-        ctx.save_for_backward(residual, *kept, *parameters)
+        ctx.save_for_backward(residual, *parameters, *kept)
         return (output, *(tensor.clone() for tensor in final))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         residual, *saved = ctx.saved_tensors
-        parameters = saved[len(saved) - plan.parameter_count :]
-        grad_output, grad_residual = gradients[0], gradients[0].clone()
+        parameters, kept = saved[: plan.parameter_count], _grouped(saved[plan.parameter_count :], ctx.kept_sizes)
+        grad_residual = gradients[0].clone()
         grad_parameters: list[Tensor | None] = [None] * len(parameters)
         grad_states: list[Tensor | None] = []
-        at = 0
         for index, branch in enumerate(plan.branches):
+            chunks = plan.chunks(branch, residual.shape[1])
             size = plan.state_sizes[index]
             carried: Sequence[Tensor | None] = gradients[1:] if len(plan.branches) == 1 else [None] * size
-            chunks = plan.chunks(branch, residual.shape[1])
             for number in reversed(range(len(chunks))):
-                chunk, piece = chunks[number], slice(*chunks[number])
-                first = saved[at + number * size : at + (number + 1) * size]
-                x = residual[:, piece].detach().requires_grad_()
-                state = tuple(_leaf(tensor) for tensor in first)
+                piece, (first, taped) = slice(*chunks[number]), (kept[number][:size], kept[number][size:])
+                inputs = [residual[:, piece].detach().requires_grad_(), *(_leaf(tensor) for tensor in first)]
                 with torch.enable_grad(), ctx.autocast():
-                    outputs = plan.run(index, x, state, chunk)
-                grads = _differentiate(outputs[0], outputs[1], grad_output[:, piece], carried, [x, *state, *parameters])
-                grad_residual[:, piece] += grads[0]
+                    y, state = plan.run(index, inputs[0], tuple(inputs[1:]), chunks[number], Tape(taped))
+                grads = _differentiate(y, state, gradients[0][:, piece], carried, [*inputs, *parameters])
+                if grads[0] is not None:
+                    grad_residual[:, piece] += grads[0]
                 carried = grads[1 : 1 + size]
                 grad_parameters = [_sum(a, b) for a, b in zip(grad_parameters, grads[1 + size :], strict=True)]
-            at += len(chunks) * size
+            kept = kept[len(chunks) :]
             grad_states.extend(carried)
         return (None, grad_residual, *grad_states, *grad_parameters)
+
+
+def _grouped(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[tuple[Tensor, ...]]:
+    """Consecutive groups of the given sizes."""
+    rest = iter(tensors)
+    return [tuple(islice(rest, size)) for size in sizes]
 
 
 def _differentiate(

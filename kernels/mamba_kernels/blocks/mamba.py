@@ -9,13 +9,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mamba_kernels import causal_conv1d, causal_conv1d_update, selective_scan, selective_state_update
+from mamba_kernels import causal_conv1d, causal_conv1d_update, selective_state_update
 from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.norm import without_decay
-from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, register_mixer
+from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece, register_mixer
+from mamba_kernels.blocks.replay import ScanArguments, scan, scan_and_project
 
 
 class SelectiveSSM(nn.Module):
@@ -61,43 +61,40 @@ class SelectiveSSM(nn.Module):
         self, xz: Tensor, state: LayerState | None, reset: Tensor | None, *, reverse: bool
     ) -> tuple[Tensor, LayerState]:
         """`xz` (B, L, 2 D) holds the channels, then their gates; gives (B, L, D) and the state after the last token."""
-        x, z = xz.chunk(2, dim=-1)
-        conv_state, scan_state = (None, None) if state is None else state
-        x, conv_state = causal_conv1d(
-            x,
-            self.conv_weight,
-            self.conv_bias,
-            "silu",
-            initial_state=conv_state,
-            reset=reset,
-            reverse=reverse,
-            return_final_state=True,
-        )
-        dt, b, c = self._project(x)
-        y, scan_state = selective_scan(
-            x,
-            F.linear(dt, self.dt_proj.weight),
-            self._decay_rates(),
-            b,
-            c,
-            self.D,
-            z,
-            self.dt_proj.bias,
-            True,
-            initial_state=scan_state,
-            reset=reset,
-            reverse=reverse,
-            return_final_state=True,
-        )
+        arguments, conv_state = self._convolve(xz, state, reset, reverse)
+        y, scan_state = scan(arguments, None if state is None else state[1])
         return y, (conv_state, scan_state)
+
+    def project(
+        self, xz: Tensor, state: LayerState | None, piece: Piece, weight: Tensor, *, reverse: bool
+    ) -> tuple[Tensor, LayerState]:
+        """`forward`, and its output projected by `weight` (M, D)."""
+        arguments, conv_state = self._convolve(xz, state, piece.reset, reverse)
+        y, scan_state = scan_and_project(arguments, None if state is None else state[1], weight, piece.tape)
+        return y, (conv_state, scan_state)
+
+    def _convolve(
+        self, xz: Tensor, state: LayerState | None, reset: Tensor | None, reverse: bool
+    ) -> tuple[ScanArguments, Tensor]:
+        """Everything before the scan; gives the scan's arguments and the convolution's final state."""
+        x, z = xz.chunk(2, dim=-1)
+        x, conv_state = causal_conv1d(
+            *(x, self.conv_weight, self.conv_bias, "silu"),
+            initial_state=None if state is None else state[0],
+            reset=reset,
+            reverse=reverse,
+            return_final_state=True,
+        )
+        delta, b, c = self._select(x)
+        a, bias = self._decay_rates(), self.dt_proj.bias
+        return ScanArguments(x, delta, a, b, c, self.D, z, bias, reset, reverse), conv_state
 
     def step(self, xz: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """One token `xz` (B, 2 D), in constant time."""
         x, z = xz.chunk(2, dim=-1)
         conv_state, scan_state = state
         x, conv_state = causal_conv1d_update(x, conv_state, self.conv_weight, self.conv_bias, "silu")
-        dt, b, c = self._project(x)
-        delta = F.linear(dt, self.dt_proj.weight)
+        delta, b, c = self._select(x)
         bias = self.dt_proj.bias
         y, scan_state = selective_state_update(
             scan_state, x, delta, self._decay_rates(), b, c, self.D, z, delta_bias=bias, delta_softplus=True
@@ -108,10 +105,12 @@ class SelectiveSSM(nn.Module):
         """`A` (D, N), negative, in at least float32."""
         return -torch.exp(self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)))
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _select(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step size (before its bias), B and C of each token: what makes the state space model selective."""
         rank, n = self.config.rank, self.config.d_state
         dt, b, c = self.x_proj(x).split([rank, n, n], dim=-1)
-        return dt, b, c
+        # Row-major on purpose: the gradient of so narrow a matrix is then several times faster on the CPU.
+        return dt @ self.dt_proj.weight.t().contiguous(), b, c
 
 
 @register_mixer("mamba")
@@ -156,7 +155,7 @@ class MambaMixer(Mixer):
     def mix(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
         """The whole mixer; tied directions share one projection in and one out."""
         if not self.both_ways:
-            return self._run_right(x, state, reset)
+            return self._run_right(x, state, Piece(reset))
         reset_left = reset_from_right(reset)
         if self.tied or self.joined:
             xz = self.in_proj(x)
@@ -164,26 +163,32 @@ class MambaMixer(Mixer):
             xz = xz if self.tied else self.in_proj_reverse(x)
             left, _ = self.ssm_reverse(xz, None, reset_left, reverse=True)
             return self.out_proj(torch.cat([right, left], dim=-1) if self.joined else right + left), ()
-        return self._run_right(x, None, reset)[0] + self._run_left(x, None, reset_left)[0], ()
+        return self._run_right(x, None, Piece(reset))[0] + self._run_left(x, None, Piece(reset_left))[0], ()
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """One token (B, d_model)."""
         y, state = self.ssm.step(self.in_proj(x), state)
         return self.out_proj(y), state
 
-    def _run_right(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
-        y, after = self.ssm(self.in_proj(x), state, reset, reverse=False)
+    def _run_right(self, x: Tensor, state: LayerState | None, piece: Piece) -> tuple[Tensor, LayerState]:
         weight = self.out_proj.weight
-        return F.linear(y, weight[:, : y.shape[-1]] if self.joined else weight, self.out_proj.bias), after
+        weight = weight[:, : self.ssm.D.shape[0]] if self.joined else weight
+        y, after = self.ssm.project(self.in_proj(x), state, piece, weight, reverse=False)
+        return _add_bias(y, self.out_proj.bias), after
 
-    def _run_left(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
+    def _run_left(self, x: Tensor, state: LayerState | None, piece: Piece) -> tuple[Tensor, LayerState]:
         xz = self.in_proj(x) if self.tied else self.in_proj_reverse(x)
-        y, after = self.ssm_reverse(xz, state, reset, reverse=True)
+        weight, bias = self.out_proj.weight, None
         if self.joined:
-            return F.linear(y, self.out_proj.weight[:, y.shape[-1] :]), after
-        if self.tied:
-            return F.linear(y, self.out_proj.weight), after
-        return self.out_proj_reverse(y), after
+            weight = weight[:, self.ssm.D.shape[0] :]
+        elif not self.tied:
+            weight, bias = self.out_proj_reverse.weight, self.out_proj_reverse.bias
+        y, after = self.ssm_reverse.project(xz, state, piece, weight, reverse=True)
+        return _add_bias(y, bias), after
+
+
+def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else y + bias.to(y.dtype)
 
 
 def reset_from_right(reset: Tensor | None) -> Tensor | None:

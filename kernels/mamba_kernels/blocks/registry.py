@@ -15,11 +15,26 @@ import torch
 from torch import Tensor, nn
 
 from mamba_kernels.blocks.config import BackboneConfig
+from mamba_kernels.blocks.replay import Tape
 
 LayerState = tuple[Tensor, ...]
 """What one layer carries from piece to piece; what is in it is the mixer's affair."""
 
-BranchFunction = Callable[[Tensor, LayerState, Tensor | None], tuple[Tensor, LayerState]]
+
+@dataclass(frozen=True)
+class Piece:
+    """What a branch is told about a piece of the sequence, its tokens apart.
+
+    Attributes:
+        reset: (B, L) bool, counted in the branch's direction, or None.
+        tape: Where a run that will be repeated may leave what spares work the second time; None for other runs.
+    """
+
+    reset: Tensor | None = None
+    tape: Tape | None = None
+
+
+BranchFunction = Callable[[Tensor, LayerState, Piece], tuple[Tensor, LayerState]]
 
 
 @dataclass(frozen=True)
@@ -27,8 +42,9 @@ class Branch:
     """One directed pass of a mixer, that can be fed a sequence piece by piece; a mixer's output is its branches' sum.
 
     Attributes:
-        run: `(x (B, L, d_model), state, reset (B, L) or None) -> (y (B, L, d_model), state)`.
-        reverse: The pieces are fed from the right, and `reset` counts from the right.
+        run: `(x (B, L, d_model), state, piece) -> (y (B, L, d_model), state)`.
+        initial_state: `(batch size, device, dtype)` to the state before the first token.
+        reverse: The pieces are fed from the right.
         divisible: False for a branch whose state grows with the input, which is therefore run in one piece.
     """
 
