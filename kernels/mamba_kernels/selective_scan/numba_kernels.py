@@ -8,7 +8,7 @@ pass, and can write the output once more on its way, so recomputing a piece cost
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor
 
 from mamba_kernels.numba_runtime import parallel_for
 from mamba_kernels.numba_vectors import BFLOAT16, FLOAT32, LANES
@@ -49,12 +49,12 @@ class ScanGradients(NamedTuple):
     y: Tensor | None
 
 
-def segment_length(states: int) -> int:
+def segment_length(states: int | SymInt) -> int | SymInt:
     """Return the steps between checkpoints: what keeps the rebuilt states of a segment in second-level cache."""
     return max(64, min(256, 8192 // states // 32 * 32))
 
 
-def checkpoint_shape(x: Tensor, A: Tensor, B: Tensor) -> tuple[int, ...]:
+def checkpoint_shape(x: Tensor, A: Tensor, B: Tensor) -> tuple[int | SymInt, ...]:
     """Return the shape of the checkpoints: (batch, groups, tiles, segments, states, lanes)."""
     batch, length, channels = x.shape
     groups = B.shape[2] if B.dim() == 4 else 1
@@ -113,7 +113,7 @@ class _Prepared:
             groups,
             channels // groups,
             -(-channels // groups // LANES),
-            segment_length(states),
+            int(segment_length(states)),
             int(inputs.delta_softplus),
             int(inputs.reverse),
         )

@@ -62,9 +62,12 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     ctx.state_dtype = None if initial_state is None else initial_state.dtype
     ctx.save_for_backward(*tensors, output[2])
     ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[2])
 
 
-def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None, _: None) -> tuple[Any, ...]:
+def _differentiate(
+    ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None, _: Tensor | None
+) -> tuple[Any, ...]:
     *tensors, checkpoints = ctx.saved_tensors
     if grad_y is None:
         grad_y = torch.zeros_like(tensors[0])

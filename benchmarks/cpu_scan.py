@@ -1,0 +1,114 @@
+"""The selective scan on the CPU: ours, mambapy's parallel scan and a plain torch loop, on the same work in one run.
+
+    python -m benchmarks.cpu_scan [--rounds N] [--length L]
+
+Batch 1, L = 8192, D = 256, N = 16, gate and skip, float32, two threads; the cases alternate, medians are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from mamba_kernels import selective_scan
+from torch import Tensor
+
+from benchmarks.common import alternate, print_table, save_results
+
+LENGTH, CHANNELS, STATES, THREADS = 8192, 256, 16, 2
+Scan = Callable[..., Tensor]
+
+
+def ours(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor) -> Tensor:
+    return selective_scan(x, delta, A, B, C, D, z, backend="numba")
+
+
+def mambapy_scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor) -> Tensor:
+    """What `mambapy.mamba.MambaBlock` does with `pscan`, and its gate."""
+    from mambapy.pscan import pscan  # an optional peer
+
+    decay = torch.exp(delta.unsqueeze(-1) * A)
+    update = delta.unsqueeze(-1) * B.unsqueeze(2) * x.unsqueeze(-1)
+    y = (pscan(decay, update) @ C.unsqueeze(-1)).squeeze(3)
+    return (y + D * x) * F.silu(z)
+
+
+def torch_loop(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor) -> Tensor:
+    """One step after another, as transformers and mambapy do without their parallel scans."""
+    decay = torch.exp(delta.unsqueeze(-1) * A)
+    update = delta.unsqueeze(-1) * B.unsqueeze(2) * x.unsqueeze(-1)
+    h = torch.zeros_like(update[:, 0])
+    outputs = []
+    for t in range(x.shape[1]):
+        h = decay[:, t] * h + update[:, t]
+        outputs.append((h @ C[:, t].unsqueeze(-1)).squeeze(-1))
+    return (torch.stack(outputs, dim=1) + D * x) * F.silu(z)
+
+
+def inputs(length: int, *, gradients: bool) -> tuple[Tensor, ...]:
+    """The same numbers for every case: dt and A as in a freshly initialised block."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    rows = (1, length, CHANNELS)
+    delta = torch.exp(torch.rand(*rows, generator=generator) * 4.6 - 6.9)
+    A = -torch.arange(1.0, STATES + 1).repeat(CHANNELS, 1)
+    parts = (normal(*rows), delta, A, normal(1, length, STATES), normal(1, length, STATES), normal(CHANNELS))
+    return tuple(tensor.requires_grad_(gradients) for tensor in (*parts, normal(*rows)))
+
+
+def forward(scan: Scan, leaves: tuple[Tensor, ...]) -> Tensor:
+    with torch.no_grad():
+        return scan(*leaves)
+
+
+def both(scan: Scan, leaves: tuple[Tensor, ...], weight: Tensor) -> None:
+    torch.autograd.grad(scan(*leaves), leaves, weight)
+
+
+def agreement(scans: dict[str, Scan], leaves: tuple[Tensor, ...]) -> dict[str, float]:
+    """Greatest difference from ours, relative to the greatest output."""
+    mine = forward(ours, leaves)
+    return {name: float((forward(scan, leaves) - mine).abs().max() / mine.abs().max()) for name, scan in scans.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--length", type=int, default=LENGTH)
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    scans: dict[str, Scan] = {"ours": ours, "mambapy pscan": mambapy_scan, "torch loop": torch_loop}
+    plain, leaves = inputs(options.length, gradients=False), inputs(options.length, gradients=True)
+    weight = torch.randn(1, options.length, CHANNELS)
+    differences = agreement(scans, plain)
+    forwards = {name: lambda scan=scan: forward(scan, plain) for name, scan in scans.items()}
+    trained = {name: lambda scan=scan: both(scan, leaves, weight) for name, scan in scans.items()}
+    timings = {"forward": alternate(forwards, rounds=options.rounds)}
+    timings["forward + backward"] = alternate(trained, rounds=options.rounds)
+    rows = []
+    for work, seconds in timings.items():
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        rows += [
+            {
+                "work": work,
+                "case": name,
+                "median ms": median * 1e3,
+                "best ms": min(seconds[name]) * 1e3,
+                "ours is faster by": median / medians["ours"],
+                "difference": differences[name],
+            }
+            for name, median in medians.items()
+        ]
+    print_table(f"Selective scan, B=1 L={options.length} D={CHANNELS} N={STATES}, gate + skip, float32", rows)
+    shape = {"batch": 1, "length": options.length, "channels": CHANNELS, "states": STATES}
+    save_results("cpu_scan", {"shape": shape, "rounds": options.rounds, "rows": rows, "seconds": timings})
+
+
+if __name__ == "__main__":
+    main()
