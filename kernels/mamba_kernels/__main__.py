@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from mamba_kernels.dispatch import BACKENDS, ENVIRONMENT_VARIABLE, backend_problem, choose_backend
 
@@ -60,39 +58,43 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _print_tables(facts: dict[str, Any], console: Console) -> None:
-    table = Table(title="Operators on this machine", title_justify="left")
-    for heading in ("operator", "device", *BACKENDS, "chosen", "why"):
-        table.add_column(heading, overflow="fold")
-    marks = ["yes" if facts["backends"][name]["available"] else "no" for name in BACKENDS]
+def _table(facts: dict[str, Any]) -> str:
+    """Lay out one row for each operator and device, columns as wide as their longest cell."""
+    rows = [["operator", "device", *BACKENDS, "chosen", "why"]]
     for choice in facts["choices"]:
-        on_cpu = choice["device"] == "cpu"
-        row = [mark if name != "numba" or on_cpu else "no" for name, mark in zip(BACKENDS, marks, strict=True)]
-        table.add_row(choice["operator"], choice["device"], *row, choice["backend"] or "none", choice["reason"])
-    console.print(table)
-    for name, state in facts["backends"].items():
-        if not state["available"]:
-            console.print(f"{name}: {state['problem']}", highlight=False)
+        cells = ["yes" if facts["backends"][name]["available"] else "no" for name in BACKENDS]
+        if choice["device"] != "cpu":
+            cells[BACKENDS.index("numba")] = "no"
+        rows.append([choice["operator"], choice["device"], *cells, choice["backend"] or "none", choice["reason"]])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _report(facts: dict[str, Any]) -> str:
+    problems = [f"{name}: {state['problem']}" for name, state in facts["backends"].items() if not state["available"]]
     asked = facts["environment"][ENVIRONMENT_VARIABLE]
-    versions = ", ".join(f"{library} {found or 'missing'}" for library, found in facts["versions"].items())
-    for label, value in (
-        ("versions", versions),
-        ("threads", f"{facts['threads']} (torch.set_num_threads, OMP_NUM_THREADS)"),
-        ("compiled kernels", facts["numba_cache"] or "not kept: compiled anew in each process"),
-        (ENVIRONMENT_VARIABLE, asked or f"not set (accepted: {', '.join(BACKENDS)})"),
-    ):
-        console.print(f"{label}: {value}", highlight=False, soft_wrap=True, markup=False)
+    return "\n".join(
+        [
+            _table(facts),
+            "",
+            *problems,
+            "versions: " + ", ".join(f"{name} {found or 'missing'}" for name, found in facts["versions"].items()),
+            f"threads: {facts['threads']} (torch.set_num_threads, OMP_NUM_THREADS)",
+            f"compiled kernels: {facts['numba_cache'] or 'not kept: compiled anew in each process'}",
+            f"{ENVIRONMENT_VARIABLE}: {asked or 'not set'}",
+        ]
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the tables, or JSON with `--json`."""
+    """Print the table, or JSON with `--json`."""
     parser = argparse.ArgumentParser(prog="python -m mamba_kernels", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    as_json = parser.parse_args(arguments).json
     facts = describe()
-    if parser.parse_args(arguments).json:
-        print(json.dumps(facts, indent=2))
-    else:
-        _print_tables(facts, Console())
+    print(json.dumps(facts, indent=2) if as_json else _report(facts))
 
 
 if __name__ == "__main__":

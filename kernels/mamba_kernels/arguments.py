@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mamba_kernels.dispatch import NUMBA_DTYPES
+
 
 def check_tensors(op: str, expected: Mapping[str, tuple[Tensor | None, Sequence[int]]], device: torch.device) -> None:
     """Check shape, device and dtype of an operator's tensors; None stands for an argument that was left out.
@@ -37,9 +39,11 @@ def check_tensors(op: str, expected: Mapping[str, tuple[Tensor | None, Sequence[
 
 
 def widest_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """Return the dtype that decides the backend: float64 if any tensor has it, else the first tensor's own."""
-    present = [tensor for tensor in tensors if tensor is not None]
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in present) else present[0].dtype
+    """Return the dtype that decides the backend: float64, else one that no kernel reads, else the first tensor's."""
+    present = [tensor.dtype for tensor in tensors if tensor is not None]
+    if torch.float64 in present:
+        return torch.float64
+    return next((dtype for dtype in present if dtype not in NUMBA_DTYPES), present[0])
 
 
 def compute_dtype(*tensors: Tensor | None) -> torch.dtype:

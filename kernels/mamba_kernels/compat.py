@@ -100,6 +100,15 @@ def _scan_any(
     return y.to(u.dtype), state
 
 
+def _alike(B: Tensor, C: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Bring varying B and C to (B, L, N) or (B, L, G, N) with the same G."""
+    if B.dim() != C.dim():
+        B, C = (parameter.unsqueeze(1) if parameter.dim() == 3 else parameter for parameter in (B, C))
+    if B.dim() == 4 and B.shape[1] != C.shape[1]:
+        B, C = (parameter.repeat_interleave(channels // parameter.shape[1], dim=1) for parameter in (B, C))
+    return B.movedim(-1, 1), C.movedim(-1, 1)
+
+
 def _starts(cu_seqlens: Tensor | None, u: Tensor) -> Tensor | None:
     """Turn cumulative lengths of packed sequences into marks at their first positions."""
     if cu_seqlens is None:
@@ -156,23 +165,10 @@ def selective_scan_fn(
     if A.is_complex() or B.dim() == 2 or C.dim() == 2:
         y, last_state = _scan_any(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reset)
     else:
-        if B.dim() != C.dim():
-            B, C = (p.unsqueeze(1) if p.dim() == 3 else p for p in (B, C))
-        if B.dim() == 4 and B.shape[1] != C.shape[1]:
-            groups = u.shape[1]
-            B, C = (p.repeat_interleave(groups // p.shape[1], dim=1) for p in (B, C))
+        x, step, gate = u.transpose(1, 2), delta.transpose(1, 2), None if z is None else z.transpose(1, 2)
+        b, c = _alike(B, C, u.shape[1])
         y, last_state = selective_scan(
-            u.transpose(1, 2),
-            delta.transpose(1, 2),
-            A,
-            B.movedim(-1, 1),
-            C.movedim(-1, 1),
-            D,
-            None if z is None else z.transpose(1, 2),
-            delta_bias,
-            delta_softplus,
-            reset=reset,
-            return_final_state=True,
+            x, step, A, b, c, D, gate, delta_bias, delta_softplus, reset=reset, return_final_state=True
         )
     out = y.transpose(1, 2).contiguous()
     return (out, last_state) if return_last_state else out
@@ -295,6 +291,22 @@ def causal_conv1d_fn(
     return out, final
 
 
+def _advance(state: Tensor, tokens: Tensor, taps: int, position: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the K - 1 inputs before the tokens, and the state with the tokens in it; with a position it is a ring."""
+    kept, count = state.shape[2], tokens.shape[2]
+    if position is None:
+        return state[:, :, kept - (taps - 1) :], torch.cat([state, tokens.to(state.dtype)], dim=2)[:, :, count:]
+
+    def columns(start: int, end: int) -> Tensor:
+        """Where inputs `start` .. `end` - 1, counted from the first token, lie in the ring."""
+        places = position.long().unsqueeze(1) + torch.arange(start, end, device=state.device)
+        return (places % max(kept, 1)).unsqueeze(1).expand(-1, state.shape[1], -1)
+
+    newest = max(0, count - kept)
+    before = state.gather(2, columns(1 - taps, 0))
+    return before, state.scatter(2, columns(newest, count), tokens[:, :, newest:].to(state.dtype))
+
+
 def causal_conv1d_update(
     x: Tensor,
     conv_state: Tensor,
@@ -331,7 +343,7 @@ def causal_conv1d_update(
             f"{op}: x must be (batch, channels[, tokens]) and conv_state (batch, channels, M), found {found}"
         )
     tokens = x if x.dim() == 3 else x.unsqueeze(2)
-    batch, channels, count = tokens.shape
+    batch, channels, _ = tokens.shape
     taps = check_weight(op, weight, channels)
     kept = conv_state.shape[2]
     rows = None if conv_state_indices is None else conv_state_indices.long()
@@ -340,16 +352,7 @@ def causal_conv1d_update(
         raise ValueError(f"{op}: conv_state must be {accepted}, found shape {tuple(conv_state.shape)}")
     check_activation(op, activation)
     state = (conv_state if rows is None else conv_state[rows.clamp(min=0)]).clone()
-    if cache_seqlens is None:
-        before = state[:, :, kept - (taps - 1) :]
-        new_state = torch.cat([state, tokens.to(state.dtype)], dim=2)[:, :, count:]
-    else:
-        position = cache_seqlens.long().unsqueeze(1)
-        past = (position + torch.arange(1 - taps, 0, device=x.device)) % max(kept, 1)
-        before = state.gather(2, past.unsqueeze(1).expand(-1, channels, -1))
-        newest = tokens[:, :, max(0, count - kept) :].to(state.dtype)
-        target = (position + torch.arange(max(0, count - kept), count, device=x.device)) % max(kept, 1)
-        new_state = state.scatter(2, target.unsqueeze(1).expand(-1, channels, -1), newest)
+    before, new_state = _advance(state, tokens, taps, cache_seqlens)
     out = causal_conv1d(tokens.transpose(1, 2), weight, bias, activation, initial_state=before).transpose(1, 2)
     if rows is None:
         conv_state.copy_(new_state)

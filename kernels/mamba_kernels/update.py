@@ -54,6 +54,40 @@ def _scan_step(
     return y.to(x.dtype), new_state.to(state.dtype)
 
 
+def _check_scan_step(
+    state: Tensor,
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
+    op = "selective_state_update"
+    if state.dim() != 3:
+        raise ValueError(f"{op}: state must be (batch, channels, states), found shape {tuple(state.shape)}")
+    batch, channels, states = state.shape
+    grouped = B.dim() == 3
+    groups = B.shape[1] if grouped else 1
+    if groups == 0 or channels % groups:
+        raise ValueError(f"{op}: B has {groups} groups, which do not divide {channels} channels")
+    parameter_shape = (batch, groups, states) if grouped else (batch, states)
+    expected = {
+        "state": (state, (batch, channels, states)),
+        "x": (x, (batch, channels)),
+        "delta": (delta, (batch, channels)),
+        "A": (A, (channels, states)),
+        "B": (B, parameter_shape),
+        "C": (C, parameter_shape),
+        "D": (D, (channels,)),
+        "z": (z, (batch, channels)),
+        "delta_bias": (delta_bias, (channels,)),
+    }
+    check_tensors(op, expected, x.device)
+
+
 def selective_state_update(
     state: Tensor,
     x: Tensor,
@@ -91,32 +125,11 @@ def selective_state_update(
         ValueError: A shape or the backend does not fit; the message says what is accepted.
         TypeError: A dtype does not fit.
     """
-    op = "selective_state_update"
-    if state.dim() != 3:
-        raise ValueError(f"{op}: state must be (batch, channels, states), found shape {tuple(state.shape)}")
-    batch, channels, states = state.shape
-    grouped = B.dim() == 3
-    groups = B.shape[1] if grouped else 1
-    if groups == 0 or channels % groups:
-        raise ValueError(f"{op}: B has {groups} groups, which do not divide {channels} channels")
-    parameter_shape = (batch, groups, states) if grouped else (batch, states)
-    expected = {
-        "state": (state, (batch, channels, states)),
-        "x": (x, (batch, channels)),
-        "delta": (delta, (batch, channels)),
-        "A": (A, (channels, states)),
-        "B": (B, parameter_shape),
-        "C": (C, parameter_shape),
-        "D": (D, (channels,)),
-        "z": (z, (batch, channels)),
-        "delta_bias": (delta_bias, (channels,)),
-    }
-    check_tensors(op, expected, x.device)
-    chosen = _resolve(op, backend, x, state, delta, A, B, C, D, z, delta_bias)
+    _check_scan_step(state, x, delta, A, B, C, D, z, delta_bias)
     run = _scan_step
-    if chosen == "numba":
+    if _resolve("selective_state_update", backend, x, state, delta, A, B, C, D, z, delta_bias) == "numba":
         from mamba_kernels.update_numba import scan_step as run
-    b, c = (B, C) if grouped else (B.unsqueeze(1), C.unsqueeze(1))
+    b, c = (B, C) if B.dim() == 3 else (B.unsqueeze(1), C.unsqueeze(1))
     return run(state, x, delta, A, b, c, D, z, delta_bias, delta_softplus)
 
 

@@ -213,3 +213,10 @@ def test_operator_is_registered_as_torch_asks():
     torch.library.opcheck(ops.rms_norm.default, (x, weight, 1e-5, None))
     inputs = [t.detach() for t in (x, residual, x, weight)]
     torch.library.opcheck(ops.rms_norm_backward.default, (*inputs, 1e-5))
+
+
+def test_a_residual_of_a_dtype_that_no_kernel_reads_goes_to_torch():
+    x, weight, residual = leaves((3, 8), True, torch.float32)
+    normed, total = rms_norm(x, weight, residual=residual.half())
+    torch.testing.assert_close(total, x + residual.half())
+    assert normed.dtype == torch.float32

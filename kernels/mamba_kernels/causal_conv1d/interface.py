@@ -3,11 +3,14 @@
 Legend: B batch, L length, D channels, K taps (the width of the convolution).
 """
 
+from collections.abc import Callable
 from typing import Literal, overload
 
 from torch import Tensor
 
 from mamba_kernels.arguments import check_tensors, widest_dtype
+from mamba_kernels.causal_conv1d.reference import causal_conv1d_reference
+from mamba_kernels.causal_conv1d.vectorised import causal_conv1d_torch
 from mamba_kernels.dispatch import resolve_backend
 
 ACTIVATIONS = (None, "silu", "swish")
@@ -34,6 +37,32 @@ def check_weight(op: str, weight: Tensor, channels: int) -> int:
         hint = "; drop the middle dimension of a Conv1d weight with weight.squeeze(1)" if weight.dim() == 3 else ""
         raise ValueError(f"{op}: weight must be ({channels}, taps), found shape {tuple(weight.shape)}{hint}")
     return weight.shape[1]
+
+
+def _check_arguments(
+    x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, reset: Tensor | None
+) -> None:
+    op = "causal_conv1d"
+    if x.dim() != 3:
+        raise ValueError(f"{op}: x must be (batch, length, channels), found shape {tuple(x.shape)}")
+    batch, length, channels = x.shape
+    taps = check_weight(op, weight, channels)
+    expected = {
+        "x": (x, (batch, length, channels)),
+        "weight": (weight, (channels, taps)),
+        "bias": (bias, (channels,)),
+        "initial_state": (initial_state, (batch, channels, taps - 1)),
+        "reset": (reset, (batch, length)),
+    }
+    check_tensors(op, expected, x.device)
+
+
+def _implementation(backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    if backend == "numba":
+        from mamba_kernels.causal_conv1d.numba_op import causal_conv1d_numba
+
+        return causal_conv1d_numba
+    return causal_conv1d_torch if backend == "torch" else causal_conv1d_reference
 
 
 @overload
@@ -104,31 +133,9 @@ def causal_conv1d(
 
     Source: Gu & Dao 2023 (arXiv:2312.00752), the convolution of figure 3.
     """
-    op = "causal_conv1d"
-    if x.dim() != 3:
-        raise ValueError(f"{op}: x must be (batch, length, channels), found shape {tuple(x.shape)}")
-    batch, length, channels = x.shape
-    taps = check_weight(op, weight, channels)
-    expected = {
-        "x": (x, (batch, length, channels)),
-        "weight": (weight, (channels, taps)),
-        "bias": (bias, (channels,)),
-        "initial_state": (initial_state, (batch, channels, taps - 1)),
-        "reset": (reset, (batch, length)),
-    }
-    check_tensors(op, expected, x.device)
-    silu = check_activation(op, activation)
-    chosen = resolve_backend(op, backend, x.device, widest_dtype(x, weight, bias, initial_state))
-    if chosen == "numba":
-        from mamba_kernels.causal_conv1d.numba_op import causal_conv1d_numba
-
-        y, state = causal_conv1d_numba(x, weight, bias, silu, initial_state, reset, reverse, return_final_state)
-    elif chosen == "reference":
-        from mamba_kernels.causal_conv1d.reference import causal_conv1d_reference
-
-        y, state = causal_conv1d_reference(x, weight, bias, silu, initial_state, reset, reverse)
-    else:
-        from mamba_kernels.causal_conv1d.vectorised import causal_conv1d_torch
-
-        y, state = causal_conv1d_torch(x, weight, bias, silu, initial_state, reset, reverse)
+    _check_arguments(x, weight, bias, initial_state, reset)
+    silu = check_activation("causal_conv1d", activation)
+    dtype = widest_dtype(x, weight, bias, initial_state)
+    run = _implementation(resolve_backend("causal_conv1d", backend, x.device, dtype))
+    y, state = run(x, weight, bias, silu, initial_state, reset, reverse, return_final_state)
     return (y, state) if return_final_state else y

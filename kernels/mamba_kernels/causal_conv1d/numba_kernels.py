@@ -57,6 +57,17 @@ def _load_rows(
 
 
 @inlined
+def _store_rows(plane: Any, tile: Any, batch: Any, first: Any, count: Any, d: Any, w: Any) -> None:
+    """Write tile rows 0 .. count - 1 to plane rows first .. first + count - 1, in the plane's dtype."""
+    array, batch_stride, row_stride, origin = plane
+    for i in range(count):
+        start = origin + batch * batch_stride + (first + i) * row_stride + d
+        out, row = array[start : start + w], tile[i]
+        for c in range(w):
+            out[c] = narrow(row[c], out[c])
+
+
+@inlined
 def _taps_alive(reset: Any, batch: Any, s: Any, taps: Any) -> Any:
     """Count the taps of row s that reach back no further than the last reset at or before it."""
     if reset.shape[1]:
@@ -143,7 +154,6 @@ def convolve(
     tile = _scratch(ROWS + taps - 1)
     weights = _scratch(taps + 1)
     sums = _scratch(ROWS)
-    array, batch_stride, row_stride, origin = y
     for task in range(lo, hi):
         batch, first = task // blocks, (task % blocks) * TASK_ROWS
         last = min(first + TASK_ROWS, length)
@@ -154,15 +164,12 @@ def convolve(
                 count = min(ROWS, last - r)
                 _load_rows(tile, x, state, batch, r - taps + 1, count + taps - 1, length, d, w)
                 _convolve_tile(sums, tile, weights, reset, batch, r, count, w)
-                for i in range(count):
-                    start = origin + batch * batch_stride + (r + i) * row_stride + d
-                    out, total = array[start : start + w], sums[i]
-                    if activate:
+                if activate:
+                    for i in range(count):
+                        row = sums[i]
                         for c in range(w):
-                            out[c] = narrow(silu(total[c]), out[c])
-                    else:
-                        for c in range(w):
-                            out[c] = narrow(total[c], out[c])
+                            row[c] = silu(row[c])
+                _store_rows(y, sums, batch, r, count, d, w)
 
 
 @inlined
@@ -312,25 +319,15 @@ def _spread_to_state(
 
 @kernel
 def convolve_backward(
-    lo: int,
-    hi: int,
-    grad: Any,
-    x: Any,
-    x_grad: Any,
-    state: Any,
-    carry: Any,
-    state_grad: Any,
-    reset: Any,
-    packed: Any,
-    partials: Any,
-    activate: bool,
-    length: int,
-    channels: int,
-) -> None:
+    lo: int, hi: int, grad: Any, x: Any, x_grad: Any, state: Any, carry: Any, state_grad: Any, reset: Any, packed: Any,
+    partials: Any, activate: bool, length: int, channels: int
+) -> None:  # fmt: skip
     """Compute the gradients of the tasks lo .. hi - 1; sums before the activation are computed again, not stored.
 
+    What is not described here is as in `convolve`.
+
     Args:
-        lo: First task, as in `convolve`.
+        lo: First task.
         hi: End of the tasks.
         grad: Plane of the output's gradient.
         x: Input plane.
@@ -352,7 +349,6 @@ def convolve_backward(
     grads = _scratch(ROWS)
     weights = _scratch(taps + 1)
     partial = _scratch(taps + 1)
-    array, batch_stride, row_stride, origin = x_grad
     for task in range(lo, hi):
         batch, first = task // blocks, (task % blocks) * TASK_ROWS
         last = min(first + TASK_ROWS, length)
@@ -369,11 +365,7 @@ def convolve_backward(
                 _slope_tile(slopes, grad, activate, batch, r, reach, d, w)
                 _weigh_tile(partial, slopes, tile, reset, batch, r, count, w)
                 _spread_tile(grads, slopes, weights, reset, carry, batch, r, count, length, d, w)
-                for i in range(count):
-                    start = origin + batch * batch_stride + (r + i) * row_stride + d
-                    out, row = array[start : start + w], grads[i]
-                    for c in range(w):
-                        out[c] = narrow(row[c], out[c])
+                _store_rows(x_grad, grads, batch, r, count, d, w)
                 if r == 0:
                     _spread_to_state(state_grad, grads[0], slopes, weights, reset, carry, batch, length, d, w)
             partials[task, :, d : d + w] = partial[:, :w]

@@ -16,11 +16,13 @@ def causal_conv1d_reference(
     initial_state: Float[Tensor, "B D K-1"] | None,
     reset: Bool[Tensor, "B L"] | None,
     reverse: bool,
+    return_final_state: bool,
 ) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D K-1"]]:
     """Convolve position by position in torch, on any device and in float64 if an input is float64.
 
     Returns:
-        y (B, L, D) and the last K - 1 inputs in scan order (B, D, K - 1), both in x's dtype.
+        y (B, L, D) and the last K - 1 inputs in scan order (B, D, K - 1), both in x's dtype. The latter is empty
+        (of no shape in particular) where a backend saves work by leaving it out and `return_final_state` is False.
     """
     dtype = compute_dtype(x, weight, bias, initial_state)
     batch, length, channels = x.shape

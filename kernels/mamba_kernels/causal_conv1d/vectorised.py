@@ -49,7 +49,8 @@ def causal_conv1d_torch(
     initial_state: Float[Tensor, "B D K-1"] | None,
     reset: Bool[Tensor, "B L"] | None,
     reverse: bool,
-) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "B D K-1"]]:
+    return_final_state: bool,
+) -> tuple[Float[Tensor, "B L D"], Float[Tensor, "..."]]:
     """Convolve as a sum of shifted copies of x. Returns as `causal_conv1d_reference` does."""
     dtype = compute_dtype(x, weight, bias, initial_state)
     batch, length, channels = x.shape
@@ -71,4 +72,5 @@ def causal_conv1d_torch(
     if bias is not None:
         y = y + bias.to(dtype)
     y = F.silu(y) if silu else y
-    return (y.flip(1) if reverse else y).to(x.dtype), final_state(x, initial_state, reset, taps, reverse)
+    y = (y.flip(1) if reverse else y).to(x.dtype)
+    return y, final_state(x, initial_state, reset, taps, reverse) if return_final_state else x.new_empty(0)
