@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +50,14 @@ class SeenMarkov:
     Args:
         train: the training windows, with the run's augmentation.
         seed: of the run's order.
-        max_order: longest context.
+        max_order: longest context; by default 12, or less where the genome is so small that longer contexts than two
+            more than log4(bases) would hardly ever come twice.
     """
 
-    def __init__(self, train: GenomeWindows, *, seed: int, max_order: int = MAX_ORDER) -> None:
+    def __init__(self, train: GenomeWindows, *, seed: int, max_order: int | None = None) -> None:
         self._train, self._order = train, ResumableBatchSampler(len(train), 1, seed)
+        if max_order is None:
+            max_order = min(MAX_ORDER, math.ceil(math.log(max(4, train.windows.bases), 4)) + 2)
         self._counts = MarkovCounts(max_order)
         self._samples = 0
         self._seen = np.zeros((2, len(train)), dtype=bool)

@@ -42,7 +42,7 @@ FAST = [*SMALL, "optim.lr=0.02", "optim.warmup_steps=5", "data.reverse_complemen
 def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """A genome drawn from a Markov source of order 3, and the source's bits per base."""
     rng = np.random.default_rng(7)
-    following = rng.dirichlet([0.25] * 4, size=64)
+    following = 0.9 * rng.dirichlet([0.4] * 4, size=64) + 0.1 * 0.25  # no base is ever ruled out
     draws, contexts, context = rng.random(60_000), [], 0
     bases = np.empty(60_000, dtype=np.uint8)
     limits = following.cumsum(axis=1)
@@ -59,19 +59,19 @@ def test_the_loss_approaches_the_entropy_of_the_source(source: tuple[Path, float
     path, entropy = source
     flags = {"fasta": str(path), "train.max_steps": 150}
     result = run_pretrain(out=tmp_path / "run", overrides=FAST, flags=flags)
-    order0 = result["markov"]["by_order"][0][2]
-    assert order0 > entropy + 0.5
-    assert result["test"]["bits"] < order0 - 0.4
-    assert result["test"]["bits"] > entropy - 0.05
-    assert result["markov"]["order"] >= 3
-    assert result["markov"]["test_bits"] == pytest.approx(entropy, abs=0.12)
+    orders = [bits for _, _, bits in result["markov"]["by_order"]]
+    assert orders[2] > entropy + 0.3
+    assert result["test"]["bits"] < orders[2] - 0.2
+    assert result["test"]["bits"] == pytest.approx(entropy, abs=0.06)
+    assert result["markov"]["order"] == 3
+    assert result["markov"]["test_bits"] == pytest.approx(entropy, abs=0.03)
     assert (result["status"], result["step"], result["tokens"]) == ("finished", 150, 150 * 1024)
     assert result["valid"]["perplexity"] == pytest.approx(2 ** result["valid"]["bits"])
     check_run_folder(tmp_path / "run", result)
 
 
 def check_run_folder(run: Path, result: dict) -> None:
-    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     validations = [float(row["val_bits"]) for row in rows if row["val_bits"]]
     assert len(rows) == 150
     assert validations[-1] < validations[0]
