@@ -190,12 +190,22 @@ def _train_seed(
     module = FinetuneModule(network, settings.optim, weights)
     size = batch_size(settings, data)
     flip = not data.stranded if settings.data.reverse_complement == "auto" else settings.data.reverse_complement
-    loader = FinetuneDataModule(data, size, seed=seed, flip=flip, workers=settings.data.workers)
+    loader = FinetuneDataModule(
+        data, size, seed=seed, flip=flip, mutate=settings.data.mutate, workers=settings.data.workers
+    )
     record = {**recorded, "train": {**recorded["train"], "seed": seed}}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    result = fit(module, loader, run_settings(settings, data, seed, folder, size, resume), config=record)
+    result = fit(module, loader, run_settings(settings, data, seed, folder, size, resume), config=record, units=_words)
     network = module.model.eval()
     return _scored(network, data, seed, folder, result)
+
+
+def _words(metrics: Mapping[str, Any]) -> str:
+    """The progress line's words."""
+    text = f"loss {metrics.get('loss', math.nan):.4f} nats"
+    if "val_loss" in metrics:
+        text += f", validation {metrics['val_loss']:.4f}, MCC {metrics.get('val_mcc', math.nan):.3f}"
+    return text
 
 
 def batch_size(settings: FinetuneConfig, data: LabelledData) -> int:

@@ -48,6 +48,7 @@ class FinetuneData(Section):
     stride: Whole | None = Field(default=None, ge=1, description="bases between training windows, or null (no overlap)")
     max_n_fraction: Real = Field(default=0.01, ge=0, le=1, description="a number from 0 to 1")
     max_per_class: Whole | None = Field(default=None, ge=1, description="a whole number of windows, or null")
+    mutate: Real = Field(default=0.0, ge=0, lt=0.75, description="a number from 0 up to 0.75")
     reverse_complement: bool | Literal["auto"] = Field(
         default="auto", description="true, false, or auto (true where the strand carries no meaning)"
     )

@@ -26,13 +26,20 @@ class Batch(NamedTuple):
 
 
 class LabelledDataset(Dataset[tuple[np.ndarray, int]]):
-    """Examples as token ids; with `flip_seed`, half of them as their reverse complement, anew in each epoch.
+    """Examples as token ids, augmented anew in each epoch.
 
-    Which ones is a hash of (seed, epoch, index), so it does not depend on workers or on where a run was resumed.
+    Every draw is made from a hash of (seed, epoch, index), so it does not depend on workers or on where a run was
+    resumed.
+
+    Args:
+        examples: the sequences.
+        seed: of the augmentation.
+        flip: give half of the examples as their reverse complement.
+        mutate: share of the bases that random ones replace.
     """
 
-    def __init__(self, examples: Examples, flip_seed: int | None = None) -> None:
-        self.examples, self.flip_seed = examples, flip_seed
+    def __init__(self, examples: Examples, *, seed: int = 0, flip: bool = False, mutate: float = 0.0) -> None:
+        self.examples, self.seed, self.flip, self.mutate = examples, seed, flip, mutate
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -41,8 +48,13 @@ class LabelledDataset(Dataset[tuple[np.ndarray, int]]):
         """Token ids and label of (epoch, index)."""
         epoch, index = key
         ids = tokens.encode(self.examples.fetch(index))
-        if self.flip_seed is not None and int(hashes(self.flip_seed, epoch, np.array([index], np.uint64))[0]) & 1:
+        draw = int(hashes(self.seed, epoch, np.array([index], np.uint64))[0])
+        if self.flip and draw & 1:
             ids = tokens.reverse_complement(ids)
+        if self.mutate:
+            rng = np.random.default_rng(draw)
+            random = rng.integers(tokens.FIRST_BASE, tokens.FIRST_BASE + 4, len(ids), dtype=np.uint8)
+            ids = np.where(rng.random(len(ids)) < self.mutate, random, ids)
         return ids, int(self.examples.labels[index])
 
 
@@ -55,16 +67,21 @@ def collate(items: Sequence[tuple[np.ndarray, int]]) -> Batch:
 class FinetuneDataModule(LightningDataModule):
     """Training batches without end from `start_batch` on, and the validation split in its own order."""
 
-    def __init__(self, data: LabelledData, batch_size: int, *, seed: int, flip: bool, workers: int) -> None:
+    def __init__(
+        self, data: LabelledData, batch_size: int, *, seed: int, flip: bool, mutate: float, workers: int
+    ) -> None:
         super().__init__()
-        self.data, self.batch_size, self.seed, self.flip, self.workers = data, batch_size, seed, flip, workers
+        self.data, self.batch_size, self.seed, self.workers = data, batch_size, seed, workers
+        self.flip, self.mutate = flip, mutate
         self.start_batch = 0
 
     def train_dataloader(self) -> DataLoader[tuple[np.ndarray, int]]:
         """Endless; every example once an epoch."""
         rank, world = self._place()
         sampler = ResumableBatchSampler(len(self.data.train), self.batch_size, self.seed, rank, world, self.start_batch)
-        return self._loader(LabelledDataset(self.data.train, self.seed if self.flip else None), sampler)
+        return self._loader(
+            LabelledDataset(self.data.train, seed=self.seed, flip=self.flip, mutate=self.mutate), sampler
+        )
 
     def val_dataloader(self) -> DataLoader[tuple[np.ndarray, int]]:
         """Every validation example once."""

@@ -1,0 +1,183 @@
+"""Fine-tuning from files to bundle and report: it learns what is there, and says so when there is nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mamba_data_prep.errors import UserError
+
+from genomamba.classifier import SequenceClassifier
+from genomamba.classify import run_classify
+from genomamba.config import load_config
+from genomamba.evaluate import run_evaluate
+from genomamba.finetune import run_finetune
+from genomamba.finetune_config import DEFAULT_PRESET, PRETRAINED_PRESET, FinetuneConfig
+
+SMALL = (
+    "model.d_model=16", "model.n_layers=1", "model.d_state=4", "stem.taps=5", "stem.stride=3", "train.batch_size=32",
+    "train.epochs=4", "optim.lr=0.01",
+)  # fmt: skip
+
+
+def _table(path: Path, *, real: bool, n: int = 400) -> Path:
+    """Two compositions at the same labels (separable), or the same composition (labels are noise)."""
+    rng = np.random.default_rng(0)
+    lines = ["sequence,label"]
+    for i in range(n):
+        share = (0.36 if i % 2 else 0.14) if real else 0.25
+        text = "".join(rng.choice(list("ACGT"), 48, p=[share, 0.5 - share, 0.5 - share, share]))
+        lines.append(f"{text},{'rich' if i % 2 else 'poor'}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _finetune(out: Path, table: Path, **options: Any) -> dict[str, Any]:
+    overrides: Sequence[str] = options.pop("overrides", SMALL)
+    return run_finetune(task="table", out=out, overrides=overrides, table=(table,), **options)
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """A run folder of two seeds on separable classes, its table and its result."""
+    folder = tmp_path_factory.mktemp("learnt")
+    table = _table(folder / "table.csv", real=True)
+    return folder / "run", table, _finetune(folder / "run", table, seeds=2)
+
+
+def test_what_is_there_is_learnt_and_reported(learnt: tuple[Path, Path, dict[str, Any]]) -> None:
+    out, _, result = learnt
+    assert result["test"]["accuracy"]["mean"] > 0.9
+    assert result["test"]["accuracy"]["n"] == 2
+    assert result["baselines"]["kmer"]["test"]["accuracy"] > 0.9
+    assert result["baselines"]["shortcut"]["accuracy"] < 0.7
+    assert result["verdict"][0].startswith("Above chance")
+    assert {r["seed"] for r in result["runs"]} == {0, 1}
+    best = min(result["runs"], key=lambda run: run["valid"]["nll"])
+    assert result["chosen_seed"] == best["seed"]
+    report = json.loads((out / "report.json").read_text())
+    assert report["test"] == result["test"]
+    assert sum(map(sum, best["test"]["confusion"])) == sum(result["data"]["counts"]["test"].values())
+    text = (out / "report.md").read_text()
+    assert "mer logistic regression" in text
+    assert "+-" in text
+    for name in ("confusion.png", "reliability.png", "learning_curve.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_bundle_repeats_the_reported_test_predictions(
+    learnt: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, table, result = learnt
+    wanted = pd.read_csv(out / "test_predictions.tsv", sep="\t")
+    network = SequenceClassifier.from_bundle(out)
+    assert network.config.training["inputs"][str(table)]["size"] == table.stat().st_size
+    assert "xxh3-128" in (out / "model" / "README.md").read_text()
+    scored = run_evaluate(model=out, table=table, split="all", out=tmp_path / "scores")
+    assert scored["test"]["n"] == 400
+    assert scored["test"]["accuracy"] > 0.9
+    assert (tmp_path / "scores" / "confusion.png").exists()
+    assert len(wanted) == sum(result["data"]["counts"]["test"].values())
+    assert (wanted["predicted"] == wanted["label"]).mean() > 0.9
+
+
+def test_classes_are_found_again_in_a_fasta_file(
+    learnt: tuple[Path, Path, dict[str, Any]], write_fasta: Callable[..., Path], tmp_path: Path
+) -> None:
+    fasta = write_fasta({"at": "AATTATATTAACTATTATAAATTGATATTA" * 4, "gc": "GCGGCCGCACGCGGGCCTGCGCCGCGCGAG" * 4})
+    run_classify(model=learnt[0], fasta=fasta, out=tmp_path / "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv")["predicted"].tolist() == ["rich", "poor"]
+
+
+def test_noise_is_called_noise(tmp_path: Path) -> None:
+    result = _finetune(tmp_path / "run", _table(tmp_path / "t.csv", real=False))
+    assert abs(result["test"]["accuracy"]["mean"] - 0.5) < 0.25
+    assert result["verdict"][0].startswith("No better than chance")
+    assert "Not distinguishable" in result["verdict"][1]
+
+
+def test_training_repeats_itself_and_resumes_where_it_ended(
+    learnt: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, table, result = learnt
+    again = _finetune(tmp_path / "one", table, flags={"train.seed": 1})
+    expected = next(run for run in result["runs"] if run["seed"] == 1)
+    assert again["runs"][0]["test"] == expected["test"]
+    resumed = _finetune(out, table, seeds=2, resume=True)
+    assert resumed["test"] == result["test"]
+    with pytest.raises(UserError, match="not empty"):
+        _finetune(out, table)
+    with pytest.raises(UserError, match="other settings"):
+        _finetune(tmp_path / "one", table, flags={"train.seed": 1}, overrides=(*SMALL, "optim.lr=0.1"), resume=True)
+
+
+def test_a_language_model_is_a_place_to_start(tmp_path: Path) -> None:
+    from mamba_training.bundle import save_bundle
+
+    from genomamba.config import ModelConfig
+    from genomamba.model import BUNDLE_KIND, GenomeLM
+
+    shape = ModelConfig(d_model=24, n_layers=1, d_state=4)
+    language = GenomeLM(shape)
+    config = {"format": 1, "kind": BUNDLE_KIND, "model": shape.model_dump(mode="json"), "window": 64, "training": {}}
+    save_bundle(tmp_path / "lm", language.state_dict(), config, "# A language model\n")
+    table = _table(tmp_path / "t.csv", real=True, n=120)
+    result = _finetune(
+        tmp_path / "run", table, from_model=tmp_path / "lm", pooling="attention",
+        overrides=("train.epochs=1", "train.batch_size=32"),
+    )  # fmt: skip
+    network = SequenceClassifier.from_bundle(result["model"])
+    assert network.config.model == shape
+    assert network.config.stem.taps == 0
+    assert network.config.head.pooling == "attention"
+    assert network.backbone.config.d_model == 24
+    with pytest.raises(UserError, match="Not a classifier"):
+        run_evaluate(model=tmp_path / "lm", table=table)
+
+
+def test_species_and_scores_by_file(
+    write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    genomes = {"at": make_bases(9000, 1).replace("G", "A"), "gc": make_bases(9000, 2).replace("T", "C")}
+    classes = [f"{name}={write_fasta({'r': text}, f'{name}.fa')}" for name, text in genomes.items()]
+    overrides = (*SMALL, "stem.positions=false")
+    result = run_finetune(task="species", out=tmp_path / "run", overrides=overrides, classes=classes)
+    assert result["test"]["accuracy"]["mean"] > 0.9
+    assert "fractional" in result["data"]["split"]
+    scored = run_evaluate(model=tmp_path / "run", classes=classes)
+    assert scored["test"]["accuracy"] > 0.9
+    with pytest.raises(UserError, match="none of the model's classes"):
+        run_evaluate(model=tmp_path / "run", classes=["horse=" + classes[0].partition("=")[2]])
+
+
+def test_labels_the_model_does_not_know_are_named(learnt: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("sequence,label\nACGTACGTACGTACGTACGT,rich\nACGTACGTACGTACGTACGT,golden\n")
+    with pytest.raises(UserError, match="none of the model's classes") as caught:
+        run_evaluate(model=learnt[0], table=path)
+    assert caught.value.line == 3
+
+
+@pytest.mark.parametrize("preset", [DEFAULT_PRESET, PRETRAINED_PRESET])
+def test_presets_are_complete_and_accepted(preset: str) -> None:
+    assert load_config(preset, (), schema=FinetuneConfig).train.epochs
+
+
+@pytest.mark.parametrize(
+    "override", ["stem.stride=4", "head.pooling=max", "data.window=4", "data.valid_fraction=0.7", "train.patience=0"]
+)
+def test_settings_that_cannot_be_are_refused(override: str) -> None:
+    with pytest.raises(UserError):
+        load_config(PRETRAINED_PRESET, (override,), schema=FinetuneConfig)
+
+
+def test_a_class_may_not_take_the_name_of_abstaining(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(_table(path, real=True, n=60).read_text().replace("rich", "abstain"))
+    with pytest.raises(UserError, match="abstain"):
+        _finetune(tmp_path / "run", path)
