@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HELPERS = ("common", "__main__")
+HELPERS = ("common", "documents", "__main__")
 
 
 def main() -> int:

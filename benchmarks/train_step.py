@@ -1,10 +1,12 @@
 """Training speed and memory of the 1.4M-parameter language model (12 layers x 128, N = 16), ours and peers.
 
-    python -m benchmarks.train_step [--rounds N] [--skip-peers] [--skip-curve] [--max-log2 K]
+    python -m benchmarks.train_step [--rounds N] [--peers transformers mambapy] [--skip-curve] [--max-log2 K]
 
 1. One optimiser step (forward, backward, clip, AdamW) at batch 1, L = 4096, float32, two threads: ours, transformers'
    Mamba with `use_mambapy=True`, and mambapy's own model, alternating in one process.
-2. Ours from L = 2^12 to 2^18, each length in a process of its own: tokens/s and peak resident memory.
+2. Where the time of our step goes, by the profiler.
+3. What working in chunks costs, and what the narrow projection's layout saves: one thread, processor time.
+4. Ours from L = 2^12 to 2^18, each length in a process of its own: tokens/s and peak resident memory.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -88,11 +90,13 @@ def mambapy_model() -> Step:
     return training_step(model, model)
 
 
-def compare(rounds: int, *, peers: bool) -> list[dict[str, Any]]:
+PEERS = {"transformers": ("transformers, use_mambapy", transformers_mamba), "mambapy": ("mambapy", mambapy_model)}
+
+
+def compare(rounds: int, peers: Sequence[str]) -> list[dict[str, Any]]:
     """Seconds a step at L = 4096, alternating."""
     steps = {"ours, float32": ours(), "ours, bfloat16 autocast": ours(bf16=True)}
-    if peers:
-        steps |= {"transformers, use_mambapy": transformers_mamba(), "mambapy": mambapy_model()}
+    steps |= {PEERS[peer][0]: PEERS[peer][1]() for peer in peers}
     ids = torch.randint(0, VOCABULARY, (1, LENGTH))
     seconds = alternate({name: lambda step=step: step(ids) for name, step in steps.items()}, rounds=rounds, warmup=1)
     rows = []
@@ -103,6 +107,58 @@ def compare(rounds: int, *, peers: bool) -> list[dict[str, Any]]:
     for row in rows:
         row["times the fastest peer"] = row["tokens/s"] / fastest_peer if fastest_peer else None
     return rows
+
+
+PARTS = {  # part of the step: what its operators' names contain, in the order in which they are tried
+    "selective scan, backward": ("selective_scan_backward",),
+    "selective scan, forward": ("selective_s",),
+    "convolution, backward": ("causal_conv1d_backward",),
+    "convolution, forward": ("causal_conv1",),
+    "matrix multiplication": ("aten::mm", "aten::addmm", "aten::bmm", "mkldnn"),
+    "RMSNorm": ("rms_norm",),
+    "AdamW and clipping": ("adam", "foreach", "Optimizer"),
+}
+
+
+def profile() -> list[dict[str, Any]]:
+    """Share of each part in the time of one step of ours, from the profiler's own time of each operator."""
+    step, ids = ours(), torch.randint(0, VOCABULARY, (1, LENGTH))
+    step(ids)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step(ids)
+    totals = dict.fromkeys([*PARTS, "everything else"], 0.0)
+    for event in profiler.key_averages():
+        part = next((part for part, words in PARTS.items() if any(w in event.key for w in words)), "everything else")
+        totals[part] += event.self_cpu_time_total / 1000
+    return [{"part": part, "milliseconds": ms, "share": ms / sum(totals.values())} for part, ms in totals.items()]
+
+
+def best_processor_time(cases: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
+    """Least milliseconds of processor time: what other programs do to the machine shows least in it."""
+    best = dict.fromkeys(cases, float("inf"))
+    for _ in range(rounds):
+        for name, run in cases.items():
+            start = time.thread_time()
+            run()
+            best[name] = min(best[name], 1000 * (time.thread_time() - start))
+    return best
+
+
+def decisions() -> list[dict[str, Any]]:
+    """Two choices beside what they replaced, on one thread."""
+    torch.set_num_threads(1)
+    x, gradient = torch.randn(1, 2 * LENGTH, WIDTH, requires_grad=True), torch.randn(1, 2 * LENGTH, WIDTH)
+    cases: dict[str, Callable[[], object]] = {}
+    for name, chunk_size in {"whole": None, "in chunks of 2048": 2048, "in chunks of 4096": 4096}.items():
+        block = Backbone(BackboneConfig(d_model=WIDTH, layers=["mamba"], chunk_size=chunk_size))
+        cases[f"one block, L = {2 * LENGTH}, {name}"] = lambda b=block: b(x)[0].backward(gradient)
+    dt, weight = torch.randn(LENGTH, 8, requires_grad=True), torch.randn(256, 8, requires_grad=True)
+    wide = torch.randn(LENGTH, 256)
+    cases["projection 8 -> 256, as a linear layer"] = lambda: F.linear(dt, weight).backward(wide)
+    cases["projection 8 -> 256, row-major"] = lambda: (dt @ weight.t().contiguous()).backward(wide)
+    found = best_processor_time(cases)
+    torch.set_num_threads(THREADS)
+    return [{"forward and backward of": name, "milliseconds": ms} for name, ms in found.items()]
 
 
 def measure_length(length: int) -> dict[str, Any]:
@@ -144,7 +200,7 @@ def curve(longest_log2: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--skip-peers", action="store_true")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--skip-curve", action="store_true")
     parser.add_argument("--max-log2", type=int, default=LONGEST_LOG2)
     parser.add_argument("--one-length", type=int, help=argparse.SUPPRESS)
@@ -154,8 +210,12 @@ def main() -> None:
     if arguments.one_length:
         print(json.dumps(measure_length(arguments.one_length)))
         return
-    results: dict[str, Any] = {"step": compare(arguments.rounds, peers=not arguments.skip_peers)}
+    results: dict[str, Any] = {"step": compare(arguments.rounds, arguments.peers)}
     print_table(f"One training step, L = {LENGTH}, batch 1, {THREADS} threads", results["step"], skip=["all seconds"])
+    results["parts"] = profile()
+    print_table("Where the time of our step goes (float32)", results["parts"])
+    results["decisions"] = decisions()
+    print_table("Processor time on one thread", results["decisions"])
     if not arguments.skip_curve:
         results["curve"] = curve(arguments.max_log2)
         print_table("Ours by length, float32", results["curve"])

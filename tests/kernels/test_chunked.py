@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from mamba_kernels.blocks import Backbone, BackboneConfig
+from mamba_kernels.blocks import Backbone, BackboneConfig, Piece
+from mamba_kernels.blocks.replay import Tape
 
 KINDS = {
     "causal": {"layers": ["mamba", "mamba"]},
@@ -126,3 +127,31 @@ def test_activations_kept_are_the_residual_stream():
     states = 3 * (24 * 3 + 24 * 4) / 64
     assert kept_layers * 12 <= growth <= stream + states + 3 * 24
     assert (kept(whole, 1024) - kept(whole, 512)) / 512 > 4 * growth
+
+
+@pytest.mark.parametrize("kind", ["causal", "biases", "add", "concat untied"])
+@pytest.mark.parametrize(("batch", "length", "chunk_size"), [(2, 301, 100), (1, 130, 129), (3, 64, 1)])
+def test_the_replayed_scan_gives_the_gradients_of_a_second_one(kind, batch, length, chunk_size):
+    # float32 on the CPU: here a recomputed chunk does not run its scan forward again.
+    whole, chunked = pair(chunk_size, torch.float32, **KINDS[kind])
+    x, reset = torch.randn(batch, length, 12), torch.rand(batch, length) < 0.02
+    state = None
+    if whole.config.causal:
+        with torch.no_grad():
+            _, state = whole(torch.randn(batch, 5, 12))
+    expected = differentiate(whole, x, state, reset)
+    torch.testing.assert_close(differentiate(chunked, x, state, reset), expected, rtol=1e-4, atol=2e-4)
+
+
+def test_a_chunk_leaves_its_scan_states_and_nothing_wide():
+    mixer = pair(4, torch.float32, layers=["mamba"])[1].blocks[0].mixer
+    (branch,) = mixer.branches()
+    state, x = branch.initial_state(1, torch.device("cpu"), torch.float32), torch.randn(1, 512, 12)
+    tape = Tape()
+    with torch.no_grad():
+        y, _ = branch.run(x, state, Piece(None, tape))
+    assert y.abs().sum() > 0
+    assert 0 < sum(t.numel() for t in tape.tensors) <= 64 * 4 * 512 / 64
+    replayed, _ = branch.run(x.requires_grad_(), state, Piece(None, Tape(tape.tensors)))
+    assert replayed.requires_grad
+    assert not replayed.any()
