@@ -61,7 +61,8 @@ def cache_directory() -> Path | None:
     with contextlib.suppress(RuntimeError):  # no home at all
         candidates.append(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mamba_kernels")
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    candidates.append(Path(tempfile.gettempdir()) / f"mamba_kernels-{user}")
+    with contextlib.suppress(OSError):  # no temporary directory either
+        candidates.append(Path(tempfile.gettempdir()) / f"mamba_kernels-{user}")
     key = _sources_key()
     for base in candidates:
         if _private_directory(base) and _private_directory(base / key):
