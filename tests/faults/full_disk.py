@@ -83,6 +83,8 @@ def size_limits(folder: Path) -> dict[str, object]:
 
 
 def full_disk(folder: Path) -> dict[str, object]:
+    import mamba_training.run  # noqa: F401  (once, so that each child need not)
+
     mount(folder, "-o", "size=400k")
     run = folder / "run"
     report: dict[str, object] = {"first": in_child(lambda: train(run, 3))}
