@@ -86,13 +86,7 @@ class Genome:
         with filelock.FileLock(folder / "lock"):
             genome = _open_trusted(path, folder)
             if genome is None:
-                _bring_up_to_date(path, folder, progress)
-                index = FastaIndex.load(folder / "index.npz")
-                if index is None:
-                    raise UserError(
-                        "the index that was just written cannot be read", path=folder, fix="check this disk"
-                    )
-                genome = cls(path, folder, index)
+                genome = cls(path, folder, _up_to_date(path, folder, progress))
         return genome
 
     @property
@@ -228,21 +222,23 @@ def _open_stored(path: Path, folder: Path, index: FastaIndex) -> Genome | None:
         return None
 
 
-def _bring_up_to_date(path: Path, folder: Path, progress: Progress | None) -> None:
+def _up_to_date(path: Path, folder: Path, progress: Progress | None) -> FastaIndex:
     """Hashes the file where an index exists, and indexes it where its content is new; the folder is locked."""
     index = FastaIndex.load(folder / "index.npz")
     if index is not None:
         signature = Signature.of(path)
         same = signature.size == index.content.size and fingerprint(path) == index.content
         if same and signature == Signature.of(path) and _open_stored(path, folder, index) is not None:
-            index.confirmed(signature).save(folder / "index.npz")
-            return
+            index = index.confirmed(signature)
+            index.save(folder / "index.npz")
+            return index
     clean_orphans(folder)
     index = build_index(path, folder, progress)
     index.save(folder / "index.npz")
     for old in folder.glob("bases-*"):
         if old.name != index.flat:
             old.unlink(missing_ok=True)
+    return index
 
 
 def _reopened(path: Path, folder: Path, content: Fingerprint) -> Genome:

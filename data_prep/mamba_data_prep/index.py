@@ -95,10 +95,7 @@ class FastaIndex:
                 stream,
                 about=_packed(json.dumps(about)),
                 names=_packed("\n".join(self.names)),
-                lengths=self.lengths,
-                offset=self.layout.offset,
-                line_bases=self.layout.line_bases,
-                line_bytes=self.layout.line_bytes,
+                records=np.stack([self.lengths, self.layout.offset, self.layout.line_bases, self.layout.line_bytes]),
                 unknown=self.unknown,
             )
 
@@ -110,10 +107,11 @@ class FastaIndex:
                 about = json.loads(stored["about"].tobytes())
                 if about["format"] != FORMAT:
                     return None
+                lengths, offset, line_bases, line_bytes = stored["records"]
                 return cls(
                     names=tuple(stored["names"].tobytes().decode().split("\n")),
-                    lengths=stored["lengths"],
-                    layout=Layout(stored["offset"], stored["line_bases"], stored["line_bytes"]),
+                    lengths=lengths,
+                    layout=Layout(offset, line_bases, line_bytes),
                     unknown=stored["unknown"],
                     content=Fingerprint(**about["content"]),
                     signature=Signature(**about["signature"]),

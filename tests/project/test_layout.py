@@ -28,7 +28,7 @@ ALLOWED_ROOMS = {
 }
 ALLOWED_LIBRARIES = {
     "mamba_kernels": {"torch", "numpy", "numba", "llvmlite", "triton", "jaxtyping"},
-    "mamba_data_prep": {"numpy", "pandas", "pyfaidx", "Bio", "torch", "xxhash", "filelock", "jaxtyping"},
+    "mamba_data_prep": {"numpy", "pandas", "pyfaidx", "Bio", "torch", "xxhash", "filelock", "psutil", "jaxtyping"},
     "mamba_training": {
         *("torch", "numpy", "lightning", "safetensors", "torchmetrics", "yaml", "rich", "psutil", "jaxtyping"),
     },
