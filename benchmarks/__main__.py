@@ -1,9 +1,14 @@
-"""Runs every benchmark, each in a process of its own, so that none inherits another's memory and threads."""
+"""Runs every benchmark, each in a process of its own, so that none inherits another's memory and threads.
+
+Then writes the documentation's tables from what was measured.
+"""
 
 import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+
+from benchmarks import documents
 
 HELPERS = ("common", "documents", "__main__")
 
@@ -15,6 +20,7 @@ def main() -> int:
     for name in names:
         print(f"benchmarks.{name}", flush=True)
         failed += subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode != 0
+    documents.main()
     return failed
 
 
