@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from mamba_kernels import selective_scan
+from mamba_kernels.allocator import keep_freed_memory
 from torch import Tensor
 
 from benchmarks.common import alternate, print_table, save_results
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=LENGTH)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
+    keep_freed_memory()  # for all cases alike
     scans: dict[str, Scan] = {"ours": ours, "mambapy pscan": mambapy_scan, "torch loop": torch_loop}
     plain, leaves = inputs(options.length, gradients=False), inputs(options.length, gradients=True)
     weight = torch.randn(1, options.length, CHANNELS)
