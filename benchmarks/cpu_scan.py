@@ -29,7 +29,7 @@ def ours(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z
 
 def mambapy_scan(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor) -> Tensor:
     """What `mambapy.mamba.MambaBlock` does with `pscan`, and its gate."""
-    from mambapy.pscan import pscan  # an optional peer
+    from mambapy.pscan import pscan  # pyright: ignore[reportMissingImports]  (an optional peer)
 
     decay = torch.exp(delta.unsqueeze(-1) * A)
     update = delta.unsqueeze(-1) * B.unsqueeze(2) * x.unsqueeze(-1)

@@ -49,9 +49,11 @@ class ScanGradients(NamedTuple):
     y: Tensor | None
 
 
-def segment_length(states: int | SymInt) -> int | SymInt:
+def segment_length(states: int | SymInt) -> int:
     """Return the steps between checkpoints: what keeps the rebuilt states of a segment in second-level cache."""
-    return max(64, min(256, 8192 // states // 32 * 32))
+    if states <= 32:
+        return 256
+    return 128 if states <= 64 else 64
 
 
 def checkpoint_shape(x: Tensor, A: Tensor, B: Tensor) -> tuple[int | SymInt, ...]:
@@ -113,7 +115,7 @@ class _Prepared:
             groups,
             channels // groups,
             -(-channels // groups // LANES),
-            int(segment_length(states)),
+            segment_length(states),
             int(inputs.delta_softplus),
             int(inputs.reverse),
         )
