@@ -213,7 +213,7 @@ def test_gradients_of_a_tiny_backbone_against_finite_differences():
     assert torch.autograd.gradcheck(run, (x, *leaves, *backbone.parameters()), fast_mode=True)
 
 
-def test_compiles_without_a_graph_break():
+def test_compiles_whole_without_a_graph_break_and_in_chunks_with_them():
     # In a process of its own: the runtime type checker of this one is not for the compiler to trace.
     program = """
 import torch
@@ -225,6 +225,11 @@ compiled = torch.compile(backbone, backend="aot_eager", fullgraph=True)
 torch.testing.assert_close(compiled(x)[0], backbone(x)[0])
 expected = torch.autograd.grad(backbone(x)[0].sum(), list(backbone.parameters()))
 torch.testing.assert_close(torch.autograd.grad(compiled(x)[0].sum(), list(backbone.parameters())), expected)
+
+chunked = Backbone(BackboneConfig(**{**backbone.config.to_dict(), "chunk_size": 4}))
+chunked.load_state_dict(backbone.state_dict())
+found = torch.compile(chunked, backend="aot_eager")(x)[0]
+torch.testing.assert_close(torch.autograd.grad(found.sum(), list(chunked.parameters())), expected)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

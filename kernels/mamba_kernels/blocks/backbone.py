@@ -38,7 +38,7 @@ class Block(nn.Module):
             y, state = self.mixer.mix(self.norm(x), state, reset)
             return x + y, state
         branches = self.mixer.branches()
-        resets = [reset_from_right(reset) if branch.reverse else reset for branch in branches]
+        resets = [reset if reset is None or not branch.reverse else reset_from_right(reset) for branch in branches]
         return run_in_chunks(x, self.norm, branches, resets, state, chunk_size, list(self.parameters()))
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
@@ -84,7 +84,7 @@ class Backbone(nn.Module):
         self._check(x, state, reset)
         dtype = x.dtype
         hidden = x.to(torch.promote_types(dtype, torch.float32))
-        if not self.config.causal and self.config.reverse_complement == "equivariant":
+        if self.config.reverse_complement == "equivariant":
             hidden, reset = split_strands(hidden, reset)
         chunk_size = self._chunk_size(hidden)
         states: list[LayerState] = []

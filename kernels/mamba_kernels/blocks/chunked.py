@@ -22,6 +22,7 @@ from mamba_kernels.blocks.replay import Tape
 Chunk = tuple[int, int]
 
 
+@torch.compiler.disable()  # its backward pass runs autograd itself, which a compiler cannot trace
 def run_in_chunks(
     residual: Tensor,
     norm: nn.Module,

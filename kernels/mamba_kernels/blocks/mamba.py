@@ -156,7 +156,7 @@ class MambaMixer(Mixer):
         """The whole mixer; tied directions share one projection in and one out."""
         if not self.both_ways:
             return self._run_right(x, state, Piece(reset))
-        reset_left = reset_from_right(reset)
+        reset_left = None if reset is None else reset_from_right(reset)
         if self.tied or self.joined:
             xz = self.in_proj(x)
             right, _ = self.ssm(xz, None, reset, reverse=False)
@@ -191,8 +191,6 @@ def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.to(y.dtype)
 
 
-def reset_from_right(reset: Tensor | None) -> Tensor | None:
+def reset_from_right(reset: Tensor) -> Tensor:
     """Where a pass to the left begins anew, at each document's last token, from its first tokens `reset` (B, L)."""
-    if reset is None:
-        return None
     return torch.cat([reset[:, 1:], torch.zeros_like(reset[:, :1])], dim=1)

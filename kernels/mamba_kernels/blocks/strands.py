@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mamba_kernels.blocks.mamba import reset_from_right
+
 
 def split_strands(x: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """(B, L, M) to (2 B, L, M / 2): the strands as given, then the opposite strands read in their own direction.
@@ -24,10 +26,8 @@ def split_strands(x: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor | Non
     both = torch.cat([given, opposite.flip(1, 2)], dim=0)
     if reset is None:
         return both, None
-    last = torch.cat([reset[:, 1:], torch.zeros_like(reset[:, :1])], dim=1)
-    first_opposite = last.flip(1)
-    first_opposite = torch.cat([reset[:, :1] & False, first_opposite[:, 1:]], dim=1)
-    return both, torch.cat([reset, first_opposite], dim=0)
+    last = reset_from_right(reset)
+    return both, torch.cat([reset, last.flip(1)], dim=0)
 
 
 def merge_strands(x: Tensor) -> Tensor:
