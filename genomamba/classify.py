@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,28 +104,31 @@ def run_classify(
     chosen = pick_device(device)
     network = SequenceClassifier.from_bundle(model).to(chosen)
     window, stride = _window_and_stride(network, window, stride)
-    predictor = Predictor(network, chosen, batch_bases or DEFAULT_BATCH_BASES, both_strands)
-    summary = Summary(network.config.classes)
-    began = time.perf_counter()
-    with _stopped_by_sigterm(), table_writer(out, network.config.classes) as writer, _progress(summary) as shown:
-        windows = shown(record_windows(stream_fasta(fasta, unique_ids=False), window, stride))
-        for rows in classify_windows(
-            windows, predictor, per_window=per_window, min_confidence=min_confidence, aggregate=aggregate,
-            min_bases=min_bases,
-        ):  # fmt: skip
-            writer.write(rows)
-            summary.add(rows)
-    summary.seconds = time.perf_counter() - began
     settings = {
         "window": window, "stride": stride, "per_window": per_window, "both_strands": both_strands,
         "min_confidence": min_confidence, "aggregate": aggregate, "min_bases": min_bases, "device": str(chosen),
     }  # fmt: skip
+    summary = _run(Predictor(network, chosen, batch_bases or DEFAULT_BATCH_BASES, both_strands), fasta, out, settings)
     result = {"rows": summary.rows, "bases": summary.bases, "seconds": summary.seconds, "counts": summary.counts}
     write_sidecar(
         out, command=sys.argv, inputs=[fasta], model=model, extra={"settings": settings, "result": result},
         seed=network.config.training.get("seed"),
     )  # fmt: skip
     return {"out": str(out), **result, "text": summary.text(out)}
+
+
+def _run(predictor: Predictor, fasta: Path, out: Path, settings: Mapping[str, Any]) -> Summary:
+    """Streams the file through the model into the table."""
+    summary = Summary(predictor.model.config.classes)
+    how = {name: settings[name] for name in ("per_window", "min_confidence", "aggregate", "min_bases")}
+    began = time.perf_counter()
+    with _stopped_by_sigterm(), table_writer(out, summary.classes) as writer, _progress(summary) as shown:
+        windows = record_windows(stream_fasta(fasta, unique_ids=False), settings["window"], settings["stride"])
+        for rows in classify_windows(shown(windows), predictor, **how):
+            writer.write(rows)
+            summary.add(rows)
+    summary.seconds = time.perf_counter() - began
+    return summary
 
 
 def _window_and_stride(network: SequenceClassifier, window: int | None, stride: int | None) -> tuple[int, int]:

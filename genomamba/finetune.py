@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ from mamba_training.settings import RunSettings
 from genomamba import tokens
 from genomamba.baselines import fit_baselines
 from genomamba.classifier import BUNDLE_KIND, ClassifierConfig, SequenceClassifier
-from genomamba.config import load_config
+from genomamba.config import load_config, validated
 from genomamba.examples import Examples, LabelledData
 from genomamba.finetune_config import DEFAULT_PRESET, PRETRAINED_PRESET, FinetuneConfig, StemConfig
 from genomamba.finetune_data import FinetuneDataModule
@@ -34,8 +34,11 @@ from genomamba.predictions import ABSTAIN
 from genomamba.report import SeedResult, build_report, chosen, comparison_table, write_report
 from genomamba.tasks import class_balance, named_files, table_data
 
-_log = logging.getLogger(__name__)
 _EVALUATION_BASES = 2**16
+_ALIGNED_SHARE = 0.9
+"""Sequences count as aligned, so that places may matter, when more than this share of them is as long as the window."""
+_LONGEST_WITH_PLACES = 8192
+_MUTATE = 0.05
 
 
 def run_finetune(
@@ -65,44 +68,59 @@ def run_finetune(
         UserError: something about the files or settings.
         Interrupted: stopped; resumable with `resume`.
     """
-    flags = {**(flags or {}), "head.pooling": pooling}
-    settings = load_config(
-        config, overrides, schema=FinetuneConfig, flags=flags,
-        default=PRETRAINED_PRESET if from_model else DEFAULT_PRESET,
-    )  # fmt: skip
     start = _start_bundle(from_model)
-    if start is not None:
-        settings = _shaped_like(start, settings, from_model)
+    settings = _settings(config, overrides, {**(flags or {}), "head.pooling": pooling}, start)
     _check_out(out, resume, several=seeds > 1)
     data = _load(task, settings, inputs)
     if ABSTAIN in data.classes:
         raise UserError(f"A class may not be called {ABSTAIN!r}", fix="rename it")
+    settings = settled(settings, data)
     _check_window(settings, start, data)
-    for warning in data.warnings:
-        _say(f"note: {warning}")
-    _say(_overview(data))
+    for line in (*(f"note: {warning}" for warning in data.warnings), _overview(data)):
+        _say(line)
+    files = _paths(inputs)
+    content = {str(path): fingerprint(path).to_dict() for path in files}
     recorded = {
-        **settings.model_dump(mode="json"),
-        "task": task,
-        "inputs": _plain(inputs),
-        "from": str(from_model or ""),
-    }
-    results, bundles = [], {}
+        **settings.model_dump(mode="json"), "task": task, "inputs": _plain(inputs), "from": start and start.sha256,
+        "content": [found["xxh3_128"] for found in content.values()],
+    }  # fmt: skip
+    trained = {}
     for seed in range(settings.train.seed, settings.train.seed + seeds):
         folder = out if seeds == 1 else out / "seeds" / str(seed)
-        result, network = _train_seed(settings, data, seed, folder, recorded, start, resume)
-        results.append(result)
-        bundles[seed] = network
-    baselines = fit_baselines(data, _say)
-    report = build_report(data, results, baselines)
+        trained[seed] = _train_seed(settings, data, seed, folder, recorded, start, resume)
+    if not _is_first():
+        return {}
+    results = [result for result, _ in trained.values()]
+    report = build_report(data, results, fit_baselines(data, _say))
     best = chosen(results)
     write_report(out, report, results, data)
-    _save(out / "model", bundles[best.seed], settings, report, best, _paths(inputs))
+    _save(out / "model", trained[best.seed][1], settings, report, best, content)
     return {"out": str(out), "model": str(out / "model"), **report, "text": _text(report, out)}
 
 
+def _settings(
+    config: str | None, overrides: Sequence[str], flags: Mapping[str, Any], start: Bundle | None
+) -> FinetuneConfig:
+    """The configuration; a pre-trained model decides the network's shape, everything else is as asked."""
+    default = DEFAULT_PRESET if start is None else PRETRAINED_PRESET
+    settings = load_config(config, overrides, schema=FinetuneConfig, flags=flags, default=default)
+    if start is None:
+        return settings
+    stem = start.config.get("stem") or StemConfig().model_dump()
+    if start.config["kind"] == LM_KIND and settings.stem.positions:
+        stem = {**stem, "positions": settings.stem.positions}
+    whole = {**settings.model_dump(), "model": start.config["model"], "stem": stem}
+    return validated(FinetuneConfig, whole, path=start.path)
+
+
+def _is_first() -> bool:
+    """Whether this is the process that speaks and writes, of those that train together."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+
+
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    if _is_first():
+        print(text, file=sys.stderr)
 
 
 def _start_bundle(from_model: Path | None) -> Bundle | None:
@@ -117,15 +135,17 @@ def _start_bundle(from_model: Path | None) -> Bundle | None:
     return bundle
 
 
-def _shaped_like(start: Bundle, settings: FinetuneConfig, path: Path | None) -> FinetuneConfig:
-    """The network's shape is the pre-trained model's; everything else is as asked."""
-    stem = start.config.get("stem") or StemConfig().model_dump()
-    if start.config["kind"] == LM_KIND and settings.stem.positions:
-        stem = {**stem, "positions": True}
-    whole = {**settings.model_dump(), "model": start.config["model"], "stem": stem}
-    from genomamba.config import validated
-
-    return validated(FinetuneConfig, whole, path=path)
+def settled(settings: FinetuneConfig, data: LabelledData) -> FinetuneConfig:
+    """Decides what was left to the data: whether places matter, strands are mixed and bases replaced in training."""
+    aligned = data.stranded and float((data.train.lengths() == data.window).mean()) > _ALIGNED_SHARE
+    stem, augment = settings.stem, settings.data
+    if stem.positions == "auto":
+        stem = stem.model_copy(update={"positions": aligned and data.window <= _LONGEST_WITH_PLACES})
+    if augment.mutate == "auto":
+        augment = augment.model_copy(update={"mutate": _MUTATE if stem.positions else 0.0})
+    if augment.reverse_complement == "auto":
+        augment = augment.model_copy(update={"reverse_complement": not data.stranded})
+    return settings.model_copy(update={"stem": stem, "data": augment})
 
 
 def _check_window(settings: FinetuneConfig, start: Bundle | None, data: LabelledData) -> None:
@@ -189,13 +209,22 @@ def _train_seed(
         weights = torch.from_numpy(class_balance(data.train.labels, len(data.classes)))
     module = FinetuneModule(network, settings.optim, weights)
     size = batch_size(settings, data)
-    flip = not data.stranded if settings.data.reverse_complement == "auto" else settings.data.reverse_complement
+    augment = settings.data
     loader = FinetuneDataModule(
-        data, size, seed=seed, flip=flip, mutate=settings.data.mutate, workers=settings.data.workers
-    )
+        data, size, seed=seed, flip=bool(augment.reverse_complement), mutate=float(augment.mutate),
+        workers=augment.workers,
+    )  # fmt: skip
+    moved = [f"inputs.{name}" for name in recorded["inputs"]]  # what the files hold is recorded too, and may not differ
     record = {**recorded, "train": {**recorded["train"], "seed": seed}}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    result = fit(module, loader, run_settings(settings, data, seed, folder, size, resume), config=record, units=_words)
+    result = fit(
+        module,
+        loader,
+        run_settings(settings, data, seed, folder, size, resume),
+        config=record,
+        may_change=moved,
+        units=_words,
+    )
     network = module.model.eval()
     return _scored(network, data, seed, folder, result)
 
@@ -269,14 +298,14 @@ def logits_of(network: SequenceClassifier, examples: Examples, device: torch.dev
 
 def _save(
     path: Path, network: SequenceClassifier, settings: FinetuneConfig, report: Mapping[str, Any], best: SeedResult,
-    sources: Sequence[Path],
+    content: Mapping[str, Any],
 ) -> None:  # fmt: skip
     training = {
         "seed": best.seed,
         "steps": best.steps,
         "status": best.status,
         "data": report["data"],
-        "inputs": {str(source): fingerprint(source).to_dict() for source in sources},
+        "inputs": dict(content),
         "test": best.test.headline(),
         "settings": settings.model_dump(mode="json"),
         "versions": versions(),

@@ -19,8 +19,8 @@ class StemConfig(Section):
         default=0, ge=0, le=255, description="a whole number of bases each motif scanner sees, 0 for a plain embedding"
     )
     stride: Whole = Field(default=1, ge=1, le=4096, description="a whole number of bases that become one position")
-    positions: bool = Field(
-        default=False, description="true (position in the window matters, as at a promoter) or false"
+    positions: bool | Literal["auto"] = Field(
+        default=False, description="true (the place in the window matters, as at a promoter), false or auto"
     )
 
     @model_validator(mode="after")
@@ -48,7 +48,7 @@ class FinetuneData(Section):
     stride: Whole | None = Field(default=None, ge=1, description="bases between training windows, or null (no overlap)")
     max_n_fraction: Real = Field(default=0.01, ge=0, le=1, description="a number from 0 to 1")
     max_per_class: Whole | None = Field(default=None, ge=1, description="a whole number of windows, or null")
-    mutate: Real = Field(default=0.0, ge=0, lt=0.75, description="a number from 0 up to 0.75")
+    mutate: Real | Literal["auto"] = Field(default=0.0, description="a number from 0 up to 0.75, or auto")
     reverse_complement: bool | Literal["auto"] = Field(
         default="auto", description="true, false, or auto (true where the strand carries no meaning)"
     )
@@ -63,9 +63,11 @@ class FinetuneData(Section):
     workers: Whole = Field(default=0, ge=0, le=256, description="a whole number from 0 to 256 (processes)")
 
     @model_validator(mode="after")
-    def _window_positive(self) -> FinetuneData:
+    def _in_range(self) -> FinetuneData:
         if isinstance(self.window, int) and not 8 <= self.window <= 2**24:
             raise ValueError(f"data.window={self.window} must lie from 8 to 2^24")
+        if not isinstance(self.mutate, str) and not 0 <= self.mutate < 0.75:
+            raise ValueError(f"data.mutate={self.mutate} must lie from 0 up to 0.75")
         return self
 
 

@@ -145,8 +145,11 @@ def test_species_and_scores_by_file(
 ) -> None:
     genomes = {"at": make_bases(9000, 1).replace("G", "A"), "gc": make_bases(9000, 2).replace("T", "C")}
     classes = [f"{name}={write_fasta({'r': text}, f'{name}.fa')}" for name, text in genomes.items()]
-    overrides = (*SMALL, "stem.positions=false")
-    result = run_finetune(task="species", out=tmp_path / "run", overrides=overrides, classes=classes)
+    result = run_finetune(task="species", out=tmp_path / "run", overrides=SMALL, classes=classes)
+    settings = SequenceClassifier.from_bundle(tmp_path / "run").config.training["settings"]
+    assert settings["stem"]["positions"] is False
+    assert settings["data"]["mutate"] == 0
+    assert settings["data"]["reverse_complement"] is True
     assert result["test"]["accuracy"]["mean"] > 0.9
     assert "fractional" in result["data"]["split"]
     scored = run_evaluate(model=tmp_path / "run", classes=classes)
@@ -169,7 +172,15 @@ def test_presets_are_complete_and_accepted(preset: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["stem.stride=4", "head.pooling=max", "data.window=4", "data.valid_fraction=0.7", "train.patience=0"]
+    "override",
+    [
+        "stem.stride=4",
+        "data.mutate=0.9",
+        "head.pooling=max",
+        "data.window=4",
+        "data.valid_fraction=0.7",
+        "train.patience=0",
+    ],
 )
 def test_settings_that_cannot_be_are_refused(override: str) -> None:
     with pytest.raises(UserError):
