@@ -42,7 +42,14 @@ def toy_run(tmp_path: Path, toy: ModuleType) -> Callable[..., tuple[Any, RunResu
     ) -> tuple[Any, RunResult]:
         torch.manual_seed(0)
         model = model or toy.ToyModel()
-        chosen = {"out": tmp_path / "run", "max_steps": 12, "progress": False, "keep_best": False, **settings}
+        chosen = {
+            "out": tmp_path / "run",
+            "max_steps": 12,
+            "progress": False,
+            "keep_best": False,
+            "precision": "32-true",
+            **settings,
+        }
         return model, fit(model, data or toy.ToyData(), RunSettings(**chosen), config=config)
 
     return run

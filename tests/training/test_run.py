@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+from mamba_training.run import resolve_precision
+
 
 def test_a_run_writes_its_metrics_and_checkpoints(toy_run, rows, tmp_path) -> None:
     model, result = toy_run(val_every=4, config={"a": {"b": 1}})
@@ -14,3 +18,13 @@ def test_a_run_writes_its_metrics_and_checkpoints(toy_run, rows, tmp_path) -> No
         ["config.yaml", "metrics.csv", "last.ckpt", "previous.ckpt", "best.ckpt"]
     )
     assert [index for index, _ in model.seen] == list(range(12))
+
+
+@pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16", None])
+def test_a_processor_that_multiplies_in_bf16_is_used_so_unless_told_otherwise(monkeypatch, capability) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True} if capability else {}, raising=False)
+    assert resolve_precision("auto", "cpu") == ("bf16-mixed" if capability else "32-true")
+    assert resolve_precision("auto") == resolve_precision("auto", "cpu")
+    assert resolve_precision("32-true", "cpu") == "32-true"

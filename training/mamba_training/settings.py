@@ -60,7 +60,7 @@ class RunSettings:
         max_time: time in all, resumes included (see `parse_duration`); with both, whichever comes first.
         seed: seeds python, numpy and torch when the run starts.
         accelerator, devices, strategy, num_nodes: as Lightning's Trainer takes them.
-        precision: "auto" is bf16-mixed on a GPU that computes in bf16, and 32-true elsewhere.
+        precision: "auto" is bf16-mixed on hardware that multiplies in bf16 (GPU or CPU), and 32-true elsewhere.
         grad_accumulation: batches per optimizer step; their losses are averaged by tokens.
         grad_clip: largest norm of the gradient; None or 0 leaves it alone.
         val_every: validate every so many steps (int), or after every such share of the run (float below 1);
