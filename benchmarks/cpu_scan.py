@@ -14,7 +14,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from mamba_kernels import selective_scan
-from mamba_kernels.allocator import keep_freed_memory
 from torch import Tensor
 
 from benchmarks.common import alternate, print_table, save_results
@@ -43,9 +42,9 @@ def torch_loop(x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Ten
     update = delta.unsqueeze(-1) * B.unsqueeze(2) * x.unsqueeze(-1)
     h = torch.zeros_like(update[:, 0])
     outputs = []
-    for t in range(x.shape[1]):
-        h = decay[:, t] * h + update[:, t]
-        outputs.append((h @ C[:, t].unsqueeze(-1)).squeeze(-1))
+    for decay_t, update_t, C_t in zip(decay.unbind(1), update.unbind(1), C.unbind(1), strict=True):
+        h = decay_t * h + update_t
+        outputs.append((h @ C_t.unsqueeze(-1)).squeeze(-1))
     return (torch.stack(outputs, dim=1) + D * x) * F.silu(z)
 
 
@@ -84,7 +83,6 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=LENGTH)
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
-    keep_freed_memory()  # for all cases alike
     scans: dict[str, Scan] = {"ours": ours, "mambapy pscan": mambapy_scan, "torch loop": torch_loop}
     plain, leaves = inputs(options.length, gradients=False), inputs(options.length, gradients=True)
     weight = torch.randn(1, options.length, CHANNELS)

@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.memory import peak_mebibytes
+
 WINDOW = 1 << 15
 RECORD = 150_000_000
 """Bases of a record of the large file, about a human chromosome's."""
@@ -82,12 +84,6 @@ def processor_seconds(process: psutil.Process) -> float:
     return process.cpu_times().user + process.cpu_times().system
 
 
-def peak_mebibytes(pid: int | str) -> float:
-    """The most memory that a process has had resident since its program began (Linux)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
 JOBS: dict[str, Callable[[Path, Path], dict[str, float]]] = {
     "first opening (index)": index,
     "opening again": index,
@@ -110,7 +106,10 @@ def main() -> None:
         result = JOBS[name](Path(fasta), Path(cache))
         print(json.dumps({**result, "peak MiB": result.get("peak MiB", peak_mebibytes("self"))}))
         return
-    from benchmarks.common import print_table, save_results  # imports torch, which the jobs' memory should not hold
+    from benchmarks.common import (
+        print_table,
+        save_results,
+    )  # imports torch, which the jobs' memory should not hold
 
     with tempfile.TemporaryDirectory(prefix="seqmamba-bench-") as folder:
         fasta = Path(folder) / "large.fa"

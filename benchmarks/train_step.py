@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from mamba_kernels.blocks import Backbone, BackboneConfig
 from torch import Tensor, nn
 
 from benchmarks.common import alternate, print_table, save_results
+from benchmarks.memory import peak_mebibytes
 
 LAYERS, WIDTH, VOCABULARY = 12, 128, 16
 LENGTH, SHORTEST_LOG2, LONGEST_LOG2 = 4096, 12, 18
@@ -165,7 +165,7 @@ def measure_length(length: int) -> dict[str, Any]:
     """Ours at one length: tokens/s, and what the peak of resident memory rose by over a short step's."""
     step = ours()
     step(torch.randint(0, VOCABULARY, (1, 256)))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_mebibytes()
     ids = torch.randint(0, VOCABULARY, (1, length))
     repeats = max(1, min(10, 2**17 // length))
     step(ids)
@@ -174,7 +174,7 @@ def measure_length(length: int) -> dict[str, Any]:
         start = time.perf_counter()
         step(ids)
         times.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mebibytes()
     return {
         "length": length,
         "tokens/s": length / statistics.median(times),

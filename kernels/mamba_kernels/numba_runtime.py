@@ -22,6 +22,8 @@ from numba import types
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
+from mamba_kernels.allocator import reuse_small_blocks
+
 _config: Any = vars(numba)["config"]  # its values are set at run time, unknown to type checkers
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
@@ -151,6 +153,17 @@ def float32_to_bits(typing_context: Any, value: Any) -> Any:
     return types.int32(types.float32), generate
 
 
+def _calm_openmp() -> None:
+    """Keep torch's OpenMP threads from occupying the cores that our threads need; runs once, on one of ours.
+
+    GNU OpenMP's threads wait for the next region in a busy loop of milliseconds, and would do so beside every kernel
+    that follows a matrix product. They yield at once where OpenMP manages more threads than there are cores, which a
+    region of two threads (two grains of 32,768 elements) on a second thread brings about. The environment's
+    GOMP_SPINCOUNT would do the same, but is read when torch is imported.
+    """
+    torch.ones(2**16).add_(1.0)
+
+
 class _Threads:
     """The process's worker threads, made when first needed and made anew in a forked child."""
 
@@ -165,11 +178,13 @@ class _Threads:
         with self._lock:
             if self._pool is None or self._process != os.getpid() or self._size < size:
                 self._pool = ThreadPoolExecutor(size, thread_name_prefix="mamba_kernels")
+                self._pool.submit(_calm_openmp).result()
                 self._process, self._size = os.getpid(), size
             return self._pool
 
 
 _threads = _Threads()
+reuse_small_blocks()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_threads.__init__)  # the parent may have held the lock at the fork
 
