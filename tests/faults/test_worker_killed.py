@@ -32,7 +32,8 @@ def kill_one_worker(path: Path, after: int) -> float:
     workers = [c.pid for c in psutil.Process().children() if c.pid not in before]
     os.kill(workers[after % len(workers)], signal.SIGKILL)
     start = time.monotonic()
-    with pytest.raises(WorkerDied, match=r"a data worker was killed[\s\S]*fewer workers") as caught:
+    message = r"a data worker was killed \(process \d+, signal SIGKILL\)[\s\S]*fewer workers"
+    with pytest.raises(WorkerDied, match=message) as caught:
         deque(batches, maxlen=1)
     assert caught.value.exit_code == 3
     return time.monotonic() - start

@@ -165,6 +165,11 @@ def _abreast(sizes: Sizes) -> int:
     return -(-sizes.tiles // parts)
 
 
+def _written(out: Tensor | None, like: Tensor) -> Tensor:
+    """Where a gradient goes: the place that the caller gave, or a new one."""
+    return torch.empty(like.shape, dtype=like.dtype) if out is None else out
+
+
 def scan_backward(
     grad_y: Tensor,
     grad_final_state: Tensor | None,
@@ -195,11 +200,9 @@ def scan_backward(
     dB, dC = (torch.empty(parts, batch, length, sizes.groups, sizes.states) for _ in "BC")
     dA, d_state = (torch.empty(batch, channels, sizes.states) for _ in "Ah")
     dD, d_bias = (torch.empty(batch, channels) for _ in "Db")
-    dx = torch.empty(x.shape, dtype=x.dtype) if out_x is None else out_x
-    d_delta = torch.empty(x.shape, dtype=inputs.delta.dtype)
-    dz, y = out_z if inputs.z is not None else None, torch.empty(x.shape, dtype=x.dtype) if return_y else None
-    if inputs.z is not None and dz is None:
-        dz = torch.empty(x.shape, dtype=inputs.z.dtype)
+    dx, d_delta = _written(out_x, x), _written(None, inputs.delta)
+    dz = None if inputs.z is None else _written(out_z, inputs.z)
+    y = _written(None, x) if return_y else None
     out = numba_backward.Gradients(
         _rows(dx),
         _rows(d_delta),
