@@ -103,7 +103,7 @@ class _ChunkedBlock(torch.autograd.Function):
     def forward(ctx: Any, plan: _Plan, residual: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         states = plan.split_states(rest)
         parameters = rest[sum(plan.state_sizes) :]
-        output = residual.clone()
+        output = torch.empty_like(residual)
         kept: list[Tensor] = []
         ctx.kept_sizes = []
         final: LayerState = ()
@@ -111,7 +111,8 @@ class _ChunkedBlock(torch.autograd.Function):
             for chunk in plan.chunks(branch, residual.shape[1]):
                 tape, first = Tape(), state
                 y, state = plan.run(index, residual[:, slice(*chunk)], first, chunk, tape)
-                output[:, slice(*chunk)] += y
+                before = residual if index == 0 else output
+                torch.add(before[:, slice(*chunk)], y, out=output[:, slice(*chunk)])
                 kept.extend((*first, *tape.tensors))
                 ctx.kept_sizes.append(len(first) + len(tape.tensors))
             if len(plan.branches) == 1:
@@ -125,7 +126,7 @@ class _ChunkedBlock(torch.autograd.Function):
         plan: _Plan = ctx.plan
         residual, *saved = ctx.saved_tensors
         parameters, kept = saved[: plan.parameter_count], _grouped(saved[plan.parameter_count :], ctx.kept_sizes)
-        grad_residual = gradients[0].clone()
+        grad_residual = torch.empty_like(residual)
         grad_parameters: list[Tensor | None] = [None] * len(parameters)
         grad_states: list[Tensor | None] = []
         for index, branch in enumerate(plan.branches):
@@ -138,8 +139,9 @@ class _ChunkedBlock(torch.autograd.Function):
                 with torch.enable_grad(), ctx.autocast():
                     y, state = plan.run(index, inputs[0], tuple(inputs[1:]), chunks[number], Tape(taped))
                 grads = _differentiate(y, state, gradients[0][:, piece], carried, [*inputs, *parameters])
-                if grads[0] is not None:
-                    grad_residual[:, piece] += grads[0]
+                before = gradients[0] if index == 0 else grad_residual
+                through_branch = 0.0 if grads[0] is None else grads[0]
+                torch.add(before[:, piece], through_branch, out=grad_residual[:, piece])
                 carried = grads[1 : 1 + size]
                 grad_parameters = [_sum(a, b) for a, b in zip(grad_parameters, grads[1 + size :], strict=True)]
             kept = kept[len(chunks) :]
