@@ -78,8 +78,9 @@ class _Plan:
     def chunks(self, branch: Branch, length: int) -> list[Chunk]:
         """The chunks' borders in the order in which the branch meets them."""
         size = self.chunk_size if branch.divisible else max(1, length)
-        found = [(start, min(start + size, length)) for start in range(0, length, size)]
-        return found[::-1] if branch.reverse else found
+        if branch.reverse:
+            return [(max(stop - size, 0), stop) for stop in range(length, 0, -size)]
+        return [(start, min(start + size, length)) for start in range(0, length, size)]
 
     def run(self, index: int, x: Tensor, state: LayerState, chunk: Chunk, tape: Tape) -> tuple[Tensor, LayerState]:
         """One chunk of one branch, from a piece `x` of the residual stream."""
@@ -96,6 +97,28 @@ class _Plan:
         return states
 
 
+class _Shelf:
+    """One block of memory for what all chunks keep.
+
+    Kept among the chunks' large temporaries, the small tensors would break the heap into pieces too small to be used
+    again, and the process would grow by several times what it keeps.
+    """
+
+    def __init__(self, chunks: int) -> None:
+        self.chunks, self.used = chunks, 0
+        self.rows: list[Tensor] = []
+
+    def put(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Copies of a chunk's tensors; the first chunk's are the largest of their kind."""
+        if not self.rows:
+            self.rows = [tensor.new_empty(self.chunks, tensor.numel()) for tensor in tensors]
+        found = [row[self.used, : t.numel()].view(t.shape) for row, t in zip(self.rows, tensors, strict=True)]
+        for target, tensor in zip(found, tensors, strict=True):
+            target.copy_(tensor)
+        self.used += 1
+        return found
+
+
 class _ChunkedBlock(torch.autograd.Function):
     """`apply(plan, residual, *initial states of all branches, *parameters) -> (output, *final state)`."""
 
@@ -108,12 +131,14 @@ class _ChunkedBlock(torch.autograd.Function):
         ctx.kept_sizes = []
         final: LayerState = ()
         for index, (branch, state) in enumerate(zip(plan.branches, states, strict=True)):
-            for chunk in plan.chunks(branch, residual.shape[1]):
+            chunks = plan.chunks(branch, residual.shape[1])
+            shelf = _Shelf(len(chunks))
+            for chunk in chunks:
                 tape, first = Tape(), state
                 y, state = plan.run(index, residual[:, slice(*chunk)], first, chunk, tape)
                 before = residual if index == 0 else output
                 torch.add(before[:, slice(*chunk)], y, out=output[:, slice(*chunk)])
-                kept.extend((*first, *tape.tensors))
+                kept.extend(shelf.put((*first, *tape.tensors)))
                 ctx.kept_sizes.append(len(first) + len(tape.tensors))
             if len(plan.branches) == 1:
                 final = state
