@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mamba_kernels.allocator import keep_freed_memory
 from mamba_kernels.blocks import Backbone, BackboneConfig
 from torch import Tensor, nn
 
@@ -147,11 +148,11 @@ def best_processor_time(cases: dict[str, Callable[[], object]], rounds: int = 7)
 def decisions() -> list[dict[str, Any]]:
     """Two choices beside what they replaced, on one thread."""
     torch.set_num_threads(1)
-    x, gradient = torch.randn(1, 2 * LENGTH, WIDTH, requires_grad=True), torch.randn(1, 2 * LENGTH, WIDTH)
+    x, gradient = torch.randn(1, 4 * LENGTH, WIDTH, requires_grad=True), torch.randn(1, 4 * LENGTH, WIDTH)
     cases: dict[str, Callable[[], object]] = {}
-    for name, chunk_size in {"whole": None, "in chunks of 2048": 2048, "in chunks of 4096": 4096}.items():
+    for name, chunk_size in {"whole": None, "in chunks of 2048": 2048, "in chunks of 8192": 8192}.items():
         block = Backbone(BackboneConfig(d_model=WIDTH, layers=["mamba"], chunk_size=chunk_size))
-        cases[f"one block, L = {2 * LENGTH}, {name}"] = lambda b=block: b(x)[0].backward(gradient)
+        cases[f"one block, L = {4 * LENGTH}, {name}"] = lambda b=block: b(x)[0].backward(gradient)
     dt, weight = torch.randn(LENGTH, 8, requires_grad=True), torch.randn(256, 8, requires_grad=True)
     wide = torch.randn(LENGTH, 256)
     cases["projection 8 -> 256, as a linear layer"] = lambda: F.linear(dt, weight).backward(wide)
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument("--max-log2", type=int, default=LONGEST_LOG2)
     parser.add_argument("--one-length", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as `genomamba pretrain` does; the peers in this process have it too
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     if arguments.one_length:

@@ -174,8 +174,11 @@ def pretrain(
     flags = {**_flags(options), "fasta": _text(fasta), "bed": _text(bed)}
     if fasta is None and not resume and not config and not any(text.startswith("fasta=") for text in overrides):
         raise click.UsageError("Missing option '--fasta'.")
+    from mamba_kernels.allocator import keep_freed_memory
+
     from genomamba.pretrain import run_pretrain
 
+    keep_freed_memory()  # this process is the run's own
     _print(run_pretrain(out=out, config=config, overrides=overrides, flags=flags, resume=resume), as_json)
 
 

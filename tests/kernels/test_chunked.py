@@ -155,3 +155,17 @@ def test_a_chunk_leaves_its_scan_states_and_nothing_wide():
     replayed, _ = branch.run(x.requires_grad_(), state, Piece(None, Tape(tape.tensors)))
     assert replayed.requires_grad
     assert not replayed.any()
+
+
+def test_auto_keeps_what_is_small_and_recomputes_what_is_large(monkeypatch):
+    whole, auto = pair("auto", layers=["mamba"])
+    monkeypatch.setattr("mamba_kernels.blocks.backbone.AUTO_KEPT_BYTES", 6 * 8 * 24 * 3 * 10)
+    calls = []
+    run = torch.autograd.graph.saved_tensors_hooks
+    for rows, length in [(3, 10), (3, 11), (1, 31)]:
+        sizes = []
+        with run(lambda t, sizes=sizes: sizes.append(t.shape) or t, lambda t: t):
+            y, _ = auto(x := torch.randn(rows, length, 12, dtype=torch.float64, requires_grad=True))
+        calls.append((rows, length, 24) in [tuple(size) for size in sizes])
+        torch.testing.assert_close(torch.autograd.grad(y.sum(), x), torch.autograd.grad(whole(x)[0].sum(), x))
+    assert calls == [True, False, False]

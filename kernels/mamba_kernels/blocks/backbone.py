@@ -17,7 +17,7 @@ from mamba_kernels.blocks.strands import merge_strands, split_strands
 BackboneState = tuple[LayerState, ...]
 """One state a layer: what a causal backbone carries from piece to piece."""
 
-AUTO_CHUNK_TOKENS, AUTO_CHUNK_LEAST = 4096, 128
+AUTO_CHUNK_TOKENS, AUTO_CHUNK_LEAST = 16_384, 128
 AUTO_KEPT_BYTES = 2**30
 """What `chunk_size = "auto"` allows the activations of a whole stack to take before it works in chunks."""
 
@@ -129,7 +129,7 @@ class Backbone(nn.Module):
         size, (rows, length, _) = self.config.chunk_size, hidden.shape
         if isinstance(size, str):
             kept = 6 * hidden.element_size() * self.config.d_inner * rows * length * len(self.blocks)
-            size = None if kept <= AUTO_KEPT_BYTES else max(AUTO_CHUNK_LEAST, AUTO_CHUNK_TOKENS // rows)
+            return None if kept <= AUTO_KEPT_BYTES else max(AUTO_CHUNK_LEAST, AUTO_CHUNK_TOKENS // rows)
         return None if size is None or size >= length else size
 
     def _check_causal(self) -> None:
