@@ -1,82 +1,299 @@
-"""`tsmamba`: forecasting on the command line. This version has the names and the plan, not yet the commands.
+"""The command line. Each command checks its arguments, imports what it needs and calls one function.
 
-Nothing here imports torch or pandas, so help and the refusal answer at once.
+Nothing heavy is imported at the top, so that help, completion and argument errors answer at once.
+Exit codes: 0 done, 2 the user's input, 3 stopped but resumable, 1 a bug.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-from importlib import metadata
+import errno
+import json as jsonlib
+import os
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
+from mamba_data_prep.errors import Interrupted, UserError
 
-NOT_YET = 2
-"""Exit code of a command that this version does not have: the request cannot be met, and nothing was written."""
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
-
-def _refuse(command: str, purpose: str) -> None:
-    """Say what the command will do, that it is not here yet, and leave with exit code 2."""
-    version = metadata.version("seqmamba")
-    click.echo(
-        f"tsmamba {command} is not in seqmamba {version}. It will {purpose}. Nothing was read or written.", err=True
-    )
-    raise SystemExit(NOT_YET)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="seqmamba", prog_name="tsmamba")
-def main() -> None:
-    """Forecast time series with Mamba models.
-
-    This version has only `info`: `fit`, `forecast` and `backtest` say what they will do and exit with code 2.
-    """
-
-
-@main.command()
-@click.argument("csv", type=click.Path(path_type=Path))
-@click.option("--horizon", type=click.IntRange(min=1), required=True, help="How many steps ahead.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder.")
-def fit(csv: Path, horizon: int, out: Path) -> None:
-    """Train a forecaster on CSV (not in this version)."""
-    _refuse("fit", f"train a model on {csv} that forecasts {horizon} steps, and write it to {out}")
-
-
-@main.command()
-@click.argument("csv", type=click.Path(path_type=Path))
-@click.option("--horizon", type=click.IntRange(min=1), required=True, help="How many steps ahead.")
-@click.option("--model", type=click.Path(path_type=Path), help="A run made by `tsmamba fit`.")
-@click.option("--out", type=click.Path(path_type=Path), help="Table to write: .csv, .parquet or .json.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Picture to write: .png or .html.")
-def forecast(csv: Path, horizon: int, model: Path | None, out: Path | None, plot: Path | None) -> None:
-    """Forecast the series in CSV, with quantiles (not in this version)."""
-    source = f"with {model}" if model else "with a model fitted on the spot"
-    targets = " and ".join(str(path) for path in (out, plot) if path) or "the terminal"
-    _refuse("forecast", f"forecast {horizon} steps of {csv} {source}, with quantiles, to {targets}")
-
-
-@main.command()
-@click.argument("csv", type=click.Path(path_type=Path))
-@click.option("--horizon", type=click.IntRange(min=1), required=True, help="How many steps ahead.")
-def backtest(csv: Path, horizon: int) -> None:
-    """Measure forecasts of CSV against its own past (not in this version)."""
-    _refuse("backtest", f"forecast {csv} {horizon} steps ahead from several past dates, and compare with what came")
-
-
-@main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def info(as_json: bool) -> None:
-    """Show versions, and which commands this version has."""
-    facts = {
-        "seqmamba": metadata.version("seqmamba"),
-        "torch": metadata.version("torch"),
-        "python": platform.python_version(),
-        "commands": ["info"],
-        "commands_to_come": ["fit", "forecast", "backtest"],
+_ENVIRONMENT_ERRORS = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EFBIG,
+        errno.ENAMETOOLONG,
     }
+)
+
+_FILE = click.Path(path_type=Path)
+
+
+class _Refused(click.ClickException):
+    """The user's input or machine is in the way; the message says how to mend it."""
+
+    exit_code = UserError.exit_code
+    label = "error"
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"tsmamba: {self.label}: {self.message}", err=True)
+
+
+class _Stopped(_Refused):
+    """The work was stopped; nothing is half-written, and a run can be resumed."""
+
+    exit_code = Interrupted.exit_code
+    label = "stopped"
+
+
+class _Commands(click.Group):
+    """Turns errors that are addressed to people into one message and an exit code, and leaves bugs their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except UserError as error:
+            raise _Refused(str(error)) from None
+        except Interrupted as error:
+            raise _Stopped(str(error)) from None
+        except (KeyboardInterrupt, click.Abort):
+            raise _Stopped("by the keyboard; nothing was left half-written") from None
+        except BrokenPipeError:
+            # Whoever read our output has had enough; stdout must not be flushed again when Python leaves.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except OSError as error:
+            if error.errno not in _ENVIRONMENT_ERRORS:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise _Refused(f"{where}{error.strerror}") from None
+        return result
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="""\b
+Examples:
+  tsmamba doctor sales.csv
+  tsmamba forecast sales.csv --horizon 24
+  tsmamba forecast sales.csv --horizon 24 --plot sales.png --report sales.html
+  tsmamba fit sales.csv --horizon 24 --out runs/sales
+  tsmamba forecast new.csv --model runs/sales
+  tsmamba backtest sales.csv --horizon 24
+""",
+)
+@click.version_option(package_name="seqmamba", prog_name="tsmamba")
+def cli() -> None:
+    """Forecast time series, with intervals, and with an honest word on whether Mamba helped."""
+    signal.signal(signal.SIGTERM, _terminated)  # unwinds like Ctrl-C, so that temporary files are removed
+
+
+def _terminated(number: int, frame: Any) -> None:
+    raise Interrupted("by SIGTERM; nothing was left half-written")
+
+
+def _reading(command: CommandT) -> CommandT:
+    """The options that say what the columns of a file are; all of them are found out where they are left out."""
+    for option in (
+        click.option("--rules", type=_FILE, metavar="FILE", help="Reading rules that `tsmamba doctor` wrote (YAML)."),
+        click.option("--timezone", metavar="ZONE", help="Zone of times that carry none, e.g. Europe/Berlin."),
+        click.option("--dayfirst/--monthfirst", "dayfirst", default=None, help="How to read 03/04/2021."),
+        click.option("--freq", metavar="FREQ", help="Step of the series, e.g. h, 15min, D, W-SUN, MS."),
+        click.option("--static", type=_FILE, metavar="FILE", help="A row of features for each series."),
+        click.option("--future", type=_FILE, metavar="FILE", help="Covariates that are known for the time to come."),
+        click.option("--id", "id_column", metavar="COLUMN", help="Column that names the series (long files)."),
+        click.option("--target", "targets", multiple=True, metavar="COLUMN", help="What to forecast; repeatable."),
+        click.option("--time", "time_column", metavar="COLUMN", help="Column of times."),
+    ):
+        command = option(command)
+    return command
+
+
+_READING = ("time_column", "targets", "id_column", "future", "static", "freq", "dayfirst", "timezone", "rules")
+
+
+def _taken(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options of `_reading` out of a command's options."""
+    return {name: options.pop(name) for name in _READING}
+
+
+_csv = click.argument("csv", type=_FILE)
+_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+_seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Makes results repeatable.")
+_horizon = click.option(
+    "--horizon", type=click.IntRange(1), metavar="H", help="Steps ahead; one season or more by default."
+)
+_method = click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="auto, or one of: naive, seasonal_naive, drift, ets, theta, ridge, mamba.",
+)
+_levels = click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    metavar="PERCENT",
+    help="Width of an interval in percent; repeatable; 80 and 95 by default.",
+)
+_device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+_max_time = click.option("--max-time", metavar="TIME", help="Training stops after so long: 90s, 5m, 1h.")
+
+
+def _print(result: dict[str, Any], as_json: bool) -> None:
+    """Prints a command's result: its `text` for people, everything else for programs."""
     if as_json:
-        click.echo(json.dumps(facts))
-        return
-    for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
+        click.echo(jsonlib.dumps({key: value for key, value in result.items() if key != "text"}, indent=2, default=str))
+    elif result.get("text"):
+        click.echo(result["text"])
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  tsmamba forecast sales.csv --horizon 24
+  tsmamba forecast sales.csv --horizon 24 --out next.parquet --plot next.png --report next.html
+  tsmamba forecast panel.csv --id store --time day --target sales --future holidays.csv
+  tsmamba forecast new.csv --model runs/sales
+"""
+)
+@_csv
+@_horizon
+@click.option("--model", type=_FILE, metavar="RUN", help="A run made by `tsmamba fit`; fitted anew without it.")
+@click.option("--out", type=_FILE, help="Table: .csv .tsv .parquet .json .jsonl; CSV.forecast.csv by default.")
+@click.option("--plot", type=_FILE, help="Picture: .png, .svg or .html.")
+@click.option("--report", type=_FILE, help="One offline page with everything: .html.")
+@_method
+@_levels
+@_reading
+@_max_time
+@_device
+@_seed
+@click.option("--force", is_flag=True, help="Replace an output that this program did not write.")
+@_json
+def forecast(csv: Path, as_json: bool, **options: Any) -> None:
+    """Forecast the series in CSV: what comes next, how sure that is, and what simpler methods would say."""
+    reading = _taken(options)
+    from tsmamba.forecast import run_forecast
+
+    _print(run_forecast(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  tsmamba fit sales.csv --horizon 24 --out runs/sales
+  tsmamba fit sales.csv --out runs/sales --resume
+"""
+)
+@_csv
+@_horizon
+@click.option("--out", type=_FILE, required=True, metavar="RUN", help="Folder of the run.")
+@_method
+@_levels
+@_reading
+@_max_time
+@_device
+@_seed
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@_json
+def fit(csv: Path, as_json: bool, **options: Any) -> None:
+    """Fit a forecaster on CSV and keep it, with its backtest, for later forecasts."""
+    reading = _taken(options)
+    from tsmamba.fit import run_fit
+
+    _print(run_fit(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  tsmamba backtest sales.csv --horizon 24
+  tsmamba backtest sales.csv --horizon 24 --origins 10 --method ets --method auto --out backtest/
+"""
+)
+@_csv
+@_horizon
+@click.option("--origins", type=click.IntRange(1), metavar="N", help="Past dates to forecast from; chosen by default.")
+@click.option(
+    "--stride", type=click.IntRange(1), metavar="STEPS", help="Steps between origins; the horizon by default."
+)
+@click.option("--refit/--no-refit", default=False, show_default=True, help="Fit anew at every origin.")
+@click.option("--method", "methods", multiple=True, metavar="NAME", help="Which methods; repeatable; all by default.")
+@click.option("--model", type=_FILE, metavar="RUN", help="A run made by `tsmamba fit`, measured as it is.")
+@click.option("--out", type=_FILE, metavar="FOLDER", help="Folder for forecasts, scores and the report.")
+@_levels
+@_reading
+@_max_time
+@_device
+@_seed
+@click.option("--force", is_flag=True, help="Replace an output that this program did not write.")
+@_json
+def backtest(csv: Path, as_json: bool, **options: Any) -> None:
+    """Forecast from past dates, never seeing what followed, and compare with what came."""
+    reading = _taken(options)
+    from tsmamba.backtest_command import run_backtest
+
+    _print(run_backtest(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  tsmamba report sales.csv --horizon 24
+  tsmamba report sales.csv --model runs/sales --out sales.html
+"""
+)
+@_csv
+@_horizon
+@click.option("--model", type=_FILE, metavar="RUN", help="A run made by `tsmamba fit`; fitted anew without it.")
+@click.option("--out", type=_FILE, help="The page; CSV.report.html by default.")
+@_method
+@_levels
+@_reading
+@_max_time
+@_device
+@_seed
+@click.option("--force", is_flag=True, help="Replace an output that this program did not write.")
+@_json
+def report(csv: Path, as_json: bool, **options: Any) -> None:
+    """Write one offline page: series, forecast, intervals, backtest, leaderboard and what reading did to the file."""
+    reading = _taken(options)
+    from tsmamba.forecast import run_report
+
+    _print(run_report(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  tsmamba info
+  tsmamba info runs/sales
+  tsmamba info sales.csv
+"""
+)
+@click.argument("what", required=False, metavar="[MODEL|RUN|CSV]")
+@_json
+def info(what: str | None, as_json: bool) -> None:
+    """Tell what a run or a file is; without a name, which versions and methods there are."""
+    from tsmamba.info import run_info
+
+    _print(run_info(what), as_json)
+
+
+def main() -> None:
+    """Entry point of the `tsmamba` program."""
+    cli(prog_name="tsmamba")

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from genomamba.cli import cli as genomamba
-from tsmamba.cli import main as tsmamba
+from tsmamba.cli import cli as tsmamba
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
