@@ -28,7 +28,9 @@ ALLOWED_ROOMS = {
 }
 ALLOWED_LIBRARIES = {
     "mamba_kernels": {"torch", "numpy", "numba", "llvmlite", "triton", "jaxtyping"},
-    "mamba_data_prep": {"numpy", "pandas", "pyfaidx", "Bio", "torch", "xxhash", "filelock", "psutil", "jaxtyping"},
+    "mamba_data_prep": {
+        *("numpy", "pandas", "pyarrow", "pyfaidx", "Bio", "torch", "xxhash", "filelock", "psutil", "yaml", "jaxtyping"),
+    },
     "mamba_training": {
         *("torch", "numpy", "lightning", "safetensors", "torchmetrics", "yaml", "rich", "psutil", "jaxtyping"),
     },

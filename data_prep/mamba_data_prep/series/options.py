@@ -1,0 +1,111 @@
+"""How to read a file: what the user said, or what an earlier reading found, as one reusable YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mamba_data_prep.atomic import atomic_write
+from mamba_data_prep.errors import UserError
+
+_HEADER = "# How to read a table of time series; every key is optional, and what is absent is detected.\n"
+_CHOICES = {
+    "decimal": (".", ","),
+    "layout": ("wide", "long", "single"),
+    "duplicates": ("refuse", "mean", "sum", "first", "last"),
+}
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What is known of a file before it is read; None or () means: find out.
+
+    Attributes:
+        delimiter: the mark between fields.
+        decimal: the decimal mark of numbers, "." or ",".
+        thousands: the mark between groups of three digits.
+        encoding: a Python codec's name.
+        header: how many lines of the table are its header.
+        time: the time column; several columns (date and time of day; year, month, day) are joined.
+        time_format: the directives of `strftime`, with `%-m` for a month without padding, `%q` for a quarter, `%G`-`%V`
+            for an ISO week, `%s` for seconds since 1970, and `[...]` around what may be absent.
+        dayfirst: whether 1/2/2020 is in February.
+        zone: the IANA time zone of times that carry none.
+        layout: "wide" (a series a column), "long" (a series a value of the id columns) or "single".
+        id: the columns that name a series.
+        target: the columns to forecast.
+        past_covariates: columns known up to the present.
+        future_covariates: columns known for the times to forecast as well.
+        static_covariates: columns with one value a series.
+        ignore: columns to leave out.
+        frequency: a pandas offset alias; values that fall into one step are averaged.
+        missing: words that mean "no value", besides the usual ones.
+        duplicates: what becomes of rows that contradict each other about one time.
+    """
+
+    delimiter: str | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+    encoding: str | None = None
+    header: int | None = None
+    time: tuple[str, ...] = ()
+    time_format: str | None = None
+    dayfirst: bool | None = None
+    zone: str | None = None
+    layout: str | None = None
+    id: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    past_covariates: tuple[str, ...] = ()
+    future_covariates: tuple[str, ...] = ()
+    static_covariates: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    frequency: str | None = None
+    missing: tuple[str, ...] = ()
+    duplicates: Literal["refuse", "mean", "sum", "first", "last"] = "refuse"
+
+    def __post_init__(self) -> None:
+        for name in _NAMES:
+            object.__setattr__(self, name, _names(getattr(self, name)))
+        for name, accepted in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in accepted:
+                raise UserError(f"{name} has no such value", found=value, accepted=", ".join(accepted))
+
+    @classmethod
+    def load(cls, path: str | Path) -> ReadOptions:
+        """Read options from a YAML file.
+
+        Raises:
+            UserError: the file is not there, is not YAML, or has a key that is no option.
+        """
+        try:
+            content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise UserError(f"cannot be read ({error.strerror})", path=path, fix="check the path") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            line = getattr(getattr(error, "problem_mark", None), "line", None)
+            line = None if line is None else line + 1
+            raise UserError("is not YAML", path=path, line=line, fix="write `key: value` lines") from None
+        known = [field.name for field in fields(cls)]
+        if not isinstance(content, dict) or set(content) - set(known):
+            found = ", ".join(map(str, set(content) - set(known))) if isinstance(content, dict) else content
+            raise UserError("has a key that is no option", path=path, found=found, accepted=", ".join(known))
+        return cls(**content)
+
+    def save(self, path: str | Path) -> None:
+        """Write the options that are set to a YAML file."""
+        kept = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v not in (None, ())}
+        with atomic_write(path) as stream:
+            stream.write(_HEADER + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
+
+
+_NAMES = (*("time", "id", "target", "past_covariates", "future_covariates", "static_covariates", "ignore", "missing"),)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(str(item) for item in value)
