@@ -18,7 +18,7 @@ from mamba_data_prep.fasta import stream_fasta
 from mamba_data_prep.provenance import write_sidecar
 
 from genomamba.classifier import SequenceClassifier
-from genomamba.export import check_output, output_format, table_writer
+from genomamba.export import OF_WINDOWS, check_output, output_format, table_writer
 from genomamba.fasta_windows import RecordWindow, record_windows
 from genomamba.predict import DEFAULT_BATCH_BASES, Aggregation, Predictor, RecordAverage, pick_device
 from genomamba.predictions import ABSTAIN, Predictions, decide
@@ -77,6 +77,7 @@ def run_classify(
     aggregate: Aggregation = "mean",
     min_bases: int = MIN_BASES,
     batch_bases: int | None = None,
+    track: str | None = None,
     device: str = "auto",
     force: bool = False,
 ) -> dict[str, Any]:
@@ -85,19 +86,20 @@ def run_classify(
     Args:
         model: bundle or run folder of a classifier.
         fasta: plain, gzip or bgzip; "-" is standard input.
-        out: the table; its extension is its format. A `.bed` file always holds windows.
+        out: the table; its extension is its format. `.bed` and `.bw` files always hold windows.
         min_confidence: rows whose likeliest class has less abstain.
         window: longest stretch read at once, in bases; the model's own by default.
         stride: bases from window to window of a longer record; the window by default.
         per_window: a row for each window rather than for each record.
         aggregate: how a record's windows are averaged.
         min_bases: windows with fewer known bases abstain.
+        track: the class whose probability a `.bw` shows; the last class by default.
         force: replace an existing output.
 
     Raises:
         UserError: something about the model, the file or the output; nothing is left under `out`.
     """
-    per_window = output_format(out) == ".bed" or per_window
+    per_window = output_format(out) in OF_WINDOWS or per_window
     check_output(out, force)
     if str(fasta) != "-" and not fasta.is_file():
         raise UserError("No such file", path=fasta, fix="check the path")
@@ -106,7 +108,8 @@ def run_classify(
     window, stride = _window_and_stride(network, window, stride)
     settings = {
         "window": window, "stride": stride, "per_window": per_window, "both_strands": both_strands,
-        "min_confidence": min_confidence, "aggregate": aggregate, "min_bases": min_bases, "device": str(chosen),
+        "min_confidence": min_confidence, "aggregate": aggregate, "min_bases": min_bases, "track": track,
+        "device": str(chosen),
     }  # fmt: skip
     summary = _run(Predictor(network, chosen, batch_bases or DEFAULT_BATCH_BASES, both_strands), fasta, out, settings)
     result = {"rows": summary.rows, "bases": summary.bases, "seconds": summary.seconds, "counts": summary.counts}
@@ -121,8 +124,8 @@ def _run(predictor: Predictor, fasta: Path, out: Path, settings: Mapping[str, An
     """Streams the file through the model into the table."""
     summary = Summary(predictor.model.config.classes)
     how = {name: settings[name] for name in ("per_window", "min_confidence", "aggregate", "min_bases")}
-    began = time.perf_counter()
-    with _stopped_by_sigterm(), table_writer(out, summary.classes) as writer, _progress(summary) as shown:
+    began, writing = time.perf_counter(), table_writer(out, summary.classes, settings["track"])
+    with _stopped_by_sigterm(), _progress(summary) as shown, writing as writer:
         windows = record_windows(stream_fasta(fasta, unique_ids=False), settings["window"], settings["stride"])
         for rows in classify_windows(shown(windows), predictor, **how):
             writer.write(rows)

@@ -274,7 +274,9 @@ Examples:
 )
 @click.option("--model", type=_FILE, required=True, help="A classifier's bundle or run folder.")
 @click.option("--fasta", type=_FILE, required=True, help="Sequences: FASTA, plain, gzip or bgzip; - is standard input.")
-@click.option("--out", type=_FILE, required=True, help="Table: .tsv .csv .parquet .jsonl .bed, by its extension.")
+@click.option(
+    "--out", type=_FILE, required=True, help="By its extension a table or track: .tsv .csv .parquet .jsonl .bed .bw."
+)
 @click.option("--both-strands", is_flag=True, help="Average the probabilities of both strands.")
 @click.option(
     "--min-confidence", "--threshold", type=click.FloatRange(0, 1), default=0.0, help="Abstain below this confidence."
@@ -285,8 +287,9 @@ Examples:
 @click.option("--window", type=click.IntRange(1), help="Bases per window of long records; the model's own by default.")
 @click.option("--stride", type=click.IntRange(1), help="Bases from window to window; the window by default.")
 @click.option(
-    "--per-window", is_flag=True, help="A row for each window rather than for each record; always so in .bed."
+    "--per-window", is_flag=True, help="A row for each window rather than for each record; always so in .bed and .bw."
 )
+@click.option("--track", metavar="CLASS", help="The class whose probability a .bw shows; the last one by default.")
 @click.option(
     "--aggregate",
     type=click.Choice(["mean", "log-mean"]),

@@ -14,15 +14,12 @@ from mamba_data_prep.genome import Genome
 from mamba_data_prep.intervals import read_bed
 from mamba_data_prep.loader import make_loader
 from mamba_data_prep.sampler import ResumableBatchSampler, SequentialBatchSampler
-from mamba_data_prep.splits import Split, split_by_bed, split_by_block
+from mamba_data_prep.splits import Split, names_splits, split_by_bed, split_by_block
 from mamba_data_prep.windows import WindowTable
 from torch.utils.data import DataLoader
 
 from genomamba import tokens
 from genomamba.config import DataConfig
-
-_LABELS = ("train", "val", "dev", "test")
-"""How the fourth column of a BED file begins when it names splits rather than genes."""
 
 
 def open_genome(path: str | Path | None) -> Genome:
@@ -46,7 +43,7 @@ def make_split(genome: Genome, config: DataConfig, bed: str | Path | None = None
         UserError: the genome or the regions have too few windows of this length, or the BED file cannot be read.
     """
     intervals = None if bed is None else read_bed(bed, genome)
-    if intervals is not None and any((interval.label or "").lower().startswith(_LABELS) for interval in intervals):
+    if intervals is not None and names_splits(intervals):
         return split_by_bed(genome, intervals, config.window, max_n_fraction=config.max_n_fraction)
     return split_by_block(
         genome, config.window, seed=config.split_seed, regions=intervals, max_n_fraction=config.max_n_fraction

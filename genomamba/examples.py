@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from mamba_data_prep.alphabet import reverse_complement
 from mamba_data_prep.genome import Genome
 
 SPLITS = ("train", "valid", "test")
@@ -131,15 +132,6 @@ class LabelledData:
             split: dict(zip(self.classes, np.bincount(e.labels, minlength=len(self.classes)).tolist(), strict=True))
             for split, e in self.splits().items()
         }
-
-
-_COMPLEMENT = np.arange(256, dtype=np.uint8)
-_COMPLEMENT[np.frombuffer(b"ACGTRYKMBVDHacgt", np.uint8)] = np.frombuffer(b"TGCAYRMKVBHDtgca", np.uint8)
-
-
-def reverse_complement(bases: np.ndarray) -> np.ndarray:
-    """The other strand of ASCII bases, IUPAC codes included, read 5' to 3'."""
-    return _COMPLEMENT[bases[::-1]]
 
 
 def canonical(bases: np.ndarray) -> bytes:

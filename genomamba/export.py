@@ -1,4 +1,4 @@
-"""Writing prediction tables chunk by chunk: TSV, CSV, Parquet, JSON lines and BED, chosen by the file's name.
+"""Writing predictions chunk by chunk: TSV, CSV, Parquet, JSON lines, BED and bigWig, chosen by the file's name.
 
 Numbers are written with six decimals; a probability that does not exist is an empty field, or null. BED holds one line
 a window (0-based half-open): class as name, confidence as score (0 to 1000), a colour a class, grey for "abstain".
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
@@ -17,9 +17,12 @@ import numpy as np
 from mamba_data_prep.atomic import atomic_write, clean_orphans
 from mamba_data_prep.errors import UserError
 
+from genomamba.bigwig import BigWigTrack
 from genomamba.predictions import ABSTAIN, Predictions
 
-FORMATS = (".tsv", ".csv", ".parquet", ".jsonl", ".bed")
+FORMATS = (".tsv", ".csv", ".parquet", ".jsonl", ".bed", ".bw")
+OF_WINDOWS = (".bed", ".bw")
+"""Formats that always hold windows, not records."""
 _DECIMALS = 6
 _GREY = "128,128,128"
 _COLOURS = (
@@ -70,19 +73,22 @@ def check_output(path: Path, force: bool) -> None:
 
 
 @contextmanager
-def table_writer(path: Path, classes: tuple[str, ...]) -> Iterator[TableWriter]:
+def table_writer(path: Path, classes: tuple[str, ...], track: str | None = None) -> Iterator[TableWriter]:
     """A writer whose file appears under its name only when the block ends without an error.
 
-    What a killed run left in the folder is removed first.
+    What a killed run left in the folder is removed first. `track` is the class that a bigWig shows, see `BigWigTrack`.
     """
     suffix = output_format(path)
     clean_orphans(path.parent)
-    with atomic_write(path, "wb" if suffix == ".parquet" else "w") as stream:
-        writer = _WRITERS[suffix](stream, classes)
+    with atomic_write(path, "wb" if suffix in (".parquet", ".bw") else "w") as stream:
+        writer = BigWigTrack(stream, classes, track) if suffix == ".bw" else _WRITERS[suffix](stream, classes)
         try:
             yield writer
-        finally:  # also after an error: Parquet must not outlive its stream
-            writer.close()
+        except BaseException:
+            with suppress(Exception):  # Parquet must not outlive its stream
+                writer.close()
+            raise
+        writer.close()
 
 
 class _Delimited:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ import torch
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import fingerprint, versions
 from mamba_training.bundle import Bundle, load_bundle, save_bundle
+from mamba_training.progress import is_first_process
 from mamba_training.run import RunResult, fit
 from mamba_training.settings import RunSettings
 
@@ -88,7 +88,7 @@ def run_finetune(
     for seed in range(settings.train.seed, settings.train.seed + seeds):
         folder = out if seeds == 1 else out / "seeds" / str(seed)
         trained[seed] = _train_seed(settings, data, seed, folder, recorded, start, resume)
-    if not _is_first():
+    if not is_first_process():
         return {}
     results = [result for result, _ in trained.values()]
     report = build_report(data, results, fit_baselines(data, _say))
@@ -113,13 +113,8 @@ def _settings(
     return validated(FinetuneConfig, whole, path=start.path)
 
 
-def _is_first() -> bool:
-    """Whether this is the process that speaks and writes, of those that train together."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
-
-
 def _say(text: str) -> None:
-    if _is_first():
+    if is_first_process():
         print(text, file=sys.stderr)
 
 

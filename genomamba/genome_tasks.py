@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mamba_data_prep.alphabet import reverse_complement
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.fasta import stream_fasta
 from mamba_data_prep.genome import Genome
@@ -14,7 +15,7 @@ from mamba_data_prep.gtf import read_tss
 from mamba_data_prep.intervals import Interval
 from mamba_data_prep.windows import tile
 
-from genomamba.examples import SPLITS, Examples, LabelledData, reverse_complement
+from genomamba.examples import SPLITS, Examples, LabelledData
 from genomamba.finetune_config import FinetuneData
 from genomamba.sections import GAP_FRACTION, Section, cut_sections
 from genomamba.tables import TableRow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from mamba_data_prep.genome import Genome
 from mamba_data_prep.splits import Split
 from mamba_training.bundle import save_bundle
 from mamba_training.optim import OptimSettings, build_optimizer
-from mamba_training.progress import nats_and_bits
+from mamba_training.progress import is_first_process, nats_and_bits
 from mamba_training.run import RunResult, fit
 from mamba_training.settings import RunSettings, parse_duration
 from torch import Tensor
@@ -223,7 +222,7 @@ def run_pretrain(
         may_change=("fasta", "bed", "train.validate_every"),
         units=_words,
     )
-    if not _is_first():
+    if not is_first_process():
         return {}
     baseline.follow(run.step * plan.windows_per_step)
     return _finish(settings, genome, split, model, baseline, run)
@@ -290,13 +289,8 @@ def _words(metrics: Mapping[str, float]) -> str:
     return f"{text} (Markov {metrics['markov_bits']:.4f})" if "markov_bits" in metrics else text
 
 
-def _is_first() -> bool:
-    """Whether this is the first of several processes, which speaks and writes."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
-
-
 def _note(text: str) -> None:
-    if _is_first():
+    if is_first_process():
         print(text, file=sys.stderr)
 
 

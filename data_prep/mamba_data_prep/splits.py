@@ -171,8 +171,8 @@ def split_by_bed(
 
 
 def names_splits(intervals: Sequence[Interval]) -> bool:
-    """Whether every interval's label is train, valid or test (or another name of one of these)."""
-    return all((interval.label or "").lower() in _LABELS for interval in intervals)
+    """Whether some label is train, valid or test (or another name of one of these), so that all of them must be."""
+    return any((interval.label or "").lower() in _LABELS for interval in intervals)
 
 
 def near(table: WindowTable, others: Sequence[WindowTable], gap: int = 0) -> np.ndarray:

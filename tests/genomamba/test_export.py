@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pybigtools
 import pytest
 from mamba_data_prep.errors import UserError
 
@@ -105,7 +106,7 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path, suffix: str) -> None:
 
     def broken() -> None:
         with table_writer(path, CLASSES) as writer:
-            writer.write(_rows(IDS))
+            writer.write(_rows(IDS[:5]))
             raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="in the middle"):
@@ -151,3 +152,44 @@ def test_unsure_rows_abstain_and_say_why() -> None:
     predicted, reason = decide(CLASSES, p, 0.5, ["", "", "too short"])
     assert predicted == ["abstain", "human", "abstain"]
     assert reason == ["confidence below 0.5", "", "too short"]
+
+
+def _windows(names: list[str], starts: list[int], value: list[float], width: int = 64) -> Predictions:
+    start, p = np.array(starts, np.int64), np.array(value)
+    rows = np.stack([p / 4, 0.75 - p / 4 * 3, p / 2], 1)
+    predicted, reason = decide(CLASSES, rows, 0.0, [""] * len(names))
+    return Predictions(CLASSES, names, start, start + width, "+", np.zeros(len(names)), predicted, rows, reason)
+
+
+def test_a_bigwig_holds_each_windows_own_part_and_gaps_where_nothing_was_scored(tmp_path: Path) -> None:
+    path = tmp_path / "out.bw"
+    with table_writer(path, CLASSES, track="human") as writer:
+        writer.write(_windows(["chr10", "chr10", "chr10"], [0, 40, 80], [0.5, np.nan, 1.0]))
+        writer.write(_windows(["chr10", "chr2"], [144, 0], [0.25, 0.75]))
+    with pybigtools.open(str(path)) as track:
+        assert track.chroms() == {"chr10": 208, "chr2": 64}
+        assert list(track.records("chr10")) == [(0, 40, 0.125), (80, 144, 0.25), (144, 208, 0.0625)]
+        assert list(track.records("chr2")) == [(0, 64, 0.1875)]
+    assert [file.name for file in tmp_path.iterdir()] == ["out.bw"]
+
+
+@pytest.mark.parametrize(
+    ("names", "starts", "value", "message"),
+    [
+        (["a", "b", "a"], [0, 0, 0], [0.5, 0.5, 0.5], "same id"),
+        (["a", "a"], [0, 0], [0.5, 0.5], "same id"),
+        (["a", "b"], [0, 0], [np.nan, np.nan], "cannot be empty"),
+    ],
+)
+def test_what_a_bigwig_cannot_hold_is_refused(
+    tmp_path: Path, names: list[str], starts: list[int], value: list[float], message: str
+) -> None:
+    with pytest.raises(UserError, match=message), table_writer(tmp_path / "out.bw", CLASSES) as writer:
+        writer.write(_windows(names, starts, value))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bigwig_of_an_unknown_class_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such class"), table_writer(tmp_path / "out.bw", CLASSES, "mouse"):
+        pytest.fail("the block was entered")
+    assert not list(tmp_path.iterdir())

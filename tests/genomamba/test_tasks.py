@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mamba_data_prep.alphabet import reverse_complement
 from mamba_data_prep.errors import UserError
 
-from genomamba.examples import LabelledData, canonical, reverse_complement
+from genomamba.examples import LabelledData, canonical
 from genomamba.finetune_config import FinetuneData
 from genomamba.genome_tasks import GenomeWindows, promoter_files, promoter_genome, species_data
 from genomamba.sections import cut_sections

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,6 +19,11 @@ Units = Callable[[Mapping[str, Any]], str]
 
 _WINDOW_SECONDS = 20.0
 _REDRAW_SECONDS = 0.2
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks and writes, of those that train together; also true before they are joined."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
 
 
 def nats_and_bits(metrics: Mapping[str, Any]) -> str:
