@@ -1,0 +1,28 @@
+"""Forecasting models on the shared backbone, made by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tsmamba.config import FitConfig
+from tsmamba.models.base import ForecastModel, Output, Shape
+from tsmamba.models.linear import LinearModel
+
+__all__ = ["ForecastModel", "LinearModel", "Output", "Shape", "build_model"]
+
+
+def build_model(config: FitConfig, shape: Shape, description: Mapping[str, Any] | None = None) -> ForecastModel:
+    """The network of a configuration.
+
+    Args:
+        config: names the model and the network's shape.
+        shape: what data and horizon decide.
+        description: what a fitted model's `describe` gave; None for a new model.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    if config.model in ("ridge", "auto"):
+        return LinearModel(shape)
+    raise ValueError(f"no model is called {config.model!r}")
