@@ -1,0 +1,116 @@
+"""Baselines: by hand where that is possible, against the library where it does the work, and on what breaks them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tsmamba import baselines
+from tsmamba.baselines import Smoothing
+from tsmamba.seasonality import autocorrelation, choose_season, seasonal_strength
+
+NAN = float("nan")
+ROWS = np.arange(120.0)
+AIRLINE = (100 + 2 * ROWS) * (1 + 0.3 * np.sin(2 * np.pi * ROWS / 12))
+"""A trend and a season that grows with it."""
+
+
+def every_method(history: np.ndarray, horizon: int, season: int) -> dict[str, np.ndarray]:
+    return {
+        "naive": baselines.naive(history, horizon),
+        "seasonal naive": baselines.seasonal_naive(history, horizon, season),
+        "drift": baselines.drift(history, horizon),
+        "theta": baselines.theta(history, horizon, season),
+        "ets": baselines.choose_smoothing(history, horizon, season).forecast(history, horizon, season),
+    }
+
+
+def test_naive_methods_by_hand() -> None:
+    history = np.array([1.0, 2.0, 3.0, 5.0, 6.0, 8.0])
+    assert baselines.naive(history, 2).tolist() == [8, 8]
+    assert baselines.seasonal_naive(history, 4, 3).tolist() == [5, 6, 8, 5]
+    assert baselines.drift(history, 2) == pytest.approx([9.4, 10.8])
+
+
+def test_naive_methods_skip_what_was_not_observed() -> None:
+    history = np.array([NAN, 2.0, 3.0, 4.0, NAN, NAN])
+    assert baselines.naive(history, 1).tolist() == [4]
+    assert baselines.seasonal_naive(history, 3, 3).tolist() == [4, 2, 3]
+    assert baselines.drift(history, 2) == pytest.approx([7, 8])
+    assert baselines.seasonal_naive(np.array([NAN, 7.0]), 2, 2).tolist() == [7, 7]
+
+
+def test_nothing_observed_gives_no_forecast() -> None:
+    for point in every_method(np.full(5, NAN), 2, 1).values():
+        assert np.isnan(point).all()
+
+
+def test_smoothing_with_a_multiplied_season_follows_a_growing_season() -> None:
+    chosen = baselines.choose_smoothing(AIRLINE[:-12], 12, 12)
+    error = np.abs(chosen.forecast(AIRLINE[:-12], 12, 12) - AIRLINE[-12:]).mean()
+    assert chosen.seasonal == "mul"
+    assert error < 0.05 * np.abs(baselines.seasonal_naive(AIRLINE[:-12], 12, 12) - AIRLINE[-12:]).mean()
+
+
+def test_a_long_season_is_taken_out_first() -> None:
+    rows = np.arange(300.0)
+    values = 5 * np.sin(2 * np.pi * rows / 60) + 0.1 * rows
+    error = np.abs(Smoothing("linear", "add").forecast(values[:-60], 60, 60) - values[-60:]).mean()
+    assert error < 0.5
+
+
+def test_gaps_are_bridged_by_the_season() -> None:
+    holed = AIRLINE.copy()
+    holed[[30, 31, 61, 80]] = NAN
+    whole = Smoothing("linear", "mul").forecast(AIRLINE, 12, 12)
+    assert Smoothing("linear", "mul").forecast(holed, 12, 12) == pytest.approx(whole, rel=0.05)
+
+
+def test_the_choice_does_not_see_what_follows() -> None:
+    longer = np.concatenate([AIRLINE, np.full(12, 1e6)])
+    assert baselines.choose_smoothing(longer[:-12], 12, 12) == baselines.choose_smoothing(AIRLINE, 12, 12)
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    arrays(np.float64, st.integers(0, 30), elements=st.sampled_from([NAN, 0.0, 1.0, -3.0, 2.5, 1e6])),
+    st.integers(1, 6),
+    st.integers(1, 9),
+)
+def test_every_method_answers_whatever_the_history(history: np.ndarray, horizon: int, season: int) -> None:
+    for name, point in every_method(history, horizon, season).items():
+        assert point.shape == (horizon,), name
+        assert np.isfinite(point).all() == np.isfinite(history).any(), name
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(-1e6, 1e6), st.integers(1, 40))
+def test_a_constant_series_goes_on(value: float, rows: int) -> None:
+    for name, point in every_method(np.full(rows, value), 3, 4).items():
+        assert point == pytest.approx(np.full(3, value)), name
+
+
+def test_a_season_is_found_only_where_there_is_one() -> None:
+    generator = np.random.default_rng(0)
+    noise = generator.normal(size=400)
+    weekly = noise + 3 * (np.arange(400) % 7 == 0)
+    assert choose_season([weekly], (7, 365)) == 7
+    assert choose_season([weekly], ()) == 7
+    assert choose_season([noise], ()) == 1
+    assert choose_season([noise], (7, 365)) == 7  # the calendar's proposal stands where the data show nothing
+    assert choose_season([noise[:9]], (7,)) == 1
+
+
+def test_a_slow_cycle_is_no_short_season() -> None:
+    slow = np.sin(2 * np.pi * np.arange(365 * 4) / 365) + 0.2 * np.random.default_rng(1).normal(size=365 * 4)
+    assert seasonal_strength(slow, 7) < 0.15
+    assert choose_season([slow], (7, 365)) == 365
+
+
+def test_autocorrelation_of_observed_pairs() -> None:
+    values = np.tile([1.0, -1.0], 50)
+    values[10] = NAN
+    assert autocorrelation(values, 2) == pytest.approx([1, -1, 1], abs=0.05)

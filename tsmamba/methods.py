@@ -1,0 +1,239 @@
+"""Forecasting methods under one roof: the baselines, ridge regression and the Mamba models, each fitted on a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float64
+from mamba_data_prep.errors import UserError
+
+from tsmamba import baselines
+from tsmamba.baselines import Smoothing
+from tsmamba.config import LEVELS, MODELS, load_config
+from tsmamba.fit import fit_panel
+from tsmamba.fitted import FittedModel, Forecast
+from tsmamba.panel import Panel
+
+LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")
+"""Methods that work on one series at a time and look at nothing but its history."""
+
+_LOG = "_log"
+LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "ridge")))
+"""Methods that learn one model from all series; with `_log` behind the name, from their logarithms."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be forecast.
+
+    Attributes:
+        horizon: rows ahead.
+        season: rows of a season; 1 where there is none.
+        levels: of the quantiles, ascending.
+        seed: of whatever is drawn at random.
+        max_time: at which training stops, such as "90s"; None sets no limit.
+        device: auto, cpu or cuda.
+    """
+
+    horizon: int
+    season: int = 1
+    levels: tuple[float, ...] = LEVELS
+    seed: int = 0
+    max_time: str | None = None
+    device: str = "auto"
+
+
+class FittedMethod(Protocol):
+    """A method that was fitted on a panel, and forecasts that panel, a longer one, or another of its kind."""
+
+    @property
+    def name(self) -> str:
+        """Under which it was fitted."""
+        ...
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """Forecasts what follows each series' end, or what followed it so many rows earlier, unseen.
+
+        A method without quantiles of its own gives its point forecast for each.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Local:
+    """A method that looks at one series at a time.
+
+    Attributes:
+        name: one of `LOCAL`.
+        task: what is forecast.
+        forms: of exponential smoothing, by series.
+    """
+
+    name: str
+    task: Task
+    forms: Mapping[str, Smoothing] = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, name: str, panel: Panel, task: Task) -> Local:
+        """Chooses each series' form of exponential smoothing; the other methods have nothing to fit."""
+        if name != "ets":
+            return cls(name, task)
+        forms = {
+            one.unique_id: baselines.choose_smoothing(one.values, task.horizon, task.season) for one in panel.series
+        }
+        return cls(name, task, forms)
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """See `FittedMethod`."""
+        rows = [self._point(one.unique_id, one.before(steps_back).values) for one in panel.series]
+        point = np.stack(rows) if rows else np.zeros((0, self.task.horizon))
+        return _without_spread(panel, point, self.task.levels)
+
+    def _point(self, unique_id: str, history: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " H"]:
+        horizon, season = self.task.horizon, self.task.season
+        if self.name == "naive":
+            return baselines.naive(history, horizon)
+        if self.name == "seasonal_naive":
+            return baselines.seasonal_naive(history, horizon, season)
+        if self.name == "drift":
+            return baselines.drift(history, horizon)
+        if self.name == "theta":
+            return baselines.theta(history, horizon, season)
+        form = self.forms.get(unique_id) or baselines.choose_smoothing(history, horizon, season)
+        return form.forecast(history, horizon, season)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model that was learnt from all series.
+
+    Attributes:
+        name: one of `LEARNED`, perhaps with `_log` behind it.
+        task: what is forecast.
+        model: the fitted model.
+    """
+
+    name: str
+    task: Task
+    model: FittedModel
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the model reads and forecasts logarithms."""
+        return self.name.endswith(_LOG)
+
+    @classmethod
+    def fit(cls, name: str, panel: Panel, task: Task, **options: Any) -> Learned:
+        """Fits the model.
+
+        Args:
+            name: the method's.
+            panel: the series.
+            task: what is forecast.
+            options: of `fit_panel` (out, resume, quiet).
+
+        Raises:
+            UserError: the series are too short, or not positive where logarithms are to be taken.
+        """
+        plain = name.removesuffix(_LOG)
+        config = load_config(
+            "auto" if plain == "mamba" else plain,
+            levels=list(task.levels),
+            seed=task.seed,
+            train__max_time=task.max_time,
+            train__accelerator={"cuda": "gpu"}.get(task.device, task.device),
+        )
+        if name.endswith(_LOG):
+            if not is_positive(panel):
+                raise UserError("only positive values have logarithms", fix=f"use the method {plain}")
+            panel = logarithms(panel)
+        return cls(name, task, fit_panel(panel, task.horizon, config, **options))
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """See `FittedMethod`; a series without an observed value in the model's window gets the naive forecast."""
+        cut = panel.before(steps_back)
+        seen = [np.isfinite(one.values[-self.model.lookback :]).any() for one in cut.series]
+        known = [one.unique_id for one, has_values in zip(cut.series, seen, strict=True) if has_values]
+        rest = Local("naive", self.task).predict(cut)
+        if not known:
+            return rest
+        found = self._predict(cut.select(known))
+        point, quantiles = rest.point.copy(), rest.quantiles.copy()
+        point[seen], quantiles[seen] = found.point, found.quantiles
+        return replace(rest, point=point, quantiles=quantiles)
+
+    def _predict(self, panel: Panel) -> Forecast:
+        if not self.logarithmic:
+            return self.model.predict(panel)
+        found = self.model.predict(logarithms(panel))
+        return replace(found, point=_exp(found.point), quantiles=_exp(found.quantiles))
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The mean of several methods' forecasts.
+
+    Source: Bates, Granger 1969, The combination of forecasts, Operational Research Quarterly 20(4).
+
+    Attributes:
+        members: the methods.
+    """
+
+    members: tuple[FittedMethod, ...]
+
+    @property
+    def name(self) -> str:
+        """The members' names."""
+        return " + ".join(member.name for member in self.members)
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """See `FittedMethod`."""
+        found = [member.predict(panel, steps_back) for member in self.members]
+        point = np.mean([one.point for one in found], axis=0)
+        return replace(found[0], point=point, quantiles=np.mean([one.quantiles for one in found], axis=0))
+
+
+def fit_method(name: str, panel: Panel, task: Task, **options: Any) -> FittedMethod:
+    """Fits a method by its name.
+
+    Args:
+        name: one of `LOCAL` or `LEARNED` (with `_log` behind it for logarithms).
+        panel: the series; nothing outside of it is read.
+        task: what is forecast.
+        options: of `fit_panel`, for learnt methods.
+
+    Raises:
+        UserError: there is no such method, or it cannot be fitted on these series.
+    """
+    if name in LOCAL:
+        return Local.fit(name, panel, task)
+    if name.removesuffix(_LOG) in LEARNED:
+        return Learned.fit(name, panel, task, **options)
+    raise UserError("there is no such method", found=name, accepted=", ".join(("auto", *LOCAL, *LEARNED)))
+
+
+def is_positive(panel: Panel) -> bool:
+    """Whether every observed value is above zero."""
+    lows = [np.nanmin(one.values) for one in panel.series if np.isfinite(one.values).any()]
+    return bool(lows) and min(lows) > 0
+
+
+def logarithms(panel: Panel) -> Panel:
+    """The panel's logarithms; values that are not positive become missing."""
+    return replace(panel, series=tuple(replace(one, values=_log(one.values)) for one in panel.series))
+
+
+def _log(values: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " T"]:
+    positive = values > 0
+    return np.log(values, out=np.full(len(values), np.nan), where=positive)
+
+
+def _exp(values: Any) -> Any:
+    return np.exp(np.minimum(values, 700.0))  # beyond that a double overflows
+
+
+def _without_spread(panel: Panel, point: Float64[np.ndarray, "S H"], levels: tuple[float, ...]) -> Forecast:
+    return Forecast(tuple(panel.ids), levels, point, np.repeat(point[..., None], len(levels), axis=-1))
