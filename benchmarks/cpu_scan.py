@@ -1,4 +1,4 @@
-"""The selective scan on the CPU: ours, mambapy's parallel scan and a plain torch loop, on the same work in one run.
+"""The selective scan on the CPU: ours, a C++ loop, mambapy's parallel scan and a torch loop, on one work in one run.
 
     python -m benchmarks.cpu_scan [--rounds N] [--length L]
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from mamba_kernels import selective_scan
 from torch import Tensor
 
+from benchmarks import yardstick
 from benchmarks.common import alternate, print_table, save_results
 
 LENGTH, CHANNELS, STATES, THREADS = 8192, 256, 16, 2
@@ -84,6 +85,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     scans: dict[str, Scan] = {"ours": ours, "mambapy pscan": mambapy_scan, "torch loop": torch_loop}
+    if yardstick.available():
+        scans["C++ loop"] = yardstick.scan
     plain, leaves = inputs(options.length, gradients=False), inputs(options.length, gradients=True)
     weight = torch.randn(1, options.length, CHANNELS)
     differences = agreement(scans, plain)
