@@ -1,12 +1,13 @@
 """Training speed and memory of the 1.4M-parameter language model (12 layers x 128, N = 16), ours and peers.
 
-    python -m benchmarks.train_step [--rounds N] [--peers transformers mambapy] [--skip-curve] [--max-log2 K]
+    python -m benchmarks.train_step [--rounds N] [--peers transformers mambapy hyenadna] [--skip-curve] [--max-log2 K]
 
 1. One optimiser step (forward, backward, clip, AdamW) at batch 1, L = 4096, float32, two threads: ours, transformers'
    Mamba with `use_mambapy=True`, and mambapy's own model, alternating in one process.
 2. Where the time of our step goes, by the profiler.
 3. What working in chunks costs, and what the narrow projection's layout saves: one thread, processor time.
 4. Ours from L = 2^12 to 2^18, each length in a process of its own: tokens/s and peak resident memory.
+5. HyenaDNA, of like size, at 2^12, 2^14 and 2^16: where its repository's `standalone_hyenadna.py` can be imported.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from benchmarks.memory import peak_mebibytes
 
 LAYERS, WIDTH, VOCABULARY = 12, 128, 16
 LENGTH, SHORTEST_LOG2, LONGEST_LOG2 = 4096, 12, 18
+HYENA_LOG2 = (12, 14, 16)
 THREADS = 2
 MEBIBYTE = 2**20
 
@@ -91,7 +93,25 @@ def mambapy_model() -> Step:
     return training_step(model, model)
 
 
+def hyenadna_model() -> Step:
+    """HyenaDNA's own standalone model in the shape of its smallest release, 8 layers x 128, with a tied head."""
+    from standalone_hyenadna import HyenaDNAModel  # pyright: ignore[reportMissingImports]
+
+    layer = {
+        "emb_dim": 5,
+        "filter_order": 64,
+        "local_order": 3,
+        "l_max": 2 ** HYENA_LOG2[-1] + 2,
+        "modulate": True,
+        "w": 10,
+    }
+    model = HyenaDNAModel(d_model=WIDTH, n_layer=8, d_inner=4 * WIDTH, vocab_size=VOCABULARY, layer=layer)
+    head = model.backbone.embeddings.word_embeddings.weight
+    return training_step(model, lambda ids: F.linear(model(ids), head))
+
+
 PEERS = {"transformers": ("transformers, use_mambapy", transformers_mamba), "mambapy": ("mambapy", mambapy_model)}
+MODELS = {"ours": ours, "hyenadna": hyenadna_model}
 
 
 def compare(rounds: int, peers: Sequence[str]) -> list[dict[str, Any]]:
@@ -162,9 +182,9 @@ def decisions() -> list[dict[str, Any]]:
     return [{"forward and backward of": name, "milliseconds": ms} for name, ms in found.items()]
 
 
-def measure_length(length: int) -> dict[str, Any]:
-    """Ours at one length: tokens/s, and what the peak of resident memory rose by over a short step's."""
-    step = ours()
+def measure_length(length: int, model: str) -> dict[str, Any]:
+    """A model at one length: tokens/s, and what the peak of resident memory rose by over a short step's."""
+    step = MODELS[model]()
     step(torch.randint(0, VOCABULARY, (1, 256)))
     before = peak_mebibytes()
     ids = torch.randint(0, VOCABULARY, (1, length))
@@ -189,30 +209,55 @@ def curve(longest_log2: int) -> list[dict[str, Any]]:
     """Each length in a process of its own, so that no peak hides another."""
     rows = []
     for log2 in range(SHORTEST_LOG2, longest_log2 + 1):
-        command = [sys.executable, "-m", "benchmarks.train_step", "--one-length", str(2**log2)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"2^{log2}: {rows[-1]['tokens/s']:,.0f} tokens/s, peak {rows[-1]['peak MiB']:,.0f} MiB", flush=True)
+        rows.append(in_own_process(2**log2, "ours"))
     for row in rows:
         row["of the first speed"] = row["tokens/s"] / rows[0]["tokens/s"]
+    return rows
+
+
+def in_own_process(length: int, model: str) -> dict[str, Any]:
+    """`measure_length` in a fresh process, so that no peak hides another."""
+    command = [sys.executable, "-m", "benchmarks.train_step", "--one-length", str(length), "--model", model]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    row = json.loads(done.stdout.splitlines()[-1])
+    print(f"{model}, L = {length:,}: {row['tokens/s']:,.0f} tokens/s, peak {row['peak MiB']:,.0f} MiB", flush=True)
+    return row
+
+
+def beside_hyenadna() -> list[dict[str, Any]]:
+    """Ours and HyenaDNA in turn at three lengths."""
+    rows = []
+    for log2 in HYENA_LOG2:
+        mine, theirs = (in_own_process(2**log2, model) for model in ("ours", "hyenadna"))
+        rows.append(
+            {
+                "length": 2**log2,
+                "ours, tokens/s": mine["tokens/s"],
+                "HyenaDNA, tokens/s": theirs["tokens/s"],
+                "ours is faster by": mine["tokens/s"] / theirs["tokens/s"],
+                "ours, peak MiB": mine["peak MiB"],
+                "HyenaDNA, peak MiB": theirs["peak MiB"],
+            }
+        )
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--peers", nargs="*", choices=[*PEERS, "hyenadna"], default=list(PEERS))
     parser.add_argument("--skip-curve", action="store_true")
     parser.add_argument("--max-log2", type=int, default=LONGEST_LOG2)
     parser.add_argument("--one-length", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--model", choices=list(MODELS), default="ours", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     keep_freed_memory()  # as `genomamba pretrain` does; the peers in this process have it too
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     if arguments.one_length:
-        print(json.dumps(measure_length(arguments.one_length)))
+        print(json.dumps(measure_length(arguments.one_length, arguments.model)))
         return
-    results: dict[str, Any] = {"step": compare(arguments.rounds, arguments.peers)}
+    results: dict[str, Any] = {"step": compare(arguments.rounds, [peer for peer in arguments.peers if peer in PEERS])}
     print_table(f"One training step, L = {LENGTH}, batch 1, {THREADS} threads", results["step"], skip=["all seconds"])
     results["parts"] = profile()
     print_table("Where the time of our step goes (float32)", results["parts"])
@@ -221,6 +266,9 @@ def main() -> None:
     if not arguments.skip_curve:
         results["curve"] = curve(arguments.max_log2)
         print_table("Ours by length, float32", results["curve"])
+    if "hyenadna" in arguments.peers:
+        results["hyenadna"] = beside_hyenadna()
+        print_table("Beside HyenaDNA, float32", results["hyenadna"])
     save_results("train_step", results)
 
 
