@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mamba_kernels.dispatch import available_backends
     from mamba_kernels.rms_norm.interface import rms_norm
     from mamba_kernels.selective_scan.interface import selective_scan
+    from mamba_kernels.ssd.interface import ssd
+    from mamba_kernels.ssd.update import ssd_update
     from mamba_kernels.update import causal_conv1d_update, selective_state_update
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "rms_norm",
     "selective_scan",
     "selective_state_update",
+    "ssd",
+    "ssd_update",
 ]
 
 _HOMES = {
@@ -31,6 +35,8 @@ _HOMES = {
     "rms_norm": "mamba_kernels.rms_norm.interface",
     "selective_scan": "mamba_kernels.selective_scan.interface",
     "selective_state_update": "mamba_kernels.update",
+    "ssd": "mamba_kernels.ssd.interface",
+    "ssd_update": "mamba_kernels.ssd.update",
 }
 
 

@@ -12,7 +12,7 @@ import torch
 
 from mamba_kernels.dispatch import BACKENDS, ENVIRONMENT_VARIABLE, backend_problem, choose_backend
 
-OPERATORS = ("selective_scan", "causal_conv1d", "rms_norm", "selective_state_update", "causal_conv1d_update")
+OPERATORS = ("selective_scan", "ssd", "causal_conv1d", "rms_norm", "selective_state_update", "causal_conv1d_update")
 LIBRARIES = ("torch", "numba", "llvmlite", "triton", "numpy")
 
 
