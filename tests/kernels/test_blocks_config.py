@@ -35,8 +35,8 @@ def test_derived_widths():
         ("d_model", 0, "a whole number of at least 1"),
         ("d_state", -1, "a whole number of at least 1"),
         ("d_conv", 0, "a whole number of at least 1"),
-        ("layers", [], "at least one of attention, mamba"),
-        ("layers", ["mamba", "lstm"], "one of attention, mamba"),
+        ("layers", [], "at least one of attention, mamba, mamba2"),
+        ("layers", ["mamba", "lstm"], "one of attention, mamba, mamba2"),
         ("bidirectional", "both", "one of none, add, concat"),
         ("reverse_complement", "yes", "one of none, augment, equivariant"),
         ("dt_rank", "automatic", "'auto' or a whole number of at least 1"),
@@ -57,6 +57,27 @@ def test_a_wrong_value_is_named_with_what_is_accepted(key, value, accepted):
     assert text.startswith(f"backbone config: {key}")
     assert accepted in text
     assert repr(value if key != "layers" or not value else "lstm") in text or value == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"),
+    [
+        ("head_width", 48, "'auto' or a divisor of 64 inner channels"),
+        ("head_width", 0, "'auto' or a whole number of at least 1"),
+        ("n_groups", 3, "a divisor of 4 heads"),
+        ("n_groups", 0, "a whole number of at least 1"),
+    ],
+)
+def test_heads_of_mamba2_share_the_channels_evenly(key, value, accepted):
+    with pytest.raises(ValueError, match=f"backbone config: {key} = {value} is not accepted; it must be {accepted}"):
+        BackboneConfig(**{"d_model": 32, "layers": ["mamba2"], "head_width": 16, key: value})
+
+
+def test_heads_of_mamba2_are_up_to_64_wide():
+    def width(d_model):
+        return BackboneConfig(d_model=d_model, layers=["mamba2"]).channels_per_head
+
+    assert [width(d) for d in (8, 32, 48, 64, 128, 59)] == [16, 64, 48, 64, 64, 59]
 
 
 def test_an_unknown_key_is_named():

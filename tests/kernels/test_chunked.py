@@ -13,6 +13,8 @@ KINDS = {
     "causal": {"layers": ["mamba", "mamba"]},
     "hybrid": {"layers": ["mamba", "attention"]},
     "biases": {"layers": ["mamba"], "proj_bias": True, "d_conv": 6},
+    "mamba2": {"layers": ["mamba2", "mamba"], "head_width": 4, "n_groups": 2},
+    "mamba2 concat": {"layers": ["mamba2"], "bidirectional": "concat", "proj_bias": True},
     "add": {"layers": ["mamba", "mamba"], "bidirectional": "add"},
     "add untied": {"layers": ["mamba"], "bidirectional": "add", "tie_directions": False, "proj_bias": True},
     "concat": {"layers": ["mamba"], "bidirectional": "concat", "proj_bias": True},
@@ -61,7 +63,7 @@ def test_with_documents(kind):
     torch.testing.assert_close(differentiate(chunked, x, reset=reset), expected, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["causal", "hybrid", "biases"])
+@pytest.mark.parametrize("kind", ["causal", "hybrid", "biases", "mamba2"])
 def test_with_an_initial_state(kind):
     whole, chunked = pair(4, **KINDS[kind])
     with torch.no_grad():
@@ -71,7 +73,7 @@ def test_with_an_initial_state(kind):
     torch.testing.assert_close(differentiate(chunked, x, state), expected, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["causal", "add", "concat"])
+@pytest.mark.parametrize("kind", ["causal", "add", "concat", "mamba2"])
 def test_in_float32(kind):
     whole, chunked = pair(100, torch.float32, **KINDS[kind])
     x = torch.randn(1, 777, 12)

@@ -39,7 +39,7 @@ def test_projection_of_the_step_size_stays_within_its_bound():
     assert weight.abs().max() > 0.9 * 4**-0.5
 
 
-@pytest.mark.parametrize("name", ["mamba", "attention"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "attention"])
 def test_output_projection_shrinks_with_the_root_of_the_depth(name):
     weight = build_mixer(name, BackboneConfig(d_model=64, layers=[name] * 16)).out_proj.weight
     bound = 1 / math.sqrt(weight.shape[1]) / 4
@@ -63,6 +63,24 @@ def test_tied_directions_share_exactly_the_projections():
 
     projections = 64 * 256 + 128 * 64
     assert count(tie_directions=False) - count(tie_directions=True) == projections
+
+
+def test_mamba2_starts_as_its_authors_have_it():
+    ssm = build_mixer("mamba2", BackboneConfig(d_model=2048, layers=["mamba2"], head_width=1)).ssm
+    rates = ssm.A_log.detach().double().exp()
+    assert 1 <= rates.min() < 1.1
+    assert 15.9 < rates.max() <= 16
+    assert abs(rates.mean() - 8.5) < 0.3
+    dt = F.softplus(ssm.dt_bias.detach().double())
+    quartiles = torch.quantile(torch.log10(dt), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
+    torch.testing.assert_close(quartiles, torch.tensor([-2.5, -2.0, -1.5], dtype=torch.float64), atol=0.06, rtol=0)
+    assert bool((ssm.D == 1).all())
+
+
+def test_mamba2_spares_norm_biases_decay_and_skip_weight_decay():
+    mixer = build_mixer("mamba2", BackboneConfig(d_model=64, layers=["mamba2"], proj_bias=True))
+    spared = {name.split(".", 1)[-1] for name, p in mixer.named_parameters() if getattr(p, "_no_weight_decay", False)}
+    assert spared == {"A_log", "D", "conv_bias", "dt_bias", "norm_weight", "bias"}
 
 
 def naive_attention(mixer, x, causal):

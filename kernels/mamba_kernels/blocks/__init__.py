@@ -4,6 +4,7 @@ from mamba_kernels.blocks.attention import AttentionMixer
 from mamba_kernels.blocks.backbone import Backbone, BackboneState, Block
 from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.mamba import MambaMixer, SelectiveSSM
+from mamba_kernels.blocks.mamba2 import GatedSSD, Mamba2Mixer
 from mamba_kernels.blocks.norm import RMSNorm
 from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece, build_mixer, mixer_names, register_mixer
 from mamba_kernels.blocks.strands import merge_strands, split_strands
@@ -15,7 +16,9 @@ __all__ = [
     "BackboneState",
     "Block",
     "Branch",
+    "GatedSSD",
     "LayerState",
+    "Mamba2Mixer",
     "MambaMixer",
     "Mixer",
     "Piece",

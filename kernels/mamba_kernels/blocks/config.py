@@ -20,13 +20,15 @@ class BackboneConfig:
     Attributes:
         d_model: Width of the residual stream.
         layers: One mixer name a layer, from the bottom up, such as `["mamba"] * 12`.
-        d_state: States a channel (`N`) of a state space mixer.
+        d_state: States a channel (`N`) of a state space mixer; of `s4d`, whose states are complex, half as many.
         d_conv: Taps (`K`) of the short causal convolution.
-        expand: Inner width of a `mamba` mixer over `d_model`.
+        expand: Inner width of a state space mixer over `d_model`.
         dt_rank: Rank of the projection of the step size; "auto" is `ceil(d_model / 16)`.
         dt_min: Least step size at initialisation.
         dt_max: Greatest step size at initialisation.
         dt_floor: No initial step size lies under this.
+        head_width: Channels of a head of a `mamba2` mixer; "auto" is the greatest divisor of the inner width up to 64.
+        n_groups: Groups of a `mamba2` mixer's heads, each with its own B and C.
         conv_bias: Whether the convolution has a bias.
         proj_bias: Whether the projections into and out of a mixer have a bias.
         bidirectional: "none" is causal. "add" sums a left-to-right and a right-to-left pass; "concat" joins both
@@ -50,6 +52,8 @@ class BackboneConfig:
     dt_min: Number = 1e-3
     dt_max: Number = 1e-1
     dt_floor: Number = 1e-4
+    head_width: int | str = "auto"
+    n_groups: int = 1
     conv_bias: bool = True
     proj_bias: bool = False
     bidirectional: str = "none"
@@ -65,7 +69,7 @@ class BackboneConfig:
             raise _wrong("layers", self.layers, "a list of mixer names such as ['mamba', 'mamba']")
         object.__setattr__(self, "layers", tuple(self.layers))
         self._check_layers()
-        for name in ("d_model", "d_state", "d_conv"):
+        for name in ("d_model", "d_state", "d_conv", "n_groups"):
             _check_positive_int(name, getattr(self, name))
         for name in ("dt_min", "dt_max", "dt_floor", "norm_eps", "rope_theta", "expand"):
             _check_positive_number(name, getattr(self, name))
@@ -79,6 +83,7 @@ class BackboneConfig:
             if not isinstance(getattr(self, name), bool):
                 raise _wrong(name, getattr(self, name), "true or false")
         self._check_int_or_word("dt_rank", "auto")
+        self._check_int_or_word("head_width", "auto")
         self._check_int_or_word("n_heads", "auto")
         if self.chunk_size is not None:
             self._check_int_or_word("chunk_size", "auto", or_none=True)
@@ -106,6 +111,12 @@ class BackboneConfig:
         if "attention" in self.layers and self.strand_width % (2 * self.head_count):
             accepted = f"a number of heads that divides {self.strand_width} channels into an even width"
             raise _wrong("n_heads", self.n_heads, accepted)
+        if "mamba2" in self.layers and self.d_inner % self.channels_per_head:
+            raise _wrong("head_width", self.head_width, f"'auto' or a divisor of {self.d_inner} inner channels")
+        if "mamba2" in self.layers and self.ssd_heads % self.n_groups:
+            raise _wrong("n_groups", self.n_groups, f"a divisor of {self.ssd_heads} heads")
+        if "s4d" in self.layers and self.d_state % 2:
+            raise _wrong("d_state", self.d_state, "an even number, since the states of s4d are pairs")
 
     @property
     def strand_width(self) -> int:
@@ -121,6 +132,18 @@ class BackboneConfig:
     def rank(self) -> int:
         """Rank of the step size's projection."""
         return math.ceil(self.strand_width / 16) if isinstance(self.dt_rank, str) else self.dt_rank
+
+    @property
+    def channels_per_head(self) -> int:
+        """Channels `P` of a head of a `mamba2` mixer."""
+        if not isinstance(self.head_width, str):
+            return self.head_width
+        return next(width for width in range(min(64, self.d_inner), 0, -1) if self.d_inner % width == 0)
+
+    @property
+    def ssd_heads(self) -> int:
+        """Heads of a `mamba2` mixer."""
+        return self.d_inner // self.channels_per_head
 
     @property
     def head_count(self) -> int:

@@ -6,7 +6,6 @@ Shapes: `B` batch, `L` length, `D` inner channels (`expand * d_model`), `N` stat
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +13,21 @@ from torch import Tensor, nn
 from mamba_kernels import causal_conv1d, causal_conv1d_update, selective_state_update
 from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.norm import without_decay
-from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece, register_mixer
+from mamba_kernels.blocks.registry import LayerState, Piece, register_mixer
 from mamba_kernels.blocks.replay import ScanArguments, scan, scan_and_project
+from mamba_kernels.blocks.two_way import DirectedModel, TwoWayMixer, reset_from_right
+
+__all__ = ["MambaMixer", "SelectiveSSM", "reset_from_right"]
 
 
-class SelectiveSSM(nn.Module):
+class SelectiveSSM(DirectedModel):
     """Convolution and selective scan in one direction: gated inner channels in, gated inner channels out.
 
     Its state is `(conv_state (B, D, K-1), scan_state (B, D, N))`.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width, rank, n = config.d_inner, config.rank, config.d_state
         self.conv_weight = nn.Parameter(torch.empty(width, config.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(width)) if config.conv_bias else None
@@ -36,6 +37,11 @@ class SelectiveSSM(nn.Module):
         self.D = nn.Parameter(torch.ones(width))
         self.reset_parameters()
         without_decay(self.conv_bias, self.dt_proj.bias, self.A_log, self.D)
+
+    @staticmethod
+    def widths(config: BackboneConfig) -> tuple[int, int]:
+        """Channels and gates in, channels out."""
+        return 2 * config.d_inner, config.d_inner
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -58,18 +64,18 @@ class SelectiveSSM(nn.Module):
         return conv, torch.zeros(batch_size, config.d_inner, config.d_state, device=device, dtype=wide)
 
     def forward(
-        self, xz: Tensor, state: LayerState | None, reset: Tensor | None, *, reverse: bool
+        self, x: Tensor, state: LayerState | None, reset: Tensor | None, *, reverse: bool
     ) -> tuple[Tensor, LayerState]:
-        """`xz` (B, L, 2 D) holds the channels, then their gates; gives (B, L, D) and the state after the last token."""
-        arguments, conv_state = self._convolve(xz, state, reset, reverse)
+        """`x` (B, L, 2 D) holds the channels, then their gates; gives (B, L, D) and the state after the last token."""
+        arguments, conv_state = self._convolve(x, state, reset, reverse)
         y, scan_state = scan(arguments, None if state is None else state[1])
         return y, (conv_state, scan_state)
 
     def project(
-        self, xz: Tensor, state: LayerState | None, piece: Piece, weight: Tensor, *, reverse: bool
+        self, x: Tensor, state: LayerState | None, piece: Piece, weight: Tensor, *, reverse: bool
     ) -> tuple[Tensor, LayerState]:
         """`forward`, and its output projected by `weight` (M, D)."""
-        arguments, conv_state = self._convolve(xz, state, piece.reset, reverse)
+        arguments, conv_state = self._convolve(x, state, piece.reset, reverse)
         y, scan_state = scan_and_project(arguments, None if state is None else state[1], weight, piece.tape)
         return y, (conv_state, scan_state)
 
@@ -89,9 +95,9 @@ class SelectiveSSM(nn.Module):
         a, bias = self._decay_rates(), self.dt_proj.bias
         return ScanArguments(x, delta, a, b, c, self.D, z, bias, reset, reverse), conv_state
 
-    def step(self, xz: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """One token `xz` (B, 2 D), in constant time."""
-        x, z = xz.chunk(2, dim=-1)
+    def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """One token `x` (B, 2 D), in constant time."""
+        x, z = x.chunk(2, dim=-1)
         conv_state, scan_state = state
         x, conv_state = causal_conv1d_update(x, conv_state, self.conv_weight, self.conv_bias, "silu")
         delta, b, c = self._select(x)
@@ -114,83 +120,7 @@ class SelectiveSSM(nn.Module):
 
 
 @register_mixer("mamba")
-class MambaMixer(Mixer):
-    """Gated selective state space mixer: project in, convolve, scan, gate, project out.
+class MambaMixer(TwoWayMixer):
+    """Gated selective state space mixer: project in, convolve, scan, gate, project out."""
 
-    In both directions, `add` sums the passes' outputs and `concat` joins their inner channels before one projection.
-    Tied directions share the projections, so that the pass to the right and the pass to the left differ only in what
-    they remember.
-    """
-
-    def __init__(self, config: BackboneConfig) -> None:
-        super().__init__()
-        width, inner, bias = config.strand_width, config.d_inner, config.proj_bias
-        self.both_ways = config.bidirectional != "none"
-        self.joined = config.bidirectional == "concat"
-        self.tied = config.tie_directions
-        self.in_proj = nn.Linear(width, 2 * inner, bias=bias)
-        self.ssm = SelectiveSSM(config)
-        self.out_proj = nn.Linear(2 * inner if self.joined else inner, width, bias=bias)
-        if self.both_ways:
-            self.ssm_reverse = SelectiveSSM(config)
-            if not self.tied:
-                self.in_proj_reverse = nn.Linear(width, 2 * inner, bias=bias)
-                if not self.joined:
-                    self.out_proj_reverse = nn.Linear(inner, width, bias=bias)
-        for module in self.children():
-            if isinstance(module, nn.Linear):
-                without_decay(module.bias)
-        with torch.no_grad():  # the residual stream's variance must not grow with depth
-            for name, weight in self.named_parameters():
-                if name.startswith("out_proj") and name.endswith("weight"):
-                    weight.div_(math.sqrt(len(config.layers)))
-
-    def branches(self) -> Sequence[Branch]:
-        """One pass, or the pass to the right and the pass to the left."""
-        right = Branch(self._run_right, self.ssm.initial_state)
-        if not self.both_ways:
-            return (right,)
-        return right, Branch(self._run_left, self.ssm_reverse.initial_state, reverse=True)
-
-    def mix(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
-        """The whole mixer; tied directions share one projection in and one out."""
-        if not self.both_ways:
-            return self._run_right(x, state, Piece(reset))
-        reset_left = None if reset is None else reset_from_right(reset)
-        if self.tied or self.joined:
-            xz = self.in_proj(x)
-            right, _ = self.ssm(xz, None, reset, reverse=False)
-            xz = xz if self.tied else self.in_proj_reverse(x)
-            left, _ = self.ssm_reverse(xz, None, reset_left, reverse=True)
-            return self.out_proj(torch.cat([right, left], dim=-1) if self.joined else right + left), ()
-        return self._run_right(x, None, Piece(reset))[0] + self._run_left(x, None, Piece(reset_left))[0], ()
-
-    def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """One token (B, d_model)."""
-        y, state = self.ssm.step(self.in_proj(x), state)
-        return self.out_proj(y), state
-
-    def _run_right(self, x: Tensor, state: LayerState | None, piece: Piece) -> tuple[Tensor, LayerState]:
-        weight = self.out_proj.weight
-        weight = weight[:, : self.ssm.D.shape[0]] if self.joined else weight
-        y, after = self.ssm.project(self.in_proj(x), state, piece, weight, reverse=False)
-        return _add_bias(y, self.out_proj.bias), after
-
-    def _run_left(self, x: Tensor, state: LayerState | None, piece: Piece) -> tuple[Tensor, LayerState]:
-        xz = self.in_proj(x) if self.tied else self.in_proj_reverse(x)
-        weight, bias = self.out_proj.weight, None
-        if self.joined:
-            weight = weight[:, self.ssm.D.shape[0] :]
-        elif not self.tied:
-            weight, bias = self.out_proj_reverse.weight, self.out_proj_reverse.bias
-        y, after = self.ssm_reverse.project(xz, state, piece, weight, reverse=True)
-        return _add_bias(y, bias), after
-
-
-def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
-    return y if bias is None else y + bias.to(y.dtype)
-
-
-def reset_from_right(reset: Tensor) -> Tensor:
-    """Where a pass to the left begins anew, at each document's last token, from its first tokens `reset` (B, L)."""
-    return torch.cat([reset[:, 1:], torch.zeros_like(reset[:, :1])], dim=1)
+    model = SelectiveSSM
