@@ -41,16 +41,17 @@ Step = Callable[[Tensor], None]
 
 
 class LanguageModel(nn.Module):
-    """Embedding, backbone, tied head."""
+    """Embedding, a stack of layers, tied head; the stack is our backbone unless another is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: nn.Module | None = None) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCABULARY, WIDTH)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        self.backbone = Backbone(BackboneConfig(d_model=WIDTH, layers=["mamba"] * LAYERS))
+        self.layers = layers or Backbone(BackboneConfig(d_model=WIDTH, layers=["mamba"] * LAYERS))
 
     def forward(self, ids: Tensor) -> Tensor:
-        return F.linear(self.backbone(self.embedding(ids))[0], self.embedding.weight)
+        hidden = self.layers(self.embedding(ids))
+        return F.linear(hidden[0] if isinstance(hidden, tuple) else hidden, self.embedding.weight)
 
 
 def training_step(model: nn.Module, logits: Callable[[Tensor], Tensor], *, bf16: bool = False) -> Step:
@@ -86,10 +87,10 @@ def transformers_mamba() -> Step:
 
 
 def mambapy_model() -> Step:
-    from mambapy.lm import LM  # pyright: ignore[reportMissingImports]
-    from mambapy.mamba import MambaConfig  # pyright: ignore[reportMissingImports]
+    """mambapy's stack of blocks between our embedding and tied head; its own `lm` module needs mamba-ssm to import."""
+    from mambapy.mamba import Mamba, MambaConfig  # pyright: ignore[reportMissingImports]
 
-    model = LM(MambaConfig(d_model=WIDTH, n_layers=LAYERS), vocab_size=VOCABULARY)
+    model = LanguageModel(Mamba(MambaConfig(d_model=WIDTH, n_layers=LAYERS)))
     return training_step(model, model)
 
 
