@@ -8,6 +8,7 @@ from mamba_kernels.blocks.mamba2 import GatedSSD, Mamba2Mixer
 from mamba_kernels.blocks.norm import RMSNorm
 from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece, build_mixer, mixer_names, register_mixer
 from mamba_kernels.blocks.strands import merge_strands, split_strands
+from mamba_kernels.blocks.streaming import StreamPiece
 
 __all__ = [
     "AttentionMixer",
@@ -24,6 +25,7 @@ __all__ = [
     "Piece",
     "RMSNorm",
     "SelectiveSSM",
+    "StreamPiece",
     "build_mixer",
     "merge_strands",
     "mixer_names",

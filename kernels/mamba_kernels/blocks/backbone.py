@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from mamba_kernels.blocks.mamba import reset_from_right
 from mamba_kernels.blocks.norm import RMSNorm
 from mamba_kernels.blocks.registry import LayerState, build_mixer
 from mamba_kernels.blocks.strands import merge_strands, split_strands
+from mamba_kernels.blocks.streaming import StreamPiece, stream
 
 BackboneState = tuple[LayerState, ...]
 """One state a layer: what a causal backbone carries from piece to piece."""
@@ -81,7 +83,7 @@ class Backbone(nn.Module):
         Raises:
             ValueError: A shape does not fit, or a state is given to a backbone that looks both ways.
         """
-        self._check(x, state, reset)
+        self.check(x, state, reset)
         dtype = x.dtype
         hidden = x.to(torch.promote_types(dtype, torch.float32))
         if self.config.reverse_complement == "equivariant":
@@ -102,13 +104,33 @@ class Backbone(nn.Module):
         Raises:
             ValueError: A shape does not fit, or the backbone looks both ways.
         """
-        self._check(x[:, None] if x.ndim == 2 else x, state, None)
+        self.check(x[:, None] if x.ndim == 2 else x, state, None)
         hidden = x.to(torch.promote_types(x.dtype, torch.float32))
         states: list[LayerState] = []
         for block, before in zip(self.blocks, state, strict=True):
             hidden, after = block.step(hidden, before)  # pyright: ignore[reportCallIssue]
             states.append(after)
         return self.norm(hidden).to(x.dtype), tuple(states)
+
+    def stream(self, pieces: Iterable[StreamPiece], *, scratch: str | Path | None = None) -> Iterator[Tensor]:
+        """Runs a sequence that is given piece by piece in memory that does not grow with its length, without gradients.
+
+        The outputs are those of `forward` on the whole sequence. A causal backbone gives each piece's output at once.
+        One that looks both ways takes all pieces in first, then works layer by layer with the residual stream in
+        temporary files, which take `8 * d_model` bytes a token of each row on the disk.
+
+        Args:
+            pieces: Consecutive pieces `x` (B, L, d_model), or `(x, reset)` with `reset` as in `forward`. A piece is
+                worked on at once: 16,384 tokens are a good size.
+            scratch: Folder of the temporary files; None is the system's.
+
+        Yields:
+            (B, L, d_model) for each piece with a token, in its dtype.
+
+        Raises:
+            ValueError: A shape does not fit, or the backbone has attention and looks both ways.
+        """
+        return stream(self, pieces, scratch)
 
     def initial_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -140,7 +162,12 @@ class Backbone(nn.Module):
                 f"reverse_complement = {self.config.reverse_complement!r}; give it the whole sequence, without state"
             )
 
-    def _check(self, x: Tensor, state: Sequence[LayerState] | None, reset: Tensor | None) -> None:
+    def check(self, x: Tensor, state: Sequence[LayerState] | None, reset: Tensor | None) -> None:
+        """Refuses an input that `forward` does not take.
+
+        Raises:
+            ValueError: A shape or a dtype does not fit, or a state is given to a backbone that looks both ways.
+        """
         if x.ndim != 3 or x.shape[-1] != self.config.d_model or not x.is_floating_point():
             raise ValueError(
                 f"x has shape {tuple(x.shape)} and dtype {x.dtype}; accepted: (batch, length, {self.config.d_model}) "

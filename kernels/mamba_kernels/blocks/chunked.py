@@ -46,7 +46,7 @@ def run_in_chunks(
     Returns:
         The block's output and the first branch's final state, or `()` where there are two branches.
     """
-    dtype = _computing_dtype(residual.device.type, parameters)
+    dtype = computing_dtype(residual.device.type, parameters)
     starts = [branch.initial_state(residual.shape[0], residual.device, dtype) for branch in branches]
     if state is not None:
         starts[0] = state
@@ -55,7 +55,7 @@ def run_in_chunks(
     return outputs[0], outputs[1:]
 
 
-def _computing_dtype(kind: str, parameters: Sequence[nn.Parameter]) -> torch.dtype:
+def computing_dtype(kind: str, parameters: Sequence[nn.Parameter]) -> torch.dtype:
     """The dtype a mixer's activations have: autocast's where it is on, else the parameters'."""
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameters[0].dtype
 
