@@ -70,6 +70,12 @@ def save_results(name: str, results: Mapping[str, Any]) -> Path:
     return path
 
 
+def load_results(name: str) -> dict[str, Any]:
+    """What `save_results` wrote, or nothing yet."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def print_table(title: str, rows: Sequence[Mapping[str, Any]], *, skip: Sequence[str] = ()) -> None:
     """Prints rows that share their keys, numbers with as many digits as matter."""
     columns = [key for key in rows[0] if key not in skip]

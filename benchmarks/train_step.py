@@ -1,9 +1,9 @@
 """Training speed and memory of the 1.4M-parameter language model (12 layers x 128, N = 16), ours and peers.
 
-    python -m benchmarks.train_step [--rounds N] [--peers transformers mambapy hyenadna] [--skip-curve] [--max-log2 K]
+    python -m benchmarks.train_step [--rounds N] [--peers transformers mambapy hyenadna] [--only TABLE ...]
 
 1. One optimiser step (forward, backward, clip, AdamW) at batch 1, L = 4096, float32, two threads: ours, transformers'
-   Mamba with `use_mambapy=True`, and mambapy's own model, alternating in one process.
+   Mamba with `use_mambapy=True`, and mambapy's own blocks, in turn, each in a process of its own as its users get it.
 2. Where the time of our step goes, by the profiler.
 3. What working in chunks costs, and what the narrow projection's layout saves: one thread, processor time.
 4. Ours from L = 2^12 to 2^18, each length in a process of its own: tokens/s and peak resident memory.
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from mamba_kernels.allocator import keep_freed_memory
 from mamba_kernels.blocks import Backbone, BackboneConfig
 from torch import Tensor, nn
 
-from benchmarks.common import alternate, print_table, save_results
+from benchmarks.common import load_results, print_table, save_results
 from benchmarks.memory import peak_mebibytes
 
 LAYERS, WIDTH, VOCABULARY = 12, 128, 16
@@ -111,21 +112,65 @@ def hyenadna_model() -> Step:
     return training_step(model, lambda ids: F.linear(model(ids), head))
 
 
-PEERS = {"transformers": ("transformers, use_mambapy", transformers_mamba), "mambapy": ("mambapy", mambapy_model)}
+PEERS = ("transformers", "mambapy", "hyenadna")
+TITLES = {
+    "step": f"One training step, L = {LENGTH}, batch 1, {THREADS} threads",
+    "parts": "Where the time of our step goes (float32)",
+    "decisions": "Processor time on one thread",
+    "curve": "Ours by length, float32",
+    "hyenadna": "Beside HyenaDNA, float32",
+}
 MODELS = {"ours": ours, "hyenadna": hyenadna_model}
 
 
+CASES = {  # as its users get each: ours with what a training run sets, the peers with what Python gives them
+    "ours, float32": ours,
+    "ours, bfloat16 autocast": lambda: ours(bf16=True),
+    "transformers, use_mambapy": transformers_mamba,
+    "transformers, with our allocator settings": transformers_mamba,
+    "mambapy": mambapy_model,
+}
+
+
+def serve(case: str) -> None:
+    """Takes one step for each line on standard input and answers with its seconds."""
+    if "ours" in case or "our allocator" in case:
+        keep_freed_memory()
+    step, ids = CASES[case](), torch.randint(0, VOCABULARY, (1, LENGTH))
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        step(ids)
+        print(json.dumps(time.perf_counter() - start), flush=True)
+
+
+def asked(server: subprocess.Popen[str]) -> float:
+    """Seconds of one step of a server."""
+    if server.stdin is None or server.stdout is None:
+        raise ValueError("the server has no pipes")
+    print(file=server.stdin, flush=True)
+    return json.loads(server.stdout.readline())
+
+
 def compare(rounds: int, peers: Sequence[str]) -> list[dict[str, Any]]:
-    """Seconds a step at L = 4096, alternating."""
-    steps = {"ours, float32": ours(), "ours, bfloat16 autocast": ours(bf16=True)}
-    steps |= {PEERS[peer][0]: PEERS[peer][1]() for peer in peers}
-    ids = torch.randint(0, VOCABULARY, (1, LENGTH))
-    seconds = alternate({name: lambda step=step: step(ids) for name, step in steps.items()}, rounds=rounds, warmup=1)
+    """Seconds a step at L = 4096: each model in a process of its own, in turn."""
+    cases = [case for case in CASES if any(case.startswith(name) for name in ("ours", *peers))]
+    command = [sys.executable, "-m", "benchmarks.train_step", "--serve"]
+    with ExitStack() as stack:
+        servers = {
+            case: stack.enter_context(
+                subprocess.Popen([*command, case], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for case in cases
+        }
+        seconds: dict[str, list[float]] = {case: [] for case in cases}
+        for _ in range(rounds + 1):
+            for case, server in servers.items():
+                seconds[case].append(asked(server))
     rows = []
-    for name, times in seconds.items():
+    for case, (_, *times) in seconds.items():  # the first step warms up
         median = statistics.median(times)
-        rows.append({"model": name, "seconds a step": median, "tokens/s": LENGTH / median, "all seconds": times})
-    fastest_peer = max((row["tokens/s"] for row in rows if not row["model"].startswith("ours")), default=None)
+        rows.append({"model": case, "seconds a step": median, "tokens/s": LENGTH / median, "all seconds": times})
+    fastest_peer = max((row["tokens/s"] for row in rows if "our" not in row["model"]), default=None)
     for row in rows:
         row["times the fastest peer"] = row["tokens/s"] / fastest_peer if fastest_peer else None
     return rows
@@ -246,30 +291,37 @@ def beside_hyenadna() -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", nargs="*", choices=[*PEERS, "hyenadna"], default=list(PEERS))
-    parser.add_argument("--skip-curve", action="store_true")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS[:2])
+    parser.add_argument(
+        "--only", nargs="*", choices=TITLES, default=list(TITLES), help="the other tables stay as written"
+    )
     parser.add_argument("--max-log2", type=int, default=LONGEST_LOG2)
+    parser.add_argument("--serve", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--one-length", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--model", choices=list(MODELS), default="ours", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    keep_freed_memory()  # as `genomamba pretrain` does; the peers in this process have it too
+    options = parser.parse_args()
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    if arguments.one_length:
-        print(json.dumps(measure_length(arguments.one_length, arguments.model)))
+    if options.serve:
+        serve(options.serve)
         return
-    results: dict[str, Any] = {"step": compare(arguments.rounds, [peer for peer in arguments.peers if peer in PEERS])}
-    print_table(f"One training step, L = {LENGTH}, batch 1, {THREADS} threads", results["step"], skip=["all seconds"])
-    results["parts"] = profile()
-    print_table("Where the time of our step goes (float32)", results["parts"])
-    results["decisions"] = decisions()
-    print_table("Processor time on one thread", results["decisions"])
-    if not arguments.skip_curve:
-        results["curve"] = curve(arguments.max_log2)
-        print_table("Ours by length, float32", results["curve"])
-    if "hyenadna" in arguments.peers:
-        results["hyenadna"] = beside_hyenadna()
-        print_table("Beside HyenaDNA, float32", results["hyenadna"])
+    keep_freed_memory()  # as `genomamba pretrain` does
+    if options.one_length:
+        print(json.dumps(measure_length(options.one_length, options.model)))
+        return
+    measures: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "step": lambda: compare(options.rounds, options.peers),
+        "parts": profile,
+        "decisions": decisions,
+        "curve": lambda: curve(options.max_log2),
+        "hyenadna": beside_hyenadna,
+    }
+    results = {key: value for key, value in load_results("train_step").items() if key in TITLES}
+    for name in options.only:
+        if name == "hyenadna" and "hyenadna" not in options.peers:
+            continue
+        results[name] = measures[name]()
+        print_table(TITLES[name], results[name], skip=["all seconds"])
     save_results("train_step", results)
 
 
