@@ -41,12 +41,14 @@ class TrainConfig(Section):
     """How the network is trained."""
 
     epochs: int = Field(default=3, ge=1, le=10_000)
+    least_steps: int = Field(default=100, ge=1)
+    most_steps: int = Field(default=4000, ge=1)
+    validations: int = Field(default=10, ge=1, le=1000)
     batch_size: int = Field(default=32, ge=1, le=65536)
     lr: float = Field(default=1e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     loss: Literal["mse", "mae", "huber"] = "huber"
-    patience: int = Field(default=3, ge=1)
-    max_steps: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     max_time: float | str | None = None
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
@@ -65,6 +67,7 @@ class FitConfig(Section):
     model: Literal["auto", "ridge", "smamba", "tsmamba", "causal"] = "auto"
     lookback: int | Literal["auto"] = "auto"
     levels: tuple[float, ...] = LEVELS
+    seasons: tuple[int, ...] | Literal["auto"] = "auto"
     valid_rows: int | Literal["auto"] = "auto"
     refit: bool = True
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import torch
 from mamba_data_prep.errors import UserError
 
 from tsmamba.config import FitConfig, load_config
 from tsmamba.fitted import FittedModel, Forecast
-from tsmamba.models import LinearModel, Shape
+from tsmamba.models import ForecastModel, LinearModel, ResidualModel, Shape
 from tsmamba.panel import Panel
-from tsmamba.ridge import errors, fit_ridge
+from tsmamba.plan import Plan, choose_seasons, held_back_rows, lookback_candidates, make_plan
+from tsmamba.ridge import RidgeFit, fit_ridge, refit_ridge
 from tsmamba.scaling import PanelScaler
-from tsmamba.windows import Origins, Windows
+from tsmamba.training import train_network
+from tsmamba.windows import Windows
 
 __all__ = ["FittedModel", "Forecast", "fit_panel"]
-
-DEFAULT_LOOKBACK = 512
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which windows train, and which choose.
-
-    Attributes:
-        windows: of the panel.
-        train: origins whose horizons end before the held-back rows.
-        valid: origins whose horizons lie in the held-back rows.
-    """
-
-    windows: Windows
-    train: Origins
-    valid: Origins
 
 
 def fit_panel(
@@ -48,7 +36,7 @@ def fit_panel(
     """Fits a forecaster.
 
     The last `config.valid_rows` rows of each series are held back: scales and weights are fitted on what comes before,
-    and the held-back rows choose. With `config.refit` the chosen model is then fitted on all rows.
+    and the held-back rows choose. With `config.refit` the chosen ridge is then fitted on all rows.
 
     Args:
         panel: the series; nothing outside it is read.
@@ -70,62 +58,126 @@ def fit_panel(
         raise UserError("the horizon must be at least 1 row", found=horizon)
     held_back = held_back_rows(panel, horizon, config)
     scaler = PanelScaler.fit(panel, held_back)
-    lookback = choose_lookback(panel, horizon, config, held_back)
-    windows = Windows(panel, scaler, lookback, horizon)
-    plan = make_plan(windows, held_back)
-    best = fit_ridge(windows, plan.train, plan.valid)[0]
-    shape = Shape(lookback, horizon, n_levels=len(config.levels))
-    model = LinearModel(shape)
-    model.weight.copy_(best.weight)
-    model.set_offsets(errors(best.weight, windows, plan.valid)[0], config.levels)
-    report = {
-        "model": "ridge", "strength": best.strength, "valid_mse": best.mse, "valid_mae": best.mae,
-        "train_windows": len(plan.train), "valid_windows": len(plan.valid),
-    }  # fmt: skip
     names = {"past": panel.past_names, "future": panel.future_names, "static": panel.static_names}
-    fitted = FittedModel(config, shape, model, scaler, names, report)
+    with _folder(out) as folder:
+        fit = Fit(panel, horizon, config, scaler, held_back, folder, resume, quiet)
+        model, report = fit.run()
+    fitted = FittedModel(config, model.shape, model.eval(), scaler, names, report)
     if out is not None:
         fitted.save(out / "model")
     return fitted
 
 
-def held_back_rows(panel: Panel, horizon: int, config: FitConfig) -> list[int]:
-    """Rows at each series' end that choose: a fifth of the series, at least one horizon and never more than half.
+@contextlib.contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    """The run folder, or one that is gone afterwards."""
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "run"
 
-    Raises:
-        UserError: no series is long enough to train on.
+
+class Fit:
+    """One fit's inputs, and its steps.
+
+    Args:
+        panel, horizon, config, resume, quiet: see `fit_panel`.
+        scaler: of the series.
+        held_back: rows at each series' end that choose.
+        folder: of the run.
     """
-    if isinstance(config.valid_rows, int):
-        rows = [min(config.valid_rows, max(length - 2, 0)) for length in panel.lengths]
-    else:
-        rows = [min(max(horizon, length // 5), length // 2) for length in panel.lengths]
-    longest = max(length - held for length, held in zip(panel.lengths, rows, strict=True))
-    if longest < horizon + 2:
-        raise UserError(
-            "the series are too short for this horizon", found=f"{max(panel.lengths)} rows, horizon {horizon}",
-            accepted=f"at least {2 * (horizon + 2)} rows", fix="shorten the horizon, or use a naive method",
+
+    def __init__(
+        self,
+        panel: Panel,
+        horizon: int,
+        config: FitConfig,
+        scaler: PanelScaler,
+        held_back: list[int],
+        folder: Path,
+        resume: bool,
+        quiet: bool,
+    ) -> None:
+        self.panel, self.horizon, self.config, self.scaler = panel, horizon, config, scaler
+        self.held_back, self.folder, self.resume, self.quiet = held_back, folder, resume, quiet
+
+    def run(self) -> tuple[ForecastModel, dict[str, Any]]:
+        """The fitted model, and what was chosen."""
+        return self._ridge() if self.config.model == "ridge" else self._residual()
+
+    def _plan(self, lookback: int, *, together: bool = False, calendar: bool = False) -> Plan:
+        windows = Windows(
+            self.panel, self.scaler, lookback, self.horizon, together=together, calendar=calendar
         )  # fmt: skip
-    return rows
+        return make_plan(windows, self.held_back)
 
+    def _shape(self, windows: Windows) -> Shape:
+        return Shape(
+            windows.lookback,
+            self.horizon,
+            channels=len(windows.members[0]),
+            n_past=windows.n_past,
+            n_future=windows.n_future,
+            n_static=windows.n_static,
+            n_levels=len(self.config.levels),
+        )
 
-def choose_lookback(panel: Panel, horizon: int, config: FitConfig, held_back: list[int]) -> int:
-    """As asked; otherwise 512 rows, or what leaves at least half of the longest training part for targets."""
-    if isinstance(config.lookback, int):
-        return config.lookback
-    longest = max(length - held for length, held in zip(panel.lengths, held_back, strict=True))
-    return int(np.clip((longest - horizon) // 2, 1, DEFAULT_LOOKBACK))
+    def _fit_ridge(self, seasons: tuple[int, ...] | None) -> tuple[RidgeFit, dict[str, Any]]:
+        lookbacks = lookback_candidates(self.panel, self.horizon, self.config, self.held_back, seasons or ())
+        plan = self._plan(max(lookbacks))
+        fit = fit_ridge(plan.windows, plan.train, plan.valid, lookbacks=lookbacks, seasons=seasons)
+        report = {
+            "lookback": fit.lookback, "strengths": fit.strengths, "own_strength": fit.own_strength,
+            "train_windows": len(plan.train), "valid_windows": len(plan.valid), "ridge_valid_mse": fit.mse,
+        }  # fmt: skip
+        return fit, report
 
+    def _refitted(self, fit: RidgeFit, plan: Plan, seasons: tuple[int, ...] | None) -> RidgeFit:
+        return refit_ridge(fit, plan.windows, plan.everything(), seasons) if self.config.refit else fit
 
-def make_plan(windows: Windows, held_back: list[int]) -> Plan:
-    """Origins of training and of choosing; no training horizon reaches into the held-back rows.
+    def _ridge(self) -> tuple[ForecastModel, dict[str, Any]]:
+        fit, report = self._fit_ridge(None)
+        plan = self._plan(fit.lookback)
+        model = LinearModel(self._shape(plan.windows))
+        model.ridge.set(fit.weight, fit.own)
+        scores = self._calibrate(model, plan)
+        model.ridge.set(self._refitted(fit, plan, None).weight, {})
+        return model, {"model": "ridge", **report, **scores}
 
-    Training begins where the context is full, or half of the training part where a series is shorter than that.
-    """
-    held = np.array([held_back[members[0]] for members in windows.members], dtype=np.int64)
-    cut = windows.rows - held
-    last = cut - windows.horizon
-    first = np.minimum(windows.lookback, np.maximum(last // 2, 1))
-    train = windows.usable(windows.origins(first.tolist(), last.tolist()))
-    valid_last = np.maximum(windows.rows - windows.horizon, cut)
-    valid = windows.usable(windows.origins(cut.tolist(), valid_last.tolist()))
-    return Plan(windows, train, valid)
+    def _residual(self) -> tuple[ForecastModel, dict[str, Any]]:
+        seasons = choose_seasons(self.panel, self.config)
+        fit, report = self._fit_ridge(seasons)
+        plan = self._plan(fit.lookback, calendar=ResidualModel.reads_calendar)
+        torch.manual_seed(self.config.seed)
+        model = ResidualModel(self._shape(plan.windows), self.config.network, len(fit.own))
+        model.ridge.set(fit.weight, fit.own)
+        self._calibrate(model, plan)
+        trained = train_network(model, plan, self.config, self.folder, resume=self.resume, quiet=self.quiet)
+        scores = self._calibrate(model, plan)
+        again = self._refitted(fit, plan, seasons)
+        model.ridge.set(again.weight, again.own)
+        helped = float(model.shrinkage) > 0
+        return model, {
+            "model": "ridge + mamba" if helped else "ridge",
+            "mamba_helped": helped,
+            **report,
+            **trained,
+            **scores,
+        }
+
+    @torch.no_grad()
+    def _calibrate(self, model: ForecastModel, plan: Plan) -> dict[str, float]:
+        """Takes the quantiles' offsets from the held-back rows; gives the scores there."""
+        model.eval()
+        errors = []
+        for _, batch in plan.windows.batches(plan.valid, 1024):
+            output = model(batch)
+            error = (batch.y - output.point).masked_fill(~batch.known, float("nan"))
+            spread = torch.ones_like(error)
+            if isinstance(model, ResidualModel):
+                spread = model.parts(batch)[2].exp()
+            errors.append(torch.stack([error, error / spread]).flatten(1, 2))
+        error, scaled = torch.cat(errors, dim=1)
+        model.set_offsets(scaled, self.config.levels)
+        return {"valid_mse": float(error.square().nanmean()), "valid_mae": float(error.abs().nanmean())}

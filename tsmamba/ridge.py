@@ -1,40 +1,138 @@
-"""Closed-form ridge regression from windows to horizons, with strength and lookback chosen on held-out windows."""
+"""Closed-form ridge regression from windows to horizons, shrunk towards simple forecasts.
+
+Shapes: `n` windows, `L` lookback, `H` horizon. Windows and horizons are taken around the window's last value, so that
+a forecast doesn't depend on the level.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tsmamba.models.base import centred, last_observed
 from tsmamba.windows import Batch, Origins, Windows
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.2, 0.5, 1.0, 3.0)
-"""Penalties, in units of the number of windows times the mean square of a window's values."""
+STRENGTHS = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 100.0)
+"""Penalties, in units of the mean square of a window's values."""
+
+OWN_STRENGTHS = (10.0, 30.0, 100.0, 300.0)
+MOST_OWN = 32
+"""With at most so many series, each may have a matrix of its own, near the common one."""
 
 _MOST_WINDOWS = 2**18
 _BATCH = 8192
+_SEASONS_AVERAGED = 7
+
+
+@dataclass(frozen=True)
+class Products:
+    """Mean products between the rows of windows and horizons: all that ridge regression needs of the data.
+
+    Attributes:
+        inner: (L, L) of windows with windows.
+        outer: (L, H) of windows with horizons.
+        square: of horizons with themselves, a value.
+        n: windows.
+    """
+
+    inner: Float64[Tensor, "L L"]
+    outer: Float64[Tensor, "L H"]
+    square: float
+    n: int
+
+    @classmethod
+    def of(cls, windows: Windows, origins: Origins) -> Products:
+        """Sums up some windows, at most 2^18 of them, spread evenly."""
+        if len(origins) > _MOST_WINDOWS:
+            origins = origins.take(np.linspace(0, len(origins) - 1, _MOST_WINDOWS).astype(np.int64))
+        inner = torch.zeros(windows.lookback, windows.lookback, dtype=torch.float64)
+        outer = torch.zeros(windows.lookback, windows.horizon, dtype=torch.float64)
+        known, square, n = torch.zeros(windows.horizon, dtype=torch.float64), 0.0, 0
+        for _, batch in windows.batches(origins, _BATCH):
+            x, y, seen = anchored(batch)
+            inner += x.T @ x
+            outer += x.T @ y
+            square += float(y.square().sum())
+            known += seen.sum(dim=0)
+            n += len(x)
+        outer /= known.clamp(min=1)  # a step that was observed in fewer windows weighs the same
+        return cls(inner / max(n, 1), outer, square / max(float(known.sum()), 1.0), n)
+
+    @classmethod
+    def mean(cls, parts: Sequence[Products]) -> Products:
+        """Those of all the parts' windows."""
+        n = max(sum(part.n for part in parts), 1)
+        inner = sum((part.inner * (part.n / n) for part in parts), torch.zeros_like(parts[0].inner))
+        outer = sum((part.outer * (part.n / n) for part in parts), torch.zeros_like(parts[0].outer))
+        return cls(inner, outer, sum(part.square * part.n for part in parts) / n, n)
+
+    def last(self, lookback: int) -> Products:
+        """Those of the windows' last `lookback` rows."""
+        return Products(self.inner[-lookback:, -lookback:], self.outer[-lookback:], self.square, self.n)
+
+    def mse(self, weight: Float64[Tensor, "L H"]) -> float:
+        """Mean squared error of the forecasts that a matrix makes."""
+        explained = (weight * (self.inner @ weight - 2 * self.outer)).sum()
+        return float(explained) / weight.shape[1] + self.square
+
+
+class Solver:
+    """Ridge regression for any target matrix and strength, after one decomposition.
+
+    Args:
+        products: of the training windows.
+    """
+
+    def __init__(self, products: Products) -> None:
+        self.products = products
+        self.values, self.vectors = torch.linalg.eigh(products.inner)
+        self.unit = float(products.inner.diagonal().mean())
+
+    def best(
+        self, prior: Float64[Tensor, "L H"], valid: Products, strengths: Sequence[float] = STRENGTHS
+    ) -> tuple[float, float, Float64[Tensor, "L H"]]:
+        """The matrix of least error on held-out windows among those between least squares and the prior.
+
+        `argmin_W |Y - X W|^2 + strength |W - prior|^2`, for rising strengths until the error rises.
+
+        Returns:
+            Its error, its strength, and the matrix.
+        """
+        rest = self.vectors.T @ (self.products.outer - self.products.inner @ prior)
+        found: list[tuple[float, float, Tensor]] = []
+        for strength in strengths:
+            penalty = strength * self.unit + 1e-12
+            weight = prior + self.vectors @ (rest / (self.values.clamp(min=0)[:, None] + penalty))
+            found.append((valid.mse(weight), strength, weight))
+            if len(found) > 2 and found[-1][0] > found[-2][0] > found[-3][0]:
+                break
+        return min(found, key=lambda one: one[0])
 
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """A matrix and how it was chosen.
+    """A common matrix, the series' own ones, and how they were chosen.
 
     Attributes:
-        weight: (L, H), for windows around their last value; zero before `lookback`.
-        lookback: rows that the matrix reads.
-        strength: of the penalty.
-        mse, mae: on the held-out windows, in scaled units.
+        weight: (L, H) of the last `lookback` rows around the last value.
+        own: by the series' number, matrices near the common one; empty where these were no better.
+        lookback: rows that the matrices read.
+        strengths: of the penalty, by the forecast that it shrinks towards.
+        own_strength: of the penalty on differences from the common matrix; None where there are none.
+        mse: on the held-out windows, in scaled units.
     """
 
     weight: Float[Tensor, "L H"]
+    own: dict[int, Tensor]
     lookback: int
-    strength: float
+    strengths: dict[str, float]
+    own_strength: float | None
     mse: float
-    mae: float
 
 
 def anchored(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,65 +142,93 @@ def anchored(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return x.flatten(0, 1), y.flatten(0, 1), batch.known.flatten(0, 1)
 
 
-class LagProducts:
-    """Sums of products between the rows of windows and horizons: all that ridge regression needs of the data.
-
-    Args:
-        windows: where they are read.
-        origins: which; at most 2^18 of them are used, spread evenly.
-    """
-
-    def __init__(self, windows: Windows, origins: Origins) -> None:
-        lookback, horizon = windows.lookback, windows.horizon
-        if len(origins) > _MOST_WINDOWS:
-            origins = origins.take(torch.linspace(0, len(origins) - 1, _MOST_WINDOWS).long().numpy())
-        self.inner = torch.zeros(lookback, lookback, dtype=torch.float64)
-        self.outer = torch.zeros(lookback, horizon, dtype=torch.float64)
-        self.n = 0
-        counts = torch.zeros(horizon, dtype=torch.float64)
-        for _, batch in windows.batches(origins, _BATCH):
-            x, y, known = anchored(batch)
-            self.inner += (x.T @ x).double()
-            self.outer += (x.T @ y).double()
-            counts += known.sum(dim=0)
-            self.n += len(x)
-        self.outer *= self.n / counts.clamp(min=1)  # steps that were observed in fewer windows weigh the same
-
-    def solve(self, lookback: int, strengths: Sequence[float]) -> list[Float[Tensor, "L H"]]:
-        """The matrices of ridge regression that read the last `lookback` rows, one for each strength."""
-        inner, outer = self.inner[-lookback:, -lookback:], self.outer[-lookback:]
-        values, vectors = torch.linalg.eigh(inner)
-        rotated = vectors.T @ outer
-        unit = float(inner.diagonal().mean())
-        before = len(self.inner) - lookback
-        weights = []
-        for strength in strengths:
-            weight = vectors @ (rotated / (values[:, None] + max(strength * unit, 1e-9)))
-            weights.append(torch.nn.functional.pad(weight, (0, 0, before, 0)).float())
-        return weights
-
-
-def errors(
-    weight: Float[Tensor, "L H"], windows: Windows, origins: Origins
-) -> tuple[Float[Tensor, "n H"], tuple[float, float]]:
-    """Errors (observed minus forecast, NaN where unobserved) on some windows, with their MSE and MAE."""
-    parts = []
-    for _, batch in windows.batches(origins, _BATCH):
-        x, y, known = anchored(batch)
-        parts.append((y - x @ weight).masked_fill(~known, float("nan")))
-    whole = torch.cat(parts)
-    return whole, (float(whole.square().nanmean()), float(whole.abs().nanmean()))
+def priors(lookback: int, horizon: int, seasons: Sequence[int]) -> dict[str, Float64[Tensor, "L H"]]:
+    """Simple forecasts as matrices: the last value, and for each season its mean and its repetition."""
+    found = {"last value": torch.zeros(lookback, horizon, dtype=torch.float64)}
+    for season in seasons:
+        if season < 2 or season > lookback:
+            continue
+        level = torch.zeros(lookback, horizon, dtype=torch.float64)
+        level[-season:] = 1 / season
+        found[f"mean of {season}"] = level
+        count = min(_SEASONS_AVERAGED, lookback // season)
+        seasonal = torch.zeros_like(level)
+        for step in range(horizon):
+            seasonal[[lookback - season * (back + 1) + step % season for back in range(count)], step] = 1 / count
+        found[f"season of {season}"] = seasonal
+    return found
 
 
 def fit_ridge(
-    windows: Windows, train: Origins, valid: Origins, lookbacks: Sequence[int] | None = None
-) -> list[RidgeFit]:
-    """The best strength for each lookback, by MSE on held-out windows; the best lookback comes first."""
-    products = LagProducts(windows, train)
-    fits = []
+    windows: Windows,
+    train: Origins,
+    valid: Origins,
+    *,
+    lookbacks: Sequence[int] = (),
+    seasons: Sequence[int] | None = None,
+) -> RidgeFit:
+    """Fits one matrix for all series, and where that is better on held-out windows, one near it for each series.
+
+    For each simple forecast of `priors` the strength is chosen on the held-out windows; the mean of these matrices is
+    the fit, at the lookback where its error is least.
+
+    Args:
+        windows: of the longest lookback.
+        train: origins to fit on.
+        valid: origins to choose on.
+        lookbacks: to choose from; by default only the windows'.
+        seasons: in rows; None is plain ridge regression towards the last value, with a matrix for all series.
+    """
+    own = seasons is not None and 1 < len(windows.members) <= MOST_OWN
+    groups = range(len(windows.members)) if own else [None]
+    train_parts = [Products.of(windows, _of_group(train, group)) for group in groups]
+    valid_parts = [Products.of(windows, _of_group(valid, group)) for group in groups]
+    all_train, all_valid = Products.mean(train_parts), Products.mean(valid_parts)
+    best: RidgeFit | None = None
     for lookback in lookbacks or (windows.lookback,):
-        for strength, weight in zip(STRENGTHS, products.solve(lookback, STRENGTHS), strict=True):
-            _, (mse, mae) = errors(weight, windows, valid)
-            fits.append(RidgeFit(weight, lookback, strength, mse, mae))
-    best = {fit.lookback: min((f for f in fits if f.lookback == fit.lookback), key=lambda f: f.mse) for fit in fits}
-    return sorted(best.values(), key=lambda fit: fit.mse)
+        solver, held = Solver(all_train.last(lookback)), all_valid.last(lookback)
+        matrices = priors(lookback, windows.horizon, seasons or ())
+        found = {name: solver.best(prior, held) for name, prior in matrices.items()}
+        weight = sum((one[2] for one in found.values()), torch.zeros_like(held.outer)) / len(found)
+        mse = held.mse(weight)
+        if best is None or mse < best.mse:
+            strengths = {name: one[1] for name, one in found.items()}
+            best = RidgeFit(weight, {}, lookback, strengths, None, mse)
+    if best is None:
+        raise ValueError("there is no lookback to choose from")
+    return _with_own(best, train_parts, valid_parts) if own else best
+
+
+def _of_group(origins: Origins, group: int | None) -> Origins:
+    return origins if group is None else origins.take(np.flatnonzero(origins.group == group))
+
+
+def _with_own(fit: RidgeFit, train: Sequence[Products], valid: Sequence[Products]) -> RidgeFit:
+    """The fit with a matrix for each series, drawn to the common one as strongly as held-out windows like best."""
+    total = sum(part.n for part in valid)
+    solvers = [Solver(part.last(fit.lookback)) for part in train]
+    held = [part.last(fit.lookback) for part in valid]
+    best = fit
+    for strength in OWN_STRENGTHS:
+        found = [solver.best(fit.weight.double(), part, [strength]) for solver, part in zip(solvers, held, strict=True)]
+        mse = sum(one[0] * part.n for one, part in zip(found, held, strict=True)) / max(total, 1)
+        if mse < best.mse:
+            own = {number: one[2] for number, one in enumerate(found)}
+            best = RidgeFit(fit.weight, own, fit.lookback, fit.strengths, strength, mse)
+    return best
+
+
+def refit_ridge(fit: RidgeFit, windows: Windows, origins: Origins, seasons: Sequence[int] | None) -> RidgeFit:
+    """The matrices of `fit`'s choices from other windows, such as all there are."""
+    groups = sorted(fit.own) or [None]
+    parts = [Products.of(windows, _of_group(origins, group)).last(fit.lookback) for group in groups]
+    whole = Products.mean(parts)
+    solver = Solver(whole)
+    matrices = priors(fit.lookback, windows.horizon, seasons or ())
+    found = [solver.best(prior, whole, [fit.strengths[name]])[2] for name, prior in matrices.items()]
+    weight = sum(found, torch.zeros_like(whole.outer)) / len(found)
+    own = {}
+    if fit.own and fit.own_strength is not None:
+        strength = [fit.own_strength]
+        own = {number: Solver(part).best(weight, part, strength)[2] for number, part in zip(groups, parts, strict=True)}
+    return RidgeFit(weight, own, fit.lookback, fit.strengths, fit.own_strength, fit.mse)  # pyright: ignore

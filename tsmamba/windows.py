@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from tsmamba.panel import Panel
@@ -29,6 +29,8 @@ class Batch(NamedTuple):
     past: Float[Tensor, "B M L P"]
     future: Float[Tensor, "B M LH F"]
     static: Float[Tensor, "B M S"]
+    who: Int[Tensor, "B M"]
+    """Each series' number among those fitted on; -1 for others."""
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
@@ -93,6 +95,9 @@ class Windows:
         self._past = np.zeros((channels, total, len(panel.past_names)), np.float32)
         n_calendar = panel.calendar(0).shape[1] if calendar else 0
         self._future = np.zeros((channels, total, len(panel.future_names) + n_calendar), np.float32)
+        numbers = {name: number for number, name in enumerate(scaler.series)}
+        who = [[numbers.get(panel.series[number].unique_id, -1) for number in members] for members in groups]
+        self._who = np.array(who, dtype=np.int64)
         self._static = np.zeros((len(groups), channels, len(panel.static_names)), np.float32)
         for group, members in enumerate(groups):
             for place, number in enumerate(members):
@@ -114,6 +119,21 @@ class Windows:
             features = panel.calendar(number, self.horizon)
             self._future[place, start : start + len(features), n_known:] = features
         self._static[group, place] = standardised(one.static[None], scaler.static)[0]
+
+    @property
+    def n_past(self) -> int:
+        """Past covariates."""
+        return self._past.shape[-1]
+
+    @property
+    def n_future(self) -> int:
+        """Covariates known ahead, the calendar's among them."""
+        return self._future.shape[-1]
+
+    @property
+    def n_static(self) -> int:
+        """Static features."""
+        return self._static.shape[-1]
 
     def origins(self, first: Sequence[int], last: Sequence[int]) -> Origins:
         """Every row from `first` to `last`, both included, of each group, in order."""
@@ -142,6 +162,7 @@ class Windows:
             _rows_first(self._past, at[:, : self.lookback]),
             _rows_first(self._future, at),
             torch.from_numpy(self._static[origins.group]),
+            torch.from_numpy(self._who[origins.group]),
         )
 
     def batches(self, origins: Origins, size: int) -> Iterator[tuple[Origins, Batch]]:

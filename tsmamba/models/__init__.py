@@ -8,8 +8,9 @@ from typing import Any
 from tsmamba.config import FitConfig
 from tsmamba.models.base import ForecastModel, Output, Shape
 from tsmamba.models.linear import LinearModel
+from tsmamba.models.residual import ResidualModel
 
-__all__ = ["ForecastModel", "LinearModel", "Output", "Shape", "build_model"]
+__all__ = ["ForecastModel", "LinearModel", "Output", "ResidualModel", "Shape", "build_model"]
 
 
 def build_model(config: FitConfig, shape: Shape, description: Mapping[str, Any] | None = None) -> ForecastModel:
@@ -23,6 +24,9 @@ def build_model(config: FitConfig, shape: Shape, description: Mapping[str, Any] 
     Raises:
         ValueError: there is no such model.
     """
-    if config.model in ("ridge", "auto"):
-        return LinearModel(shape)
+    n_own = int((description or {}).get("n_own", 0))
+    if config.model == "ridge":
+        return LinearModel(shape, n_own)
+    if config.model == "auto":
+        return ResidualModel(shape, config.network, n_own)
     raise ValueError(f"no model is called {config.model!r}")

@@ -1,0 +1,152 @@
+"""The LightningModules that train forecasters, and the losses they minimise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from lightning.pytorch import LightningModule
+from mamba_training.optim import OptimSettings, build_optimizer
+from torch import Tensor
+from torch.nn import functional
+
+from tsmamba.config import TrainConfig
+from tsmamba.models.base import ForecastModel
+from tsmamba.models.residual import ResidualModel
+from tsmamba.windows import Batch
+
+HUBER = 0.5
+"""Where Huber's loss turns from square to straight, in scaled units."""
+
+SHRINKAGES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+TOLERATED = 0.005
+_WARMUP = 0.1
+
+
+def point_loss(kind: str, error: Float[Tensor, "*rows H"], known: Bool[Tensor, "*rows H"]) -> Float[Tensor, ""]:
+    """Mean loss of the errors of observed values: square (mse), absolute (mae) or Huber's (huber)."""
+    seen = error[known]
+    if kind == "mse":
+        return seen.square().mean()
+    return seen.abs().mean() if kind == "mae" else functional.smooth_l1_loss(seen, torch.zeros_like(seen), beta=HUBER)
+
+
+def pinball_loss(
+    quantiles: Float[Tensor, "*rows H Q"], y: Float[Tensor, "*rows H"], known: Tensor, levels: Tensor
+) -> Float[Tensor, ""]:
+    """Mean pinball loss over levels and observed values (Koenker and Bassett 1978)."""
+    error = (y[..., None] - quantiles)[known]
+    return torch.maximum(levels * error, (levels - 1) * error).mean()
+
+
+class ForecastModule(LightningModule):
+    """A forecaster with its loss; validation logs the mean square and absolute error.
+
+    Args:
+        model: what is trained.
+        train: loss, rate and decay.
+    """
+
+    def __init__(self, model: ForecastModel, train: TrainConfig) -> None:
+        super().__init__()
+        self.model, self.train_config = model, train
+        self._errors: list[Tensor] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch in scaled units."""
+        loss = self.loss(batch)
+        self.log("loss", loss)
+        return loss
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The point forecast's loss."""
+        return point_loss(self.train_config.loss, self.model.point(batch) - batch.y, batch.known)
+
+    def tokens_in(self, batch: Batch) -> int:
+        """Observed values to forecast."""
+        return max(int(batch.known.sum()), 1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds up errors."""
+        error = (self.model.point(batch) - batch.y)[batch.known].double()
+        self._errors.append(torch.stack([error.square().sum(), error.abs().sum(), error.new_tensor(len(error))]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs MSE and MAE; the loss is the one that is trained for, or MSE where that is Huber's."""
+        square, absolute, n = self._summed().tolist()
+        mse, mae = square / max(n, 1.0), absolute / max(n, 1.0)
+        self.log_dict({"val_loss": mae if self.train_config.loss == "mae" else mse, "val_mse": mse, "val_mae": mae})
+
+    def _summed(self) -> Tensor:
+        sums = torch.stack(self._errors).sum(dim=0)
+        self._errors.clear()
+        return self.trainer.strategy.reduce(sums, reduce_op="sum")  # pyright: ignore[reportReturnType]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the run sets the learning rate at each step."""
+        train = self.train_config
+        settings = OptimSettings(
+            lr=train.lr, min_lr=train.lr * 0.01, warmup_fraction=_WARMUP, weight_decay=train.weight_decay,
+            betas=(0.9, 0.98),
+        )  # fmt: skip
+        return build_optimizer(self, settings)
+
+
+class ResidualModule(ForecastModule):
+    """Trains what is added to the ridge, and the quantiles' spread; validation finds the best shrinkage.
+
+    Args:
+        model: what is trained; its ridge stays as it is.
+        train: loss, rate and decay.
+        levels: of the quantiles.
+    """
+
+    model: ResidualModel
+    levels: Tensor
+
+    def __init__(self, model: ResidualModel, train: TrainConfig, levels: tuple[float, ...]) -> None:
+        super().__init__(model, train)
+        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The point forecast's loss, and the pinball loss of quantiles around the point forecast as it stands."""
+        base, added, log_spread = self.model.parts(batch)
+        point = base + added
+        quantiles = self.model.output(point.detach(), log_spread).quantiles
+        spread = pinball_loss(quantiles, batch.y, batch.known, self.levels)
+        return point_loss(self.train_config.loss, point - batch.y, batch.known) + spread
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds up the errors at each shrinkage."""
+        self._errors.append(shrinkage_errors(self.model, batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the errors at the best shrinkage."""
+        mse, mae = mean_errors(self._summed())
+        best = best_shrinkage(mse, mae)
+        self.log_dict(
+            {
+                "val_loss": float(mae[best]), "val_mse": float(mse[best]), "val_mae": float(mae[best]),
+                "val_shrinkage": SHRINKAGES[best],
+            }
+        )  # fmt: skip
+
+
+def shrinkage_errors(model: ResidualModel, batch: Batch) -> Float64[Tensor, " K2_1"]:
+    """Sums of square errors at each of `SHRINKAGES`, then of absolute errors, then the number of errors."""
+    base, added, _ = model.parts(batch)
+    error, added = (base - batch.y)[batch.known].double(), added[batch.known].double()
+    at = torch.stack([error + shrinkage * added for shrinkage in SHRINKAGES])
+    return torch.cat([at.square().sum(dim=1), at.abs().sum(dim=1), at.new_tensor([at.shape[1]])])
+
+
+def mean_errors(sums: Float64[Tensor, " K2_1"]) -> tuple[Float64[Tensor, " K"], Float64[Tensor, " K"]]:
+    """MSE and MAE at each of `SHRINKAGES`."""
+    half = len(SHRINKAGES)
+    return sums[:half] / sums[-1].clamp(min=1), sums[half:-1] / sums[-1].clamp(min=1)
+
+
+def best_shrinkage(mse: Float64[Tensor, " K"], mae: Float64[Tensor, " K"]) -> int:
+    """Which shrinkage has the least MAE, of those whose MSE is at most half a percent above the ridge's (the first)."""
+    return int(mae.masked_fill(mse > (1 + TOLERATED) * mse[0], float("inf")).argmin())

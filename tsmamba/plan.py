@@ -1,0 +1,95 @@
+"""Which rows train, which choose, how far a forecast may look back, and which seasons a series may have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mamba_data_prep.errors import UserError
+
+from tsmamba.config import FitConfig
+from tsmamba.panel import Panel
+from tsmamba.windows import Origins, Windows
+
+MOST_LOOKBACK = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which windows train, and which choose.
+
+    Attributes:
+        windows: of the panel.
+        train: origins whose horizons end before the held-back rows.
+        valid: origins whose horizons lie in the held-back rows.
+    """
+
+    windows: Windows
+    train: Origins
+    valid: Origins
+
+    def everything(self) -> Origins:
+        """Every origin from the first of training on whose horizon is known."""
+        rows = self.windows.rows
+        first = np.full(len(rows), self.windows.lookback)
+        np.minimum.at(first, self.train.group, self.train.row)
+        return self.windows.usable(self.windows.origins(first.tolist(), (rows - self.windows.horizon).tolist()))
+
+
+def held_back_rows(panel: Panel, horizon: int, config: FitConfig) -> list[int]:
+    """Rows at each series' end that choose: a fifth of the series, at least one horizon and never more than half.
+
+    Raises:
+        UserError: no series is long enough to train on.
+    """
+    if isinstance(config.valid_rows, int):
+        rows = [min(config.valid_rows, max(length - 2, 0)) for length in panel.lengths]
+    else:
+        rows = [min(max(horizon, length // 5), length // 2) for length in panel.lengths]
+    longest = max(length - held for length, held in zip(panel.lengths, rows, strict=True))
+    if longest < horizon + 2:
+        raise UserError(
+            "the series are too short for this horizon", found=f"{max(panel.lengths)} rows, horizon {horizon}",
+            accepted=f"at least {2 * (horizon + 2)} rows", fix="shorten the horizon, or use a naive method",
+        )  # fmt: skip
+    return rows
+
+
+def choose_seasons(panel: Panel, config: FitConfig) -> tuple[int, ...]:
+    """As asked, or the two shortest that the frequency suggests."""
+    if not isinstance(config.seasons, str):
+        return config.seasons
+    return tuple(season for season in panel.frequency.seasonal_periods if season > 1)[:2]
+
+
+def lookback_candidates(
+    panel: Panel, horizon: int, config: FitConfig, held_back: Sequence[int], seasons: Sequence[int]
+) -> list[int]:
+    """The lookback that was asked for; otherwise the longest of 512 rows and two thirds and one third of it.
+
+    It is shorter where the longest series would else have more rows to look back on than windows to learn from; where
+    there is a season, the shorter ones are whole seasons.
+    """
+    if isinstance(config.lookback, int):
+        return [config.lookback]
+    longest = max(length - held for length, held in zip(panel.lengths, held_back, strict=True))
+    most = int(np.clip((longest - horizon) * 2 // 3, 1, MOST_LOOKBACK))
+    season = next((season for season in seasons if season <= most // 3), 1)
+    shorter = {max(most * part // 3 // season * season, 1) for part in (1, 2)}
+    return sorted({most, *shorter}, reverse=True)
+
+
+def make_plan(windows: Windows, held_back: Sequence[int]) -> Plan:
+    """Origins of training and of choosing; no training horizon reaches into the held-back rows.
+
+    Training begins where the context is full, or at half of the training part where a series is shorter than that.
+    """
+    held = np.array([held_back[members[0]] for members in windows.members], dtype=np.int64)
+    cut = windows.rows - held
+    last = cut - windows.horizon
+    first = np.minimum(windows.lookback, np.maximum(last // 2, 1))
+    train = windows.usable(windows.origins(first.tolist(), last.tolist()))
+    valid_last = np.maximum(windows.rows - windows.horizon, cut)
+    valid = windows.usable(windows.origins(cut.tolist(), valid_last.tolist()))
+    return Plan(windows, train, valid)
