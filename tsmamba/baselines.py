@@ -34,16 +34,13 @@ def naive(history: History, horizon: int) -> Point:
 
 def seasonal_naive(history: History, horizon: int, season: int) -> Point:
     """The last observed value of the same place in the season; the last value of all where there is none."""
-    last = naive(history, season)
-    if np.isnan(last).all() or season <= 1:
+    if season <= 1 or not np.isfinite(history).any():
         return naive(history, horizon)
     cycles = -(-len(history) // season)
-    table = np.concatenate([np.full(cycles * season - len(history), np.nan), history]).reshape(cycles, season)
-    for row in table:
-        last = np.where(np.isfinite(row), row, last)
-    missing = ~np.isfinite(table).any(axis=0)
-    last[missing] = naive(history, 1)[0]
-    return np.resize(last, horizon)
+    table = np.concatenate([np.full(cycles * season - len(history), np.nan), history]).reshape(cycles, season)[::-1]
+    seen = np.isfinite(table)
+    last = table[seen.argmax(axis=0), np.arange(season)]
+    return np.resize(np.where(seen.any(axis=0), last, naive(history, 1)), horizon)
 
 
 def drift(history: History, horizon: int) -> Point:

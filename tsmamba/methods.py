@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -13,7 +14,6 @@ from mamba_data_prep.errors import UserError
 from tsmamba import baselines
 from tsmamba.baselines import Smoothing
 from tsmamba.config import LEVELS, MODELS, load_config
-from tsmamba.fit import fit_panel
 from tsmamba.fitted import FittedModel, Forecast
 from tsmamba.panel import Panel
 
@@ -23,6 +23,10 @@ LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")
 _LOG = "_log"
 LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "ridge")))
 """Methods that learn one model from all series; with `_log` behind the name, from their logarithms."""
+
+
+_VOTERS = 4
+"""Series that choose the form of exponential smoothing where there are more of them."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,17 @@ class Local:
 
     @classmethod
     def fit(cls, name: str, panel: Panel, task: Task) -> Local:
-        """Chooses each series' form of exponential smoothing; the other methods have nothing to fit."""
-        if name != "ets":
+        """Chooses the form of exponential smoothing; the other methods have nothing to fit.
+
+        A few series choose each for themselves; of many, some choose for all.
+        """
+        if name != "ets" or not panel.series:
             return cls(name, task)
-        forms = {
-            one.unique_id: baselines.choose_smoothing(one.values, task.horizon, task.season) for one in panel.series
-        }
-        return cls(name, task, forms)
+        voters = evenly(panel, _VOTERS)
+        found = [baselines.choose_smoothing(one.values, task.horizon, task.season) for one in voters.series]
+        if len(voters) == len(panel):
+            return cls(name, task, dict(zip(panel.ids, found, strict=True)))
+        return cls(name, task, dict.fromkeys(panel.ids, Counter(found).most_common(1)[0][0]))
 
     def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
         """See `FittedMethod`."""
@@ -138,6 +146,8 @@ class Learned:
         Raises:
             UserError: the series are too short, or not positive where logarithms are to be taken.
         """
+        from tsmamba.fit import fit_panel  # brings the training libraries, which the other methods do without
+
         plain = name.removesuffix(_LOG)
         config = load_config(
             "auto" if plain == "mamba" else plain,
@@ -213,6 +223,14 @@ def fit_method(name: str, panel: Panel, task: Task, **options: Any) -> FittedMet
     if name.removesuffix(_LOG) in LEARNED:
         return Learned.fit(name, panel, task, **options)
     raise UserError("there is no such method", found=name, accepted=", ".join(("auto", *LOCAL, *LEARNED)))
+
+
+def evenly(panel: Panel, most: int) -> Panel:
+    """At most so many of the series, spread evenly over the panel."""
+    if len(panel) <= most:
+        return panel
+    places = np.linspace(0, len(panel) - 1, most).round().astype(np.int64)
+    return replace(panel, series=tuple(panel.series[place] for place in places))
 
 
 def is_positive(panel: Panel) -> bool:
