@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, format_number
 
-DOCUMENTS = (Path(__file__).parent.parent / "docs" / "performance.md",)
+DOCUMENTS = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
 PLACE = re.compile(r"(<!-- table (\w+)\.(\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
