@@ -294,6 +294,33 @@ def info(what: str | None, as_json: bool) -> None:
     _print(run_info(what), as_json)
 
 
+@cli.command(
+    epilog="""\b
+Examples:
+  tsmamba benchmark etth1 --data ETTh1.csv --horizon 96
+  tsmamba benchmark custom --data weather.csv --horizon 336 --lookback 96 --model smamba --seeds 1
+"""
+)
+@click.argument("name", type=click.Choice(["etth1", "etth2", "ettm1", "ettm2", "custom"]))
+@click.option("--data", type=_FILE, required=True, metavar="FILE", help="Wide CSV: times, then one column a channel.")
+@click.option("--horizon", type=click.IntRange(1), required=True, metavar="H", help="Steps ahead: 96, 192, 336, 720.")
+@click.option("--lookback", type=click.IntRange(1), metavar="L", help="Steps of history; chosen on validation rows.")
+@click.option(
+    "--model",
+    type=click.Choice(["auto", "ridge", "smamba", "tsmamba", "causal"]),
+    default="auto",
+    show_default=True,
+    help="What to fit.",
+)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many models are fitted.")
+@_json
+def benchmark(name: str, as_json: bool, **options: Any) -> None:
+    """Score a model on a long-horizon data set by the exact protocol, beside the published figures."""
+    from tsmamba.benchmark import run_benchmark
+
+    _print(run_benchmark(name, quiet=as_json, **options), as_json)
+
+
 def main() -> None:
     """Entry point of the `tsmamba` program."""
     cli(prog_name="tsmamba")

@@ -13,7 +13,16 @@ from mamba_data_prep.errors import UserError
 
 from tsmamba.config import FitConfig, load_config
 from tsmamba.fitted import FittedModel, Forecast
-from tsmamba.models import ForecastModel, LinearModel, ResidualModel, Shape
+from tsmamba.models import (
+    NETWORKS,
+    ForecastModel,
+    LinearModel,
+    ResidualModel,
+    Shape,
+    SMamba,
+    TSMamba,
+    build_model,
+)
 from tsmamba.panel import Panel
 from tsmamba.plan import Plan, choose_seasons, held_back_rows, lookback_candidates, make_plan
 from tsmamba.ridge import RidgeFit, fit_ridge, refit_ridge
@@ -104,12 +113,12 @@ class Fit:
 
     def run(self) -> tuple[ForecastModel, dict[str, Any]]:
         """The fitted model, and what was chosen."""
-        return self._ridge() if self.config.model == "ridge" else self._residual()
+        if self.config.model == "ridge":
+            return self._ridge()
+        return self._residual() if self.config.model == "auto" else self._network()
 
     def _plan(self, lookback: int, *, together: bool = False, calendar: bool = False) -> Plan:
-        windows = Windows(
-            self.panel, self.scaler, lookback, self.horizon, together=together, calendar=calendar
-        )  # fmt: skip
+        windows = Windows(self.panel, self.scaler, lookback, self.horizon, together=together, calendar=calendar)
         return make_plan(windows, self.held_back)
 
     def _shape(self, windows: Windows) -> Shape:
@@ -165,6 +174,24 @@ class Fit:
             **trained,
             **scores,
         }
+
+    def _network(self) -> tuple[ForecastModel, dict[str, Any]]:
+        """Trains a network that stands by itself."""
+        kind = NETWORKS[self.config.model]
+        lookback = max(lookback_candidates(self.panel, self.horizon, self.config, self.held_back, ()))
+        together = len(self.panel) > 1 and (kind is SMamba or (kind is TSMamba and self.panel.aligned))
+        if together and not self.panel.aligned:
+            raise UserError(
+                f"{self.config.model} reads all series together, but their times differ",
+                fix="give series that begin and end together, or use the model auto",
+            )
+        plan = self._plan(lookback, together=together, calendar=kind.reads_calendar)
+        torch.manual_seed(self.config.seed)
+        model = build_model(self.config, self._shape(plan.windows))
+        trained = train_network(model, plan, self.config, self.folder, resume=self.resume, quiet=self.quiet)
+        scores = self._calibrate(model, plan)
+        windows = {"train_windows": len(plan.train), "valid_windows": len(plan.valid)}
+        return model, {"model": self.config.model, "lookback": lookback, **windows, **trained, **scores}
 
     @torch.no_grad()
     def _calibrate(self, model: ForecastModel, plan: Plan) -> dict[str, float]:

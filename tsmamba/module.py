@@ -13,7 +13,9 @@ from torch.nn import functional
 
 from tsmamba.config import TrainConfig
 from tsmamba.models.base import ForecastModel
+from tsmamba.models.causal import CausalModel
 from tsmamba.models.residual import ResidualModel
+from tsmamba.models.tsmamba import TSMamba
 from tsmamba.windows import Batch
 
 HUBER = 0.5
@@ -21,6 +23,7 @@ HUBER = 0.5
 
 SHRINKAGES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 TOLERATED = 0.005
+ENCODER_RATE = 0.1
 _WARMUP = 0.1
 
 
@@ -85,12 +88,14 @@ class ForecastModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the run sets the learning rate at each step."""
+        return build_optimizer(self, self._optim())
+
+    def _optim(self) -> OptimSettings:
         train = self.train_config
-        settings = OptimSettings(
+        return OptimSettings(
             lr=train.lr, min_lr=train.lr * 0.01, warmup_fraction=_WARMUP, weight_decay=train.weight_decay,
             betas=(0.9, 0.98),
         )  # fmt: skip
-        return build_optimizer(self, settings)
 
 
 class ResidualModule(ForecastModule):
@@ -131,6 +136,65 @@ class ResidualModule(ForecastModule):
                 "val_shrinkage": SHRINKAGES[best],
             }
         )  # fmt: skip
+
+
+class CausalModule(ForecastModule):
+    """Trains a causal forecaster on the forecasts after every row of a window at once."""
+
+    model: CausalModel
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The loss over all rows after the first few, which have too little behind them."""
+        horizon, lookback = self.model.shape.horizon, self.model.shape.lookback
+        first = lookback // 8
+        rows = torch.cat([batch.x, batch.y], dim=-1)[..., 1:].unfold(-1, horizon, 1)
+        known = torch.cat([batch.seen, batch.known], dim=-1)[..., 1:].unfold(-1, horizon, 1)
+        error = self.model.every_row(batch)[:, :, first:] - rows[:, :, first:]
+        return point_loss(self.train_config.loss, error, known[:, :, first:])
+
+
+class PretrainModule(ForecastModule):
+    """Stage 1 of TSMamba: the forward encoder predicts the next rows, the backward one those before."""
+
+    model: TSMamba
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The sum of both encoders' losses."""
+        ahead, back = self.model.self_supervised_errors(batch)
+        everywhere = torch.ones((), dtype=torch.bool, device=ahead.device)
+        parts = [point_loss(self.train_config.loss, part, everywhere.expand(part.shape)) for part in (ahead, back)]
+        return parts[0] + parts[1]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds up both encoders' errors."""
+        error = torch.cat([part.flatten() for part in self.model.self_supervised_errors(batch)]).double()
+        self._errors.append(torch.stack([error.square().sum(), error.abs().sum(), error.new_tensor(len(error))]))
+
+
+class HeadModule(ForecastModule):
+    """Stages 2 and 3 of TSMamba: head, alignment and attention at the full rate, the encoders at a small one."""
+
+    model: TSMamba
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a tenth of the rate for what stage 1 trained."""
+        train, trained = self.train_config, ("embed", "forward_encoder", "backward_encoder")
+        slow = [p for name, p in self.model.named_parameters() if name.startswith(trained)]
+        fast = [p for name, p in self.model.named_parameters() if not name.startswith(trained)]
+        groups = [
+            {"params": slow, "max_lr": train.lr * ENCODER_RATE, "min_lr": train.lr * ENCODER_RATE * 0.01},
+            {"params": fast, "max_lr": train.lr, "min_lr": train.lr * 0.01},
+        ]
+        for group in groups:
+            group["weight_decay"] = train.weight_decay
+        return build_optimizer(self, self._optim(), groups=groups)
+
+
+def module_for(model: ForecastModel, train: TrainConfig, levels: tuple[float, ...]) -> ForecastModule:
+    """The module that trains a model."""
+    if isinstance(model, ResidualModel):
+        return ResidualModule(model, train, levels)
+    return CausalModule(model, train) if isinstance(model, CausalModel) else ForecastModule(model, train)
 
 
 def shrinkage_errors(model: ResidualModel, batch: Batch) -> Float64[Tensor, " K2_1"]:

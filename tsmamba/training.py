@@ -13,13 +13,15 @@ from mamba_training.settings import RunSettings
 
 from tsmamba.config import FitConfig, TrainConfig
 from tsmamba.datamodule import PanelData
-from tsmamba.models import ForecastModel, ResidualModel
+from tsmamba.models import ForecastModel, ResidualModel, TSMamba
 from tsmamba.module import (
     SHRINKAGES,
     ForecastModule,
-    ResidualModule,
+    HeadModule,
+    PretrainModule,
     best_shrinkage,
     mean_errors,
+    module_for,
     shrinkage_errors,
 )
 from tsmamba.plan import Plan
@@ -34,22 +36,46 @@ def train_network(
         model: on the CPU, where it is again afterwards.
         plan: which windows train, and which choose.
         config: of the fit; recorded in the run folder.
-        folder: of the run.
+        folder: of the run; TSMamba's stages have folders of their own in it.
         resume: go on with the run in the folder.
         quiet: show no progress.
 
     Returns:
         How the run went, for the report.
     """
+    if isinstance(model, TSMamba):
+        return _train_stages(model, plan, config, folder, resume, quiet)
+    return _train(module_for(model, config.train, config.levels), plan, config, folder, resume, quiet)
+
+
+def _train_stages(
+    model: TSMamba, plan: Plan, config: FitConfig, folder: Path, resume: bool, quiet: bool
+) -> dict[str, Any]:
+    """Encoders by themselves, then the head without, and where there are channels, with their attention."""
+    attention, train = model.channel_attention, config.train
+    model.channel_attention = None
+    stages: list[tuple[str, ForecastModule]] = [
+        ("1-encoders", PretrainModule(model, train)), ("2-head", HeadModule(model, train)),
+    ]  # fmt: skip
+    report: dict[str, Any] = {}
+    for name, module in stages:
+        report[name] = _train(module, plan, config, folder / name, resume and (folder / name).exists(), quiet)
+    if attention is not None:
+        model.channel_attention, name = attention, "3-channels"
+        module = HeadModule(model, train)
+        report[name] = _train(module, plan, config, folder / name, resume and (folder / name).exists(), quiet)
+    return {"steps": sum(stage["steps"] for stage in report.values()), "stages": report}
+
+
+def _train(
+    module: ForecastModule, plan: Plan, config: FitConfig, folder: Path, resume: bool, quiet: bool
+) -> dict[str, Any]:
     train = config.train
-    residual = isinstance(model, ResidualModel)
-    module = ResidualModule(model, train, config.levels) if residual else ForecastModule(model, train)
     data = PanelData(plan.windows, plan.train, plan.valid, batch_size=train.batch_size, seed=config.seed)
     settings = run_settings(train, len(plan.train), config.seed, folder, resume=resume, quiet=quiet)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     result = fit(module, data, settings, config=config.model_dump(mode="json"), units=_words)
     module.to("cpu")
-    if residual:
-        model.shrinkage.fill_(choose_shrinkage(model, plan))
     return {"steps": result.step, "best_step": result.best_step, "seconds": round(result.seconds, 1)}
 
 

@@ -7,10 +7,26 @@ from typing import Any
 
 from tsmamba.config import FitConfig
 from tsmamba.models.base import ForecastModel, Output, Shape
+from tsmamba.models.causal import CausalModel, StreamState
 from tsmamba.models.linear import LinearModel
 from tsmamba.models.residual import ResidualModel
+from tsmamba.models.smamba import SMamba
+from tsmamba.models.tsmamba import TSMamba
 
-__all__ = ["ForecastModel", "LinearModel", "Output", "ResidualModel", "Shape", "build_model"]
+__all__ = [
+    "CausalModel",
+    "ForecastModel",
+    "LinearModel",
+    "Output",
+    "ResidualModel",
+    "SMamba",
+    "Shape",
+    "StreamState",
+    "TSMamba",
+    "build_model",
+]
+
+NETWORKS = {"smamba": SMamba, "tsmamba": TSMamba, "causal": CausalModel}
 
 
 def build_model(config: FitConfig, shape: Shape, description: Mapping[str, Any] | None = None) -> ForecastModel:
@@ -29,4 +45,6 @@ def build_model(config: FitConfig, shape: Shape, description: Mapping[str, Any] 
         return LinearModel(shape, n_own)
     if config.model == "auto":
         return ResidualModel(shape, config.network, n_own)
+    if config.model in NETWORKS:
+        return NETWORKS[config.model](shape, config.network)
     raise ValueError(f"no model is called {config.model!r}")
