@@ -45,7 +45,12 @@ def train_network(
     """
     if isinstance(model, TSMamba):
         return _train_stages(model, plan, config, folder, resume, quiet)
-    return _train(module_for(model, config.train, config.levels), plan, config, folder, resume, quiet)
+    report = _train(module_for(model, config.train, config.levels), plan, config, folder, resume, quiet)
+    if isinstance(model, ResidualModel):
+        shrinkage = choose_shrinkage(model, plan)
+        model.shrinkage.fill_(shrinkage)
+        report["shrinkage"] = shrinkage
+    return report
 
 
 def _train_stages(
