@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mamba_data_prep.series.frequency import Frequency
+from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
 from mamba_data_prep.series.timeformat import TimeFormat
 
@@ -20,7 +21,7 @@ class SeriesFrame:
 
     Attributes:
         frame: columns `unique_id` (str), `ds` (`datetime64[ns]` without zone: UTC instants if the source had a zone,
-            else its wall clock; int64 where rows are only counted), `y` (float64, NaN where missing), then the covariates.
+            else its wall clock; int64 where rows are only counted), `y` (float64, NaN where missing), covariates.
             Sorted by first appearance of the series, then by time; every step of a series' grid has its row.
         frequency: the step of the grid.
         layout: how the source held the series.
@@ -29,10 +30,12 @@ class SeriesFrame:
         time_column: the source's name of the time column ("" where there was none).
         id_columns: the source's columns that name a series (long layout).
         target_columns: the source's columns that hold `y`.
+        keys: one row a series, indexed by `unique_id`: its values of the id columns, and its target column as `column`.
         past_covariates: columns known up to the present.
         future_covariates: columns known for the times of `future` as well.
         static: one row a series, indexed by `unique_id`, or None.
         future: rows of the future covariates after each series' end (`unique_id`, `ds`, columns), or None.
+        options: what was detected, as options that read the same file in the same way.
         report: what reading did.
     """
 
@@ -44,10 +47,12 @@ class SeriesFrame:
     time_column: str = ""
     id_columns: tuple[str, ...] = ()
     target_columns: tuple[str, ...] = ()
+    keys: pd.DataFrame = field(default_factory=pd.DataFrame)
     past_covariates: tuple[str, ...] = ()
     future_covariates: tuple[str, ...] = ()
     static: pd.DataFrame | None = None
     future: pd.DataFrame | None = None
+    options: ReadOptions = field(default_factory=ReadOptions)
     report: IngestReport = field(default_factory=IngestReport)
 
     @property

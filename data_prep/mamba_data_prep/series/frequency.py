@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from mamba_data_prep.errors import UserError
+
 DAY = 86_400_000_000_000
 """Nanoseconds in a day of 24 hours."""
 
 _SECONDS = 1_000_000_000
+_DURATIONS = {
+    **{"h": 3600 * _SECONDS, "H": 3600 * _SECONDS, "min": 60 * _SECONDS, "T": 60 * _SECONDS, "s": _SECONDS},
+    **{"S": _SECONDS, "ms": 1_000_000, "us": 1000, "ns": 1},
+}
+_MONTH_ALIASES = {
+    **{"MS": (1, 1), "ME": (1, 31), "M": (1, 31), "QS": (3, 1), "QE": (3, 31), "Q": (3, 31)},
+    **{"YS": (12, 1), "YE": (12, 31), "Y": (12, 31), "AS": (12, 1), "A": (12, 31)},
+}
+
 Instant = pd.Timestamp | np.datetime64 | np.integer | int
 """A time on a grid, or a row's number where the unit is "index"."""
 
@@ -39,6 +51,29 @@ class Frequency:
     zone: str | None = None
     day: int = 1
     anchor: int = 0
+
+    @classmethod
+    def from_alias(cls, alias: str, zone: str | None = None) -> Frequency:
+        """The frequency that a pandas offset alias names ("h", "15min", "W-SUN", "MS", "QE-DEC", "int").
+
+        Raises:
+            UserError: there is no such alias, or none that this package counts in.
+        """
+        found = re.fullmatch(r"(\d*)([A-Za-z]+)(?:-([A-Z]{3}))?", alias.strip())
+        count, name, anchor = (int(found[1] or 1), found[2], found[3]) if found else (1, "", None)
+        if name == "int":
+            return cls("index", count)
+        if name in _DURATIONS:
+            return cls("duration", count * _DURATIONS[name], zone)
+        if name in ("D", "W", "B"):
+            weekday = _WEEKDAYS.index(anchor) if anchor in _WEEKDAYS else 6
+            return cls("business" if name == "B" else "day", count * (7 if name == "W" else 1), zone, anchor=weekday)
+        if name in _MONTH_ALIASES:
+            months, day = _MONTH_ALIASES[name]
+            default = {3: 1, 12: 1}.get(months, 0) if day == 1 else {3: 12, 12: 12}.get(months, 0)
+            return cls("month", count * months, zone, day, _MONTHS.index(anchor) + 1 if anchor in _MONTHS else default)
+        accepted = "s, min, h, D, B, W-SUN, MS, QS, YS and multiples such as 15min"
+        raise UserError("no such frequency", found=alias, accepted=accepted)
 
     @property
     def alias(self) -> str:
@@ -82,11 +117,11 @@ class Frequency:
         cycles += [7 * DAY] if self.step >= 300 * _SECONDS else []
         return tuple(cycle // self.step for cycle in cycles if cycle % self.step == 0 and cycle > self.step)
 
-    def after(self, origin: Instant, counts: np.ndarray) -> np.ndarray:
+    def after(self, origin: Instant | np.ndarray, counts: np.ndarray) -> np.ndarray:
         """The times `counts` steps after `origin` (before it, where negative).
 
         Args:
-            origin: a time on the grid, in UTC where the frequency has a zone.
+            origin: a time on the grid, or one a count, in UTC where the frequency has a zone.
             counts: whole numbers of steps, (n,).
 
         Returns:
@@ -98,10 +133,9 @@ class Frequency:
         start = _instant(origin)
         if self.unit == "duration":
             return start + steps.astype("timedelta64[ns]")
-        local = to_wall(np.array([start]), self.zone)[0]
-        return to_utc(self._after_local(local, steps), self.zone)
+        return to_utc(self._after_local(to_wall(start, self.zone), steps), self.zone)
 
-    def _after_local(self, start: np.datetime64, steps: np.ndarray) -> np.ndarray:
+    def _after_local(self, start: np.ndarray, steps: np.ndarray) -> np.ndarray:
         date = start.astype("datetime64[D]")
         time_of_day = start - date.astype("datetime64[ns]")
         if self.unit == "day":
@@ -114,12 +148,12 @@ class Frequency:
             dates = np.minimum(months.astype("datetime64[D]") + (self.day - 1), last)
         return dates.astype("datetime64[ns]") + time_of_day
 
-    def count(self, times: np.ndarray, origin: Instant) -> np.ndarray:
+    def count(self, times: np.ndarray, origin: Instant | np.ndarray) -> np.ndarray:
         """How many steps each time lies after `origin`, rounded to the nearest step: the inverse of `after`.
 
         Args:
             times: (n,) `datetime64[ns]`, or integers where the unit is "index".
-            origin: a time on the grid.
+            origin: a time on the grid, or one a time.
 
         Returns:
             (n,) int64.
@@ -130,10 +164,9 @@ class Frequency:
         values = np.asarray(times, dtype="datetime64[ns]")
         if self.unit == "duration":
             return _nearest((values - start).astype(np.int64), self.step)
-        local, first = to_wall(values, self.zone), to_wall(np.array([start]), self.zone)[0]
-        return self._count_local(local, first)
+        return self._count_local(to_wall(values, self.zone), to_wall(start, self.zone))
 
-    def _count_local(self, local: np.ndarray, first: np.datetime64) -> np.ndarray:
+    def _count_local(self, local: np.ndarray, first: np.ndarray) -> np.ndarray:
         if self.unit == "day":
             return _nearest((local - first).astype(np.int64), self.step * DAY)
         if self.unit == "business":
@@ -166,14 +199,16 @@ def to_utc(wall: np.ndarray, zone: str | None) -> np.ndarray:
     return local.tz_convert("UTC").tz_localize(None).to_numpy(dtype="datetime64[ns]")
 
 
-def _instant(time: Instant) -> np.datetime64:
-    return pd.Timestamp(time).to_datetime64().astype("datetime64[ns]")  # pyright: ignore[reportArgumentType]
+def _instant(time: Instant | np.ndarray) -> np.ndarray:
+    if isinstance(time, pd.Timestamp):
+        time = time.to_datetime64()
+    return np.atleast_1d(np.asarray(time)).astype("datetime64[ns]")
 
 
-def _integer(row: Instant) -> int:
-    if isinstance(row, int | np.integer):
-        return int(row)
-    raise TypeError(f"rows that are only counted have integers for times, not {row!r}")
+def _integer(row: Instant | np.ndarray) -> np.ndarray:
+    if isinstance(row, pd.Timestamp) or np.asarray(row).dtype.kind not in "iu":
+        raise TypeError(f"rows that are only counted have integers for times, not {row!r}")
+    return np.asarray(row, dtype=np.int64)
 
 
 def _duration_alias(nanoseconds: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
 
 _HEADER = "# How to read a table of time series; every key is optional, and what is absent is detected.\n"
+_MARKS = {"tab": "\t", "space": " ", "comma": ",", "semicolon": ";"}
 _CHOICES = {
     "decimal": (".", ","),
     "layout": ("wide", "long", "single"),
@@ -28,6 +30,7 @@ class ReadOptions:
         decimal: the decimal mark of numbers, "." or ",".
         thousands: the mark between groups of three digits.
         encoding: a Python codec's name.
+        skip: how many lines come before the table.
         header: how many lines of the table are its header.
         time: the time column; several columns (date and time of day; year, month, day) are joined.
         time_format: the directives of `strftime`, with `%-m` for a month without padding, `%q` for a quarter, `%G`-`%V`
@@ -50,6 +53,7 @@ class ReadOptions:
     decimal: str | None = None
     thousands: str | None = None
     encoding: str | None = None
+    skip: int | None = None
     header: int | None = None
     time: tuple[str, ...] = ()
     time_format: str | None = None
@@ -94,6 +98,26 @@ class ReadOptions:
             found = ", ".join(map(str, set(content) - set(known))) if isinstance(content, dict) else content
             raise UserError("has a key that is no option", path=path, found=found, accepted=", ".join(known))
         return cls(**content)
+
+    def having(self, settings: Sequence[str]) -> ReadOptions:
+        """These options with `key=value` settings on top; several values are parted by commas.
+
+        Raises:
+            UserError: there is no such option, or it takes no such value.
+        """
+        changes: dict[str, Any] = {}
+        known = {field.name: field.default for field in fields(self)}
+        for setting in settings:
+            name, _, value = setting.partition("=")
+            if name not in known or not value:
+                raise UserError("no such reading option", found=setting, accepted=", ".join(f"{n}=..." for n in known))
+            if name in _NAMES:
+                changes[name] = tuple(value.split(","))
+            else:
+                changes[name] = (
+                    yaml.safe_load(value) if name in ("skip", "header", "dayfirst") else _MARKS.get(value, value)
+                )
+        return replace(self, **changes)
 
     def save(self, path: str | Path) -> None:
         """Write the options that are set to a YAML file."""

@@ -1,18 +1,27 @@
-"""From a file to `SeriesFrame`."""
+"""From a file to `SeriesFrame`, step by step; each step tells the report what it did."""
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.series.arrow import pc
+from mamba_data_prep.series.assemble import assemble
+from mamba_data_prep.series.covariates import with_future, with_static
+from mamba_data_prep.series.dialect import Dialect, find_dialect
 from mamba_data_prep.series.frame import SeriesFrame
-from mamba_data_prep.series.frequency import DAY, Frequency
 from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
-from mamba_data_prep.series.timeformat import TimeFormat
+from mamba_data_prep.series.roles import find_roles
+from mamba_data_prep.series.source import read_bytes, to_text
+from mamba_data_prep.series.table import Table, read_table
+from mamba_data_prep.series.timecolumn import find_times
 
 
 def read_series(
@@ -22,73 +31,113 @@ def read_series(
     future: str | Path | None = None,
     static: str | Path | None = None,
 ) -> SeriesFrame:
-    """Read a table of time series.
+    """Read a table of time series, wide or long, and put every series on its regular grid.
 
     Args:
-        path: CSV (plain or gzip) or Parquet.
+        path: delimited text (plain or gzip; "-" is standard input) or Parquet.
         options: what is known of the file; the rest is detected.
-        future: a file with covariates known for the times to forecast.
+        future: a file with covariates known for the times to forecast; its columns must be in the main file too.
         static: a file with one row a series.
 
     Raises:
         UserError: the file cannot be read without guessing; the message says what to tell.
     """
-    if not Path(path).is_file():
-        raise UserError("there is no such file", path=path, fix="check the spelling of the path")
-    table = pd.read_parquet(path) if str(path).endswith(".parquet") else pd.read_csv(path)
-    names = [*options.time, *(c for c in table.columns if str(c).casefold() in _TIMES)]
     report = IngestReport(str(path))
-    if names:
-        ds = pd.to_datetime(table[names[0]], utc=True, format="mixed")
-        table[names[0]] = ds.dt.tz_localize(None).astype("datetime64[ns]")
-    ids = [c for c in table.columns if str(c) in (*options.id, "unique_id", "item_id")][:1]
-    time = names[0] if names else "ds"
-    if not names:
-        table["ds"] = np.arange(len(table), dtype=np.int64)
-    long = table if ids else table.melt(time, [c for c in table.select_dtypes("number") if c != time], "unique_id", "y")
-    target = next((c for c in (*options.target, "y", "target") if c in long), None) or long.columns[-1]
-    long = long.rename(columns={time: "ds", target: "y", **({ids[0]: "unique_id"} if ids else {})})
-    covariates = tuple(str(c) for c in long.select_dtypes("number") if c not in ("y", "ds"))
-    frame = long[["unique_id", "ds", "y", *covariates]].astype({"unique_id": str, "y": float})
-    frequency = _frequency(frame)
-    pieces = []
-    for name, group in frame.groupby("unique_id", sort=False):
-        group = group.drop_duplicates("ds").sort_values("ds")
-        steps = frequency.count(group["ds"].to_numpy(), group["ds"].iloc[0])
-        grid = group.set_index(steps).loc[lambda g: ~g.index.duplicated()].reindex(range(int(steps[-1]) + 1))
-        grid["ds"], grid["unique_id"] = frequency.after(group["ds"].iloc[0], np.arange(len(grid))), name
-        pieces.append(grid)
-    known = pd.read_csv(future, parse_dates=["ds"]) if future else None
-    both = tuple(c for c in covariates if known is not None and c in known)
-    return SeriesFrame(
-        pd.concat(pieces, ignore_index=True),
-        frequency,
-        "long" if ids else ("single" if len(pieces) == 1 else "wide"),
-        TimeFormat(),
-        time_column=str(names[0]) if names else "",
-        id_columns=tuple(ids),
-        target_columns=(str(target),),
-        past_covariates=tuple(c for c in covariates if c not in both),
-        future_covariates=both,
-        static=pd.read_csv(static).set_index("unique_id") if static else None,
-        future=known,
-        report=report,
-    )
+    table, dialect = open_table(path, options, report)
+    further = None
+    if future is not None:
+        further = open_table(future, ReadOptions(delimiter=options.delimiter), IngestReport(str(future)))
+        options = _with_known_future(table, further[0], options)
+    table, column = find_times(table, options, report)
+    roles = find_roles(table, column, dialect.delimiter, options, report)
+    series = assemble(table, column, roles, options, report)
+    if table.columns and dialect.names:
+        pinned = replace(series.options, delimiter=dialect.delimiter, skip=dialect.skip, header=dialect.header)
+        series = replace(series, options=replace(pinned, encoding=report.detected.get("codec", options.encoding)))
+    if further is not None:
+        series = with_future(series, further[0], further[1].delimiter, options)
+    if static is not None:
+        series = with_static(series, open_table(static, ReadOptions(), IngestReport(str(static)))[0])
+    return series
 
 
-_TIMES = ("ds", "date", "time", "timestamp", "datetime", "date_time", "time_hour", "month", "week")
+def open_table(path: str | Path, options: ReadOptions, report: IngestReport) -> tuple[Table, Dialect]:
+    """A file's cells and its layout; Parquet has a layout without names.
+
+    Raises:
+        UserError: the file holds no table.
+    """
+    data = read_bytes(path, report)
+    if data[:4] == b"PAR1":
+        return _parquet(data, Path(path), report), Dialect(",", 0, 1, ())
+    text = to_text(data, path, options.encoding, report)
+    del data
+    dialect = find_dialect(text, Path(path), options, report)
+    return read_table(text, Path(path), dialect, report), dialect
 
 
-def _frequency(frame: pd.DataFrame) -> Frequency:
-    if frame["ds"].dtype.kind == "i":
-        return Frequency("index")
-    gaps = frame.sort_values("ds").groupby("unique_id")["ds"].diff().dropna()
-    gap = gaps[gaps > pd.Timedelta(0)].mode().iloc[0].value
-    first = frame["ds"].iloc[0]
-    if gap in (28 * DAY, 29 * DAY, 30 * DAY, 31 * DAY):
-        return Frequency("month", 1, day=first.day)
-    if gap in (365 * DAY, 366 * DAY):
-        return Frequency("month", 12, day=first.day, anchor=first.month)
-    if gap % DAY == 0:
-        return Frequency("day", gap // DAY, anchor=first.weekday())
-    return Frequency("duration", gap)
+def _parquet(data: bytes, path: Path, report: IngestReport) -> Table:
+    try:
+        content = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"broken Parquet ({reason})", path=path, line=1, fix="copy the file again") from None
+    if content.num_rows == 0:
+        raise UserError("there is a header but no data", path=path, line=1, fix="check that the file is whole")
+    report.detected["format"] = "Parquet"
+    columns = {}
+    for name, cells in zip(content.column_names, content.columns, strict=True):
+        if name.startswith("__index_level_"):
+            name = "ds" if "ds" not in content.column_names else name
+        simple = _simple(cells.combine_chunks())
+        if simple is not None:
+            columns[name] = simple
+    return Table(path, columns, np.arange(1, content.num_rows + 1))
+
+
+def _simple(cells: pa.Array | pa.ChunkedArray) -> pa.Array | None:
+    """Numbers and booleans as they are, text as text, times as ISO text; None for lists and other nested things."""
+    if isinstance(cells, pa.ChunkedArray):
+        cells = pa.concat_arrays(cells.chunks)
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        return _simple(cells.dictionary_decode())
+    if pa.types.is_timestamp(kind):
+        seconds = pc.cast(cells, pa.timestamp("s", kind.tz), safe=False)
+        whole = pc.all(pc.equal(pc.cast(seconds, kind), cells)).as_py()
+        cells = seconds if whole is not False else cells
+        if (
+            kind.tz is None
+            and whole is not False
+            and pc.all(pc.equal(pc.cast(pc.cast(seconds, pa.date32()), seconds.type), seconds)).as_py() is not False
+        ):
+            cells = pc.cast(seconds, pa.date32())
+        elif kind.tz is not None:
+            naive = pc.cast(pc.cast(cells, pa.timestamp(cells.type.unit, "UTC")), pa.timestamp(cells.type.unit))
+            return pc.binary_join_element_wise(pc.cast(naive, pa.string()), "Z", "")
+        return pc.cast(cells, pa.string())
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_date(kind):
+        return pc.cast(cells, pa.string())
+    nested = pa.types.is_nested(kind) or pa.types.is_binary(kind)
+    return None if nested else pc.cast(cells, pa.string()) if pa.types.is_null(kind) else cells
+
+
+def _with_known_future(table: Table, further: Table, options: ReadOptions) -> ReadOptions:
+    """The options with the columns that both files hold as known-future covariates."""
+    taken = {*options.future_covariates, *options.target, *options.id, *options.time, *options.past_covariates}
+    report = IngestReport()
+    _, column = find_times(table, options, report)
+    roles = find_roles(table, column, ",", replace(options, decimal=options.decimal or "."), report)
+    both = [n for n in table.columns if n in further.columns and n not in taken and n in (*roles.targets, *roles.past)]
+    future = (*options.future_covariates, *both)
+    absent = [name for name in options.future_covariates if name not in further.columns]
+    if not future or absent:
+        raise UserError(
+            "no covariate of the series is in this file" if not future else "a covariate is not in this file",
+            path=further.path,
+            line=1,
+            found=", ".join(absent or further.columns),
+            accepted=", ".join(name for name in table.columns if name not in column.names),
+            fix="name its columns as the main file does, and give their past there",
+        )
+    return replace(options, future_covariates=future)

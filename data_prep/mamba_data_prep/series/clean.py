@@ -1,0 +1,76 @@
+"""Writing a `SeriesFrame` as a table that reads back without a single repair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mamba_data_prep.atomic import atomic_write
+from mamba_data_prep.series.frame import SeriesFrame
+from mamba_data_prep.series.frequency import DAY, to_wall
+from mamba_data_prep.series.timeformat import TimeFormat
+
+
+def clean_table(series: SeriesFrame) -> pd.DataFrame:
+    """The series in the source's layout: its time and id columns, targets side by side, covariates; times in ISO 8601.
+
+    Times carry their offset where the source has a zone; where rows are only counted there is no time column, unless
+    the source has one. Rows of known-future covariates follow with blank targets.
+    """
+    frame = series.frame
+    targets = list(series.target_columns)
+    covariates = [*series.past_covariates, *series.future_covariates]
+    columns = series.keys["column"].reindex(frame["unique_id"]).to_numpy()
+    first = frame[columns == targets[0]].reset_index(drop=True)
+    parts: dict[str, object] = {name: _ids(series, first, name) for name in series.id_columns}
+    if series.time_column or series.frequency.unit != "index":
+        parts[_time_name(series)] = _iso(series)(first["ds"])
+    for target in targets:
+        parts[target] = frame.loc[columns == target, "y"].to_numpy()
+    for name in covariates:
+        parts[name] = first[name].to_numpy()
+    table = pd.DataFrame(parts)
+    return table if series.future is None else pd.concat([table, _beyond(series, targets[0])], ignore_index=True)
+
+
+def _beyond(series: SeriesFrame, target: str) -> pd.DataFrame:
+    future = series.future if series.future is not None else pd.DataFrame()
+    rows = future[(series.keys["column"].reindex(future["unique_id"]) == target).to_numpy()].reset_index(drop=True)
+    ids = {name: _ids(series, rows, name) for name in series.id_columns}
+    values = {name: rows[name].to_numpy() for name in series.future_covariates}
+    return pd.DataFrame({**ids, _time_name(series): _iso(series)(rows["ds"]), **values})
+
+
+def _ids(series: SeriesFrame, rows: pd.DataFrame, name: str) -> np.ndarray:
+    return series.keys[name].reindex(rows["unique_id"]).to_numpy()
+
+
+def _time_name(series: SeriesFrame) -> str:
+    return series.time_column or "ds"
+
+
+def _iso(series: SeriesFrame):  # noqa: ANN202  (a function of a column)
+    """How times of this frequency are written: the date alone where every time is midnight."""
+    ds = series.frame["ds"]
+    if series.frequency.unit == "index":
+        return lambda times: times.astype(str).to_numpy()
+    wall = to_wall(ds.to_numpy().astype("datetime64[ns]"), series.zone).astype(np.int64)
+    is_date = series.zone is None and bool((wall % DAY == 0).all()) and series.frequency.unit != "duration"
+    fraction = "" if (wall % 1_000_000_000 == 0).all() else ".%f"
+    zone = "" if series.zone is None else "%Z"
+    pattern = TimeFormat("%Y-%m-%d" if is_date else f"%Y-%m-%d %H:%M:%S{fraction}{zone}")
+    return lambda times: pattern.format(times.to_numpy().astype("datetime64[ns]"), series.zone)
+
+
+def write_clean(series: SeriesFrame, path: str | Path) -> Path:
+    """Write `clean_table` as CSV: commas, decimal points, UTF-8, blanks for missing values; numbers to the last digit."""
+    table = clean_table(series)
+    for name in table.columns:
+        values = table[name]
+        if values.dtype.kind == "f" and bool((np.isnan(values) | ((values % 1 == 0) & (abs(values) < 2**53))).all()):
+            table[name] = values.astype("Int64")
+    with atomic_write(path) as stream:
+        table.to_csv(stream, index=False, lineterminator="\n")
+    return Path(path)
