@@ -106,6 +106,13 @@ def _terminated(number: int, frame: Any) -> None:
 def _reading(command: CommandT) -> CommandT:
     """The options that say what the columns of a file are; all of them are found out where they are left out."""
     for option in (
+        click.option(
+            "--read",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="A reading rule, e.g. duplicates=mean; repeatable.",
+        ),
         click.option("--rules", type=_FILE, metavar="FILE", help="Reading rules that `tsmamba doctor` wrote (YAML)."),
         click.option("--timezone", metavar="ZONE", help="Zone of times that carry none, e.g. Europe/Berlin."),
         click.option("--dayfirst/--monthfirst", "dayfirst", default=None, help="How to read 03/04/2021."),
@@ -120,7 +127,18 @@ def _reading(command: CommandT) -> CommandT:
     return command
 
 
-_READING = ("time_column", "targets", "id_column", "future", "static", "freq", "dayfirst", "timezone", "rules")
+_READING = (
+    "time_column",
+    "targets",
+    "id_column",
+    "future",
+    "static",
+    "freq",
+    "dayfirst",
+    "timezone",
+    "rules",
+    "settings",
+)
 
 
 def _taken(options: dict[str, Any]) -> dict[str, Any]:
@@ -275,6 +293,27 @@ def report(csv: Path, as_json: bool, **options: Any) -> None:
     from tsmamba.forecast import run_report
 
     _print(run_report(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  tsmamba doctor sales.csv
+  tsmamba doctor export.csv --dayfirst --read duplicates=mean --out sales.csv
+"""
+)
+@_csv
+@click.option("--out", type=_FILE, help="The cleaned table; CSV.clean.csv by default.")
+@click.option("--rules-out", type=_FILE, help="The rules that give it again; CSV.rules.yaml by default.")
+@_reading
+@click.option("--force", is_flag=True, help="Replace files that lie there.")
+@_json
+def doctor(csv: Path, as_json: bool, **options: Any) -> None:
+    """Tell how CSV is read and what is repaired; write the cleaned table and its rules."""
+    reading = _taken(options)
+    from tsmamba.doctor import run_doctor
+
+    _print(run_doctor(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 
 
 @cli.command(

@@ -96,7 +96,7 @@ def _frame(grid: Grid, keys: pd.DataFrame, roles: Roles) -> tuple[pd.DataFrame, 
     """The long table: groups in order, in each group its targets in order."""
     targets = len(roles.targets)
     names, table = _series_names(keys, roles)
-    starts = np.flatnonzero(np.append([True], np.diff(grid.series) != 0))
+    starts = np.unique(grid.series, return_index=True)[1]
     lengths = np.diff(np.append(starts, [len(grid.series)]))
     if targets == 1:
         order, codes = np.arange(len(grid.series)), grid.series

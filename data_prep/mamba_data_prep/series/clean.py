@@ -22,9 +22,9 @@ def clean_table(series: SeriesFrame) -> pd.DataFrame:
     frame = series.frame
     targets = list(series.target_columns)
     covariates = [*series.past_covariates, *series.future_covariates]
-    columns = series.keys["column"].reindex(frame["unique_id"]).to_numpy()
-    first = frame[columns == targets[0]].reset_index(drop=True)
-    parts: dict[str, object] = {name: _ids(series, first, name) for name in series.id_columns}
+    columns = _ids(series, frame["unique_id"], "column")
+    first = frame.loc[columns == targets[0]].reset_index(drop=True)
+    parts: dict[str, object] = {name: _ids(series, first["unique_id"], name) for name in series.id_columns}
     if series.time_column or series.frequency.unit != "index":
         parts[_time_name(series)] = _iso(series)(first["ds"])
     for target in targets:
@@ -37,14 +37,14 @@ def clean_table(series: SeriesFrame) -> pd.DataFrame:
 
 def _beyond(series: SeriesFrame, target: str) -> pd.DataFrame:
     future = series.future if series.future is not None else pd.DataFrame()
-    rows = future[(series.keys["column"].reindex(future["unique_id"]) == target).to_numpy()].reset_index(drop=True)
-    ids = {name: _ids(series, rows, name) for name in series.id_columns}
+    rows = future.loc[_ids(series, future["unique_id"], "column") == target].reset_index(drop=True)
+    ids = {name: _ids(series, rows["unique_id"], name) for name in series.id_columns}
     values = {name: rows[name].to_numpy() for name in series.future_covariates}
     return pd.DataFrame({**ids, _time_name(series): _iso(series)(rows["ds"]), **values})
 
 
-def _ids(series: SeriesFrame, rows: pd.DataFrame, name: str) -> np.ndarray:
-    return series.keys[name].reindex(rows["unique_id"]).to_numpy()
+def _ids(series: SeriesFrame, unique_ids: pd.Series, name: str) -> np.ndarray:
+    return series.keys.loc[unique_ids.to_list(), name].to_numpy(dtype=object)
 
 
 def _time_name(series: SeriesFrame) -> str:
@@ -69,7 +69,8 @@ def write_clean(series: SeriesFrame, path: str | Path) -> Path:
     table = clean_table(series)
     for name in table.columns:
         values = table[name]
-        if values.dtype.kind == "f" and bool((np.isnan(values) | ((values % 1 == 0) & (abs(values) < 2**53))).all()):
+        whole = values.dtype.kind == "f" and (values.isna() | ((values % 1 == 0) & (values.abs() < 2**53))).all()
+        if whole and not np.signbit(values[values == 0]).any():
             table[name] = values.astype("Int64")
     with atomic_write(path) as stream:
         table.to_csv(stream, index=False, lineterminator="\n")

@@ -162,7 +162,7 @@ def _conflict(rows: Rows, first: int, count: int, names: list[str], table: Table
         line=int(rows.lines[first + 1]),
         found=f"{pair} (line {rows.lines[first]:,} and this one)",
         fix="delete one; or name the column that tells the series apart (--id COLUMN); or ask for a rule "
-        "(--read duplicates=mean, sum, first or last); or, if clocks went back, name the zone (--timezone Europe/Berlin)",
+        "(--read duplicates=mean, sum, first or last); or, if clocks went back, name the zone (--timezone)",
     )
 
 
@@ -196,7 +196,7 @@ def _frequency(
 
 
 def _origins(rows: Rows, frequency: Frequency, *, binned: bool) -> np.ndarray:
-    """One time on the grid for each series: its first, or, where some rows lie off the grid, one that most agree with."""
+    """One time on the grid for each series: its first, or, if some rows lie off the grid, one that most agree with."""
     starts = np.flatnonzero(np.append([True], np.diff(rows.series) != 0))
     origins = np.zeros(int(rows.series.max()) + 1, dtype=np.int64)
     origins[rows.series[starts]] = rows.times[starts]

@@ -1,0 +1,41 @@
+"""From the reading options of the command line to a `SeriesFrame`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.series import ReadOptions, SeriesFrame, read_series
+
+_FIELDS = {
+    **{"time_column": "time", "targets": "target", "id_column": "id", "freq": "frequency"},
+    **{"dayfirst": "dayfirst", "timezone": "zone"},
+}
+"""The command line's names of options -> those of `ReadOptions`."""
+
+
+def options_of(reading: Mapping[str, Any]) -> ReadOptions:
+    """The options that the command line gives, on top of those in its rules file.
+
+    Raises:
+        UserError: the rules file cannot be read, or a setting is unknown.
+    """
+    rules = reading.get("rules")
+    options = ReadOptions() if rules is None else ReadOptions.load(rules)
+    given = {field: reading.get(name) for name, field in _FIELDS.items()}
+    options = replace(options, **{field: value for field, value in given.items() if value not in (None, ())})
+    return options.having(reading.get("settings") or ())
+
+
+def read_as_told(csv: str | Path, reading: Mapping[str, Any]) -> SeriesFrame:
+    """Read a file with the reading options of the command line.
+
+    Raises:
+        UserError: the file cannot be read without guessing.
+    """
+    if csv == Path("-") and (reading.get("future") or reading.get("static")):
+        raise UserError("standard input takes no further files", fix="save the table to a file first")
+    return read_series(csv, options_of(reading), future=reading.get("future"), static=reading.get("static"))
