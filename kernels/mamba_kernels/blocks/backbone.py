@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from mamba_kernels.blocks.chunked import run_in_chunks
@@ -15,6 +16,7 @@ from mamba_kernels.blocks.norm import RMSNorm
 from mamba_kernels.blocks.registry import LayerState, build_mixer
 from mamba_kernels.blocks.strands import merge_strands, split_strands
 from mamba_kernels.blocks.streaming import StreamPiece, stream
+from mamba_kernels.parallel.exchange import RankExchange
 
 BackboneState = tuple[LayerState, ...]
 """One state a layer: what a causal backbone carries from piece to piece."""
@@ -33,15 +35,26 @@ class Block(nn.Module):
         self.mixer = build_mixer(name, config)
 
     def forward(
-        self, x: Tensor, state: LayerState | None, reset: Tensor | None, chunk_size: int | None
+        self,
+        x: Tensor,
+        state: LayerState | None,
+        reset: Tensor | None,
+        chunk_size: int | None,
+        exchange: RankExchange | None = None,
     ) -> tuple[Tensor, LayerState]:
-        """`x` (B, L, d_model), `reset` (B, L) True at each document's first token."""
-        if chunk_size is None:
+        """`x` (B, L, d_model), `reset` (B, L) True at each document's first token; with `exchange` this rank's part."""
+        if chunk_size is None and exchange is None:
             y, state = self.mixer.mix(self.norm(x), state, reset)
             return x + y, state
         branches = self.mixer.branches()
-        resets = [reset if reset is None or not branch.reverse else reset_from_right(reset) for branch in branches]
-        return run_in_chunks(x, self.norm, branches, resets, state, chunk_size, list(self.parameters()))
+        following = None
+        if reset is not None and exchange is not None:
+            following = exchange.shifted(reset[:, :1], reverse=True)
+        resets = [
+            reset_from_right(reset, following) if reset is not None and branch.reverse else reset for branch in branches
+        ]
+        size = chunk_size or max(1, x.shape[1])
+        return run_in_chunks(x, self.norm, branches, resets, state, size, list(self.parameters()), exchange)
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """One token (B, d_model)."""
@@ -65,6 +78,26 @@ class Backbone(nn.Module):
         self.config = config
         self.blocks = nn.ModuleList(Block(name, config) for name in config.layers)
         self.norm = RMSNorm(config.strand_width, config.norm_eps)
+        self._group: dist.ProcessGroup | None = None
+
+    def split_over(self, group: dist.ProcessGroup | None) -> None:
+        """From now on every sequence is split over the ranks of `group`, in rank order; None ends that.
+
+        `forward` then takes and gives this rank's consecutive part; parts may differ in length. The outputs are those
+        of the whole sequence, and the gradient of the sum of all ranks' losses is the sum of the ranks' gradients.
+        No state is taken or given. A part is always recomputed backward, in chunks as `chunk_size` says.
+
+        Raises:
+            ValueError: A layer needs the whole sequence on one rank, as attention does.
+        """
+        for index, block in enumerate(self.blocks):
+            branches = block.mixer.branches()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+            if group is not None and any(branch.transfer is None for branch in branches):
+                raise ValueError(
+                    f"layers[{index}] is {self.config.layers[index]!r}, which needs the whole sequence on one rank; "
+                    "only state space mixers can share a sequence between ranks"
+                )
+        self._group = group
 
     def forward(
         self, x: Tensor, state: BackboneState | None = None, *, reset: Tensor | None = None
@@ -86,15 +119,19 @@ class Backbone(nn.Module):
         self.check(x, state, reset)
         dtype = x.dtype
         hidden = x.to(torch.promote_types(dtype, torch.float32))
+        exchange = None if self._group is None else self._join(self._group, x, state)
         if self.config.reverse_complement == "equivariant":
-            hidden, reset = split_strands(hidden, reset)
+            together = exchange is not None and reset is not None
+            following = exchange.shifted(reset[:, :1], reverse=True) if together else None  # pyright: ignore
+            hidden, reset = split_strands(hidden, reset, following)
+            exchange = None if exchange is None else exchange.with_opposite(x.shape[0])
         chunk_size = self._chunk_size(hidden)
         states: list[LayerState] = []
         for index, block in enumerate(self.blocks):
-            hidden, after = block(hidden, None if state is None else state[index], reset, chunk_size)
+            hidden, after = block(hidden, None if state is None else state[index], reset, chunk_size, exchange)
             states.append(after)
         y = self.norm(hidden).to(dtype)
-        if not self.config.causal:
+        if not self.config.causal or exchange is not None:
             return (merge_strands(y) if self.config.reverse_complement == "equivariant" else y), None
         return y, tuple(states)
 
@@ -145,6 +182,15 @@ class Backbone(nn.Module):
         device = like.device if device is None else torch.device(device)
         dtype = like.dtype if dtype is None else dtype
         return tuple(block.mixer.initial_state(batch_size, device, dtype) for block in self.blocks)  # pyright: ignore
+
+    def _join(self, group: dist.ProcessGroup, x: Tensor, state: BackboneState | None) -> RankExchange:
+        """The exchange with the other ranks, once all have parts that are long enough."""
+        if state is not None:
+            raise ValueError("a sequence that is split over ranks begins without a state: leave state out")
+        exchange = RankExchange(group)
+        branches = [branch for block in self.blocks for branch in block.mixer.branches()]  # pyright: ignore
+        exchange.check_lengths(x.shape[1], max(branch.halo for branch in branches))
+        return exchange
 
     def _chunk_size(self, hidden: Tensor) -> int | None:
         """Tokens of each row a block works on at a time, or None for all of them."""

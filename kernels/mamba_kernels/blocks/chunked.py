@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mamba_kernels.blocks.registry import Branch, LayerState, Piece
 from mamba_kernels.blocks.replay import Tape
+from mamba_kernels.parallel.exchange import RankExchange
 
 Chunk = tuple[int, int]
 
@@ -31,6 +32,7 @@ def run_in_chunks(
     state: LayerState | None,
     chunk_size: int,
     parameters: Sequence[nn.Parameter],
+    exchange: RankExchange | None = None,
 ) -> tuple[Tensor, LayerState]:
     """`residual + sum of the branches of norm(residual)`, keeping no more than `residual` and the chunks' first states.
 
@@ -42,6 +44,7 @@ def run_in_chunks(
         state: What the first branch begins with; None is the state before the first token.
         chunk_size: Tokens a chunk; a branch that is not divisible takes the sequence in one.
         parameters: Every parameter that norm and branches use.
+        exchange: Where `residual` is this rank's part of a sequence that is split over ranks.
 
     Returns:
         The block's output and the first branch's final state, or `()` where there are two branches.
@@ -50,9 +53,29 @@ def run_in_chunks(
     starts = [branch.initial_state(residual.shape[0], residual.device, dtype) for branch in branches]
     if state is not None:
         starts[0] = state
-    plan = _Plan(norm, branches, resets, chunk_size, [len(start) for start in starts], len(parameters))
+    if exchange is not None:
+        starts = [
+            _enter(residual, norm, branch, reset, start, exchange)
+            for branch, reset, start in zip(branches, resets, starts, strict=True)
+        ]
+    sizes = [len(start) for start in starts]
+    plan = _Plan(norm, branches, resets, chunk_size, sizes, len(parameters), exchange)
     outputs = _ChunkedBlock.apply(plan, residual, *(tensor for start in starts for tensor in start), *parameters)
     return outputs[0], outputs[1:]
+
+
+def _enter(
+    residual: Tensor, norm: nn.Module, branch: Branch, reset: Tensor | None, start: LayerState, exchange: RankExchange
+) -> LayerState:
+    """The state a branch begins with on this rank, all but its last tensor, from the last tokens of the rank before."""
+    assert branch.transfer is not None  # the backbone has refused others
+    if len(start) == 1:
+        return start
+    length = residual.shape[1]
+    edge = slice(0, branch.halo) if branch.reverse else slice(length - branch.halo, length)
+    piece = Piece(None if reset is None else reset[:, edge])
+    _, after = branch.transfer(norm(residual[:, edge]), start, piece)
+    return (*(exchange.shift(tensor, reverse=branch.reverse) for tensor in after[:-1]), start[-1])
 
 
 def computing_dtype(kind: str, parameters: Sequence[nn.Parameter]) -> torch.dtype:
@@ -71,9 +94,11 @@ class _Plan:
         chunk_size: int,
         state_sizes: list[int],
         parameter_count: int,
+        exchange: RankExchange | None,
     ) -> None:
         self.norm, self.branches, self.resets = norm, branches, resets
         self.chunk_size, self.state_sizes, self.parameter_count = chunk_size, state_sizes, parameter_count
+        self.exchange = exchange
 
     def chunks(self, branch: Branch, length: int) -> list[Chunk]:
         """The chunks' borders in the order in which the branch meets them."""
@@ -84,9 +109,28 @@ class _Plan:
 
     def run(self, index: int, x: Tensor, state: LayerState, chunk: Chunk, tape: Tape) -> tuple[Tensor, LayerState]:
         """One chunk of one branch, from a piece `x` of the residual stream."""
+        return self.branches[index].run(self.norm(x), state, self._piece(index, chunk, tape))
+
+    def first_state(self, index: int, residual: Tensor, state: LayerState) -> tuple[LayerState, Tensor]:
+        """What the ranks before leave to a branch, and the product of each rank's decays (R, B, ...).
+
+        All but the state's last tensor is there already; that is found by a run from zero.
+        """
+        branch, exchange = self.branches[index], self.exchange
+        assert exchange is not None
+        assert branch.transfer is not None
+        product, after = torch.ones((), dtype=state[-1].dtype, device=residual.device), state
+        for chunk in self.chunks(branch, residual.shape[1]):
+            x = self.norm(residual[:, slice(*chunk)])
+            decay, after = branch.transfer(x, after, self._piece(index, chunk, None))
+            product = product * decay
+        decays = exchange.gather(product)
+        first = exchange.combine(decays, exchange.gather(after[-1]), reverse=branch.reverse)
+        return (*state[:-1], first), decays
+
+    def _piece(self, index: int, chunk: Chunk, tape: Tape | None) -> Piece:
         reset = self.resets[index]
-        piece = Piece(None if reset is None else reset[:, slice(*chunk)], tape)
-        return self.branches[index].run(self.norm(x), state, piece)
+        return Piece(None if reset is None else reset[:, slice(*chunk)], tape)
 
     def split_states(self, tensors: Sequence[Tensor]) -> list[LayerState]:
         """The flat list of all branches' states, as one tuple a branch."""
@@ -128,10 +172,13 @@ class _ChunkedBlock(torch.autograd.Function):
         parameters = rest[sum(plan.state_sizes) :]
         output = torch.empty_like(residual)
         kept: list[Tensor] = []
-        ctx.kept_sizes = []
+        ctx.kept_sizes, ctx.decays = [], []
         final: LayerState = ()
         for index, (branch, state) in enumerate(zip(plan.branches, states, strict=True)):
             chunks = plan.chunks(branch, residual.shape[1])
+            if plan.exchange is not None:
+                state, decays = plan.first_state(index, residual, state)
+                ctx.decays.append(decays)
             shelf = _Shelf(len(chunks))
             for chunk in chunks:
                 tape, first = Tape(), state
@@ -158,6 +205,11 @@ class _ChunkedBlock(torch.autograd.Function):
             chunks = plan.chunks(branch, residual.shape[1])
             size = plan.state_sizes[index]
             carried: Sequence[Tensor | None] = gradients[1:] if len(plan.branches) == 1 else [None] * size
+            if plan.exchange is not None:
+                through = _gradient_of_first_state(ctx, index, chunks, kept, gradients[0], residual)
+                left = plan.exchange.gather(through)
+                handed = plan.exchange.combine(ctx.decays[index], left, reverse=not branch.reverse)
+                carried = [*[None] * (size - 1), handed]
             for number in reversed(range(len(chunks))):
                 piece, (first, taped) = slice(*chunks[number]), (kept[number][:size], kept[number][size:])
                 inputs = [residual[:, piece].detach().requires_grad_(), *(_leaf(tensor) for tensor in first)]
@@ -172,6 +224,23 @@ class _ChunkedBlock(torch.autograd.Function):
             kept = kept[len(chunks) :]
             grad_states.extend(carried)
         return (None, grad_residual, *grad_states, *grad_parameters)
+
+
+def _gradient_of_first_state(
+    ctx: Any, index: int, chunks: list[Chunk], kept: list[tuple[Tensor, ...]], grad_output: Tensor, residual: Tensor
+) -> Tensor:
+    """What this rank's outputs ask of the last tensor of the state that enters it."""
+    plan: _Plan = ctx.plan
+    size = plan.state_sizes[index]
+    grad: Tensor | None = None
+    for number in reversed(range(len(chunks))):
+        piece, (first, taped) = slice(*chunks[number]), (kept[number][:size], kept[number][size:])
+        state = (*first[:-1], _leaf(first[-1]))
+        with torch.enable_grad(), ctx.autocast():
+            y, after = plan.run(index, residual[:, piece], state, chunks[number], Tape(taped))
+        (grad,) = _differentiate(y, after, grad_output[:, piece], [*[None] * (size - 1), grad], [state[-1]])
+    assert grad is not None  # a part has at least one token
+    return grad
 
 
 def _grouped(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[tuple[Tensor, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamba_kernels import causal_conv1d, causal_conv1d_update, selective_state_update
@@ -16,6 +17,7 @@ from mamba_kernels.blocks.norm import without_decay
 from mamba_kernels.blocks.registry import LayerState, Piece, register_mixer
 from mamba_kernels.blocks.replay import ScanArguments, scan, scan_and_project
 from mamba_kernels.blocks.two_way import DirectedModel, TwoWayMixer, reset_from_right
+from mamba_kernels.parallel.operators import decay_product
 
 __all__ = ["MambaMixer", "SelectiveSSM", "reset_from_right"]
 
@@ -78,6 +80,16 @@ class SelectiveSSM(DirectedModel):
         arguments, conv_state = self._convolve(x, state, piece.reset, reverse)
         y, scan_state = scan_and_project(arguments, None if state is None else state[1], weight, piece.tape)
         return y, (conv_state, scan_state)
+
+    def transfer(
+        self, x: Tensor, state: LayerState, reset: Tensor | None, *, reverse: bool
+    ) -> tuple[Tensor, LayerState]:
+        """The product of the decays over `x` (B, L, 2 D), (B, D, N), and the state after its last token."""
+        arguments, conv_state = self._convolve(x, state, reset, reverse)
+        _, scan_state = scan(arguments, state[1])
+        wide = scan_state.dtype
+        steps = F.softplus(arguments.delta.to(wide) + arguments.delta_bias.to(wide)).sum(dim=1)
+        return decay_product(steps, arguments.A.to(wide), reset), (conv_state, scan_state)
 
     def _convolve(
         self, xz: Tensor, state: LayerState | None, reset: Tensor | None, reverse: bool

@@ -9,6 +9,7 @@ import math
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mamba_kernels import causal_conv1d, causal_conv1d_update, rms_norm, ssd, ssd_update
@@ -16,6 +17,7 @@ from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.norm import without_decay
 from mamba_kernels.blocks.registry import LayerState, register_mixer
 from mamba_kernels.blocks.two_way import DirectedModel, TwoWayMixer
+from mamba_kernels.parallel.operators import decay_product
 
 DECAY_RATES = 1.0, 16.0
 """Between which the decay rates are drawn, as the authors' code does."""
@@ -71,6 +73,22 @@ class GatedSSD(DirectedModel):
         self, x: Tensor, state: LayerState | None, reset: Tensor | None, *, reverse: bool
     ) -> tuple[Tensor, LayerState]:
         """`x` (B, L, in_width) to (B, L, D) and the state after the last token."""
+        y, state, _ = self._run(x, state, reset, reverse)
+        return self._norm(y), state
+
+    def transfer(
+        self, x: Tensor, state: LayerState, reset: Tensor | None, *, reverse: bool
+    ) -> tuple[Tensor, LayerState]:
+        """The product of the decays over `x` (B, L, in_width), (B, H, 1, 1), and the state after its last token."""
+        _, after, delta = self._run(x, state, reset, reverse)
+        wide = after[-1].dtype
+        steps = F.softplus(delta.to(wide) + self.dt_bias.to(wide)).sum(dim=1)
+        return decay_product(steps, self._decay_rates().to(wide)[:, None], reset)[..., None], after
+
+    def _run(
+        self, x: Tensor, state: LayerState | None, reset: Tensor | None, reverse: bool
+    ) -> tuple[Tensor, LayerState, Tensor]:
+        """The gated output (B, L, H, P), the state after the last token, and the step sizes before their bias."""
         z, mixed, delta = self._split(x)
         mixed, conv_state = causal_conv1d(
             *(mixed, self.conv_weight, self.conv_bias, "silu"),
@@ -87,7 +105,7 @@ class GatedSSD(DirectedModel):
             reverse=reverse,
             return_final_state=True,
         )
-        return self._norm(y), (conv_state, ssd_state)
+        return y, (conv_state, ssd_state), delta
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """One token `x` (B, in_width), in constant time."""

@@ -46,12 +46,18 @@ class Branch:
         initial_state: `(batch size, device, dtype)` to the state before the first token.
         reverse: The pieces are fed from the right.
         divisible: False for a branch whose state grows with the input, which is therefore run in one piece.
+        transfer: `(x, state, piece) -> (decay, state)`: the state after the piece, and the factor by which the piece
+            multiplies the last tensor of the state that it begins with. None for a branch that cannot say, whose
+            sequence cannot be split over ranks.
+        halo: Tokens on which all other tensors of the state depend.
     """
 
     run: BranchFunction
     initial_state: Callable[[int, torch.device, torch.dtype], LayerState]
     reverse: bool = False
     divisible: bool = True
+    transfer: BranchFunction | None = None
+    halo: int = 0
 
 
 class Mixer(nn.Module, ABC):

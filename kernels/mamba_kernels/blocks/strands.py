@@ -17,16 +17,17 @@ from torch import Tensor
 from mamba_kernels.blocks.mamba import reset_from_right
 
 
-def split_strands(x: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def split_strands(x: Tensor, reset: Tensor | None, following: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """(B, L, M) to (2 B, L, M / 2): the strands as given, then the opposite strands read in their own direction.
 
-    `reset` (B, L) marks the first token of each document, which on the opposite strand is the last.
+    `reset` (B, L) marks the first token of each document, which on the opposite strand is the last; `following` (B, 1)
+    says whether the token behind `x` is such a first one, where there is one.
     """
     given, opposite = x.chunk(2, dim=-1)
     both = torch.cat([given, opposite.flip(1, 2)], dim=0)
     if reset is None:
         return both, None
-    last = reset_from_right(reset)
+    last = reset_from_right(reset, following)
     return both, torch.cat([reset, last.flip(1)], dim=0)
 
 

@@ -46,6 +46,20 @@ class DirectedModel(nn.Module, ABC):
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """One token `x` (B, in_width), in constant time."""
 
+    @property
+    def halo(self) -> int:
+        """Tokens on which all tensors of the state but the last depend."""
+        return self.config.d_conv - 1
+
+    def transfer(
+        self, x: Tensor, state: LayerState, reset: Tensor | None, *, reverse: bool
+    ) -> tuple[Tensor, LayerState]:
+        """By what `x` (B, L, in_width) multiplies the last tensor of the state it begins with, and the state after it.
+
+        Only models with this can share a sequence between ranks.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot say by what it multiplies its state")
+
     def project(
         self, x: Tensor, state: LayerState | None, piece: Piece, weight: Tensor, *, reverse: bool
     ) -> tuple[Tensor, LayerState]:
@@ -91,10 +105,14 @@ class TwoWayMixer(Mixer):
 
     def branches(self) -> Sequence[Branch]:
         """One pass, or the pass to the right and the pass to the left."""
-        right = Branch(self._run_right, self.ssm.initial_state)
+        splits, halo = self.model.transfer is not DirectedModel.transfer, self.ssm.halo
+        transfer = self._transfer_right if splits else None
+        right = Branch(self._run_right, self.ssm.initial_state, transfer=transfer, halo=halo)
         if not self.both_ways:
             return (right,)
-        return right, Branch(self._run_left, self.ssm_reverse.initial_state, reverse=True)
+        transfer = self._transfer_left if splits else None
+        left = Branch(self._run_left, self.ssm_reverse.initial_state, reverse=True, transfer=transfer, halo=halo)
+        return right, left
 
     def mix(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
         """The whole mixer; tied directions share one projection in and one out."""
@@ -120,8 +138,17 @@ class TwoWayMixer(Mixer):
         y, after = self.ssm.project(self.in_proj(x), state, piece, weight, reverse=False)
         return _add_bias(y, self.out_proj.bias), after
 
+    def _transfer_right(self, x: Tensor, state: LayerState, piece: Piece) -> tuple[Tensor, LayerState]:
+        return self.ssm.transfer(self.in_proj(x), state, piece.reset, reverse=False)
+
+    def _transfer_left(self, x: Tensor, state: LayerState, piece: Piece) -> tuple[Tensor, LayerState]:
+        return self.ssm_reverse.transfer(self._into_left(x), state, piece.reset, reverse=True)
+
+    def _into_left(self, x: Tensor) -> Tensor:
+        return self.in_proj(x) if self.tied else self.in_proj_reverse(x)
+
     def _run_left(self, x: Tensor, state: LayerState | None, piece: Piece) -> tuple[Tensor, LayerState]:
-        xz = self.in_proj(x) if self.tied else self.in_proj_reverse(x)
+        xz = self._into_left(x)
         weight, bias = self.out_proj.weight, None
         if self.joined:
             weight = weight[:, self.ssm.out_width :]
@@ -135,6 +162,10 @@ def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.to(y.dtype)
 
 
-def reset_from_right(reset: Tensor) -> Tensor:
-    """Where a pass to the left begins anew, at each document's last token, from its first tokens `reset` (B, L)."""
-    return torch.cat([reset[:, 1:], torch.zeros_like(reset[:, :1])], dim=1)
+def reset_from_right(reset: Tensor, following: Tensor | None = None) -> Tensor:
+    """Where a pass to the left begins anew, at each document's last token, from its first tokens `reset` (B, L).
+
+    `following` (B, 1) says whether the token behind these begins a document, where there is one.
+    """
+    following = torch.zeros_like(reset[:, :1]) if following is None else following
+    return torch.cat([reset[:, 1:], following], dim=1)
