@@ -1,6 +1,7 @@
 """Which implementation runs: chosen by the device and dtype, overridden by argument or `MAMBA_KERNELS_BACKEND`."""
 
 import functools
+import importlib.util
 import os
 import warnings
 from dataclasses import dataclass
@@ -15,6 +16,12 @@ ENVIRONMENT_VARIABLE = "MAMBA_KERNELS_BACKEND"
 NUMBA_DTYPES = (torch.float32, torch.bfloat16)
 """Input dtypes of the CPU kernels; their state is float32 always."""
 
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Input dtypes of the Triton kernels; they compute in float32, or in float64 if an input has it."""
+
+TRITON_OPERATORS = ("selective_scan",)
+"""Operators that have Triton kernels."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -23,6 +30,8 @@ class Choice:
     backend: str
     reason: str
 
+
+_TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 
 _problems: dict[str, str | None] = {}
 """What was found out about a backend; a plain dict, because torch.compile warns of `functools.cache`."""
@@ -49,7 +58,21 @@ def backend_problem(backend: str) -> str | None:
     if backend == "numba":
         return numba_problem()
     if backend == "triton":
-        return "the Triton kernels are not part of this version; on a GPU use backend='torch'"
+        return triton_problem()
+    return None
+
+
+def interpreted() -> bool:
+    """Say whether Triton runs its kernels in Python on the CPU: `TRITON_INTERPRET`, set before triton is imported."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
+def triton_problem() -> str | None:
+    """Say why no Triton kernel can run here, or return None where one can."""
+    if not _TRITON_INSTALLED:
+        return "triton is not installed"
+    if not torch.cuda.is_available() and not interpreted():
+        return "torch finds no GPU, and the kernels do not run on a CPU; for tests, TRITON_INTERPRET=1 interprets them"
     return None
 
 
@@ -58,12 +81,24 @@ def available_backends() -> tuple[str, ...]:
     return tuple(name for name in BACKENDS if backend_problem(name) is None)
 
 
-def _mismatch(backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Say why an installed backend cannot serve these tensors, or return None where it can."""
+def _mismatch(op: str, backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Say why an installed backend cannot serve this operator and these tensors, or return None where it can."""
+    if backend == "triton":
+        return _triton_mismatch(op, device, dtype)
     if backend == "numba" and device.type != "cpu":
         return f"the numba backend runs on the CPU, the tensors are on {device}; use backend='torch'"
     if backend == "numba" and dtype not in NUMBA_DTYPES:
         return f"the numba backend takes float32 and bfloat16, not {dtype}; use backend='torch' or 'reference'"
+    return None
+
+
+def _triton_mismatch(op: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    if op not in TRITON_OPERATORS:
+        return f"it has no Triton kernel; those that have are {', '.join(TRITON_OPERATORS)}"
+    if device.type != "cuda" and not (device.type == "cpu" and interpreted()):
+        return f"the triton backend runs on a GPU, the tensors are on {device}; use backend='numba' or 'torch'"
+    if dtype not in TRITON_DTYPES:
+        return f"the triton backend takes float32, bfloat16, float16 and float64, not {dtype}; use backend='torch'"
     return None
 
 
@@ -101,17 +136,18 @@ def choose_backend(op: str, requested: str | None, device: torch.device, dtype: 
     """
     if requested is not None:
         backend = _checked_name(requested, f"{op}(backend=...)")
-        mismatch = _mismatch(backend, device, dtype)
+        mismatch = _mismatch(op, backend, device, dtype)
         if mismatch is not None:
             raise ValueError(f"{op}: {mismatch}")
         return Choice(backend, "asked for by argument")
     preferred = os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower()
     if preferred:
         backend = _checked_name(preferred, f"the environment variable {ENVIRONMENT_VARIABLE}")
-        if _mismatch(backend, device, dtype) is None:
+        if _mismatch(op, backend, device, dtype) is None:
             return Choice(backend, f"asked for by {ENVIRONMENT_VARIABLE}")
     if device.type != "cpu":
-        return Choice("torch", f"no kernel of our own for {device.type} in this version")
+        problem = triton_problem() or _triton_mismatch(op, device, dtype)
+        return Choice("triton", "fastest on the GPU") if problem is None else Choice("torch", problem)
     if dtype not in NUMBA_DTYPES:
         return Choice("torch", f"the CPU kernels take float32 and bfloat16, not {dtype}")
     problem = numba_problem()

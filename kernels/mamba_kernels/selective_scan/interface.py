@@ -72,6 +72,10 @@ def _implementation(backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
         from mamba_kernels.selective_scan.numba_ops import selective_scan_numba
 
         return selective_scan_numba
+    if backend == "triton":
+        from mamba_kernels.selective_scan.triton_ops import selective_scan_triton
+
+        return selective_scan_triton
     return selective_scan_torch if backend == "torch" else selective_scan_reference
 
 
@@ -156,7 +160,7 @@ def selective_scan(
         reset: (B, L) bool; True at t zeroes the state before step t, in scan order: packed sequences in one row.
         reverse: Scan from the right, without a copy.
         return_final_state: Return the state after the last step as well.
-        backend: "reference", "torch", "numba"; chosen by device and dtype if left out.
+        backend: "reference", "torch", "numba", "triton"; chosen by device and dtype if left out.
 
     Returns:
         y (B, L, D), or (y, final state (B, D, N)). An empty sequence gives an empty y and the initial state.
