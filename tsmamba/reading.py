@@ -26,8 +26,16 @@ def options_of(reading: Mapping[str, Any]) -> ReadOptions:
     rules = reading.get("rules")
     options = ReadOptions() if rules is None else ReadOptions.load(rules)
     given = {field: reading.get(name) for name, field in _FIELDS.items()}
-    options = replace(options, **{field: value for field, value in given.items() if value not in (None, ())})
+    named = {field: _listed(field, value) for field, value in given.items() if value not in (None, ())}
+    options = replace(options, **named)
     return options.having(reading.get("settings") or ())
+
+
+def _listed(field: str, value: Any) -> Any:
+    """A single column as the tuple of columns that `ReadOptions` holds."""
+    if field not in ("time", "id", "target"):
+        return value
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def read_as_told(csv: str | Path, reading: Mapping[str, Any]) -> SeriesFrame:

@@ -43,8 +43,8 @@ def _beyond(series: SeriesFrame, target: str) -> pd.DataFrame:
     return pd.DataFrame({**ids, _time_name(series): _iso(series)(rows["ds"]), **values})
 
 
-def _ids(series: SeriesFrame, unique_ids: pd.Series, name: str) -> np.ndarray:
-    return series.keys.loc[unique_ids.to_list(), name].to_numpy(dtype=object)
+def _ids(series: SeriesFrame, unique_ids: pd.Series | pd.DataFrame, name: str) -> np.ndarray:
+    return series.keys[name].reindex(np.asarray(unique_ids)).to_numpy(dtype=object)
 
 
 def _time_name(series: SeriesFrame) -> str:
@@ -65,7 +65,7 @@ def _iso(series: SeriesFrame):  # noqa: ANN202  (a function of a column)
 
 
 def write_clean(series: SeriesFrame, path: str | Path) -> Path:
-    """Write `clean_table` as CSV: commas, decimal points, UTF-8, blanks for missing values; numbers to the last digit."""
+    """Write `clean_table` as CSV in UTF-8: decimal points, blanks for missing values, numbers to the last digit."""
     table = clean_table(series)
     for name in table.columns:
         values = table[name]

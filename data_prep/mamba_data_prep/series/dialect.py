@@ -99,7 +99,7 @@ def _delimiter(lines: Sequence[str]) -> str:
     if scores[best] > 0:
         return best
     spaced = [re.sub(r" +", " ", line.strip()) for line in lines]
-    return " " if _score(spaced, " ") > 0.9 and not _dated_alone(spaced) else ","
+    return " " if _score(spaced, " ") > 0.7 and not _dated_alone(spaced) else ","
 
 
 def _dated_alone(lines: Sequence[str]) -> bool:
@@ -112,15 +112,18 @@ def _score(lines: Sequence[str], mark: str) -> float:
     width = _width(rows)
     if width < 2:
         return 0.0
-    regular = [row for row in rows if len(row) == width]
+    regular = [row[:width] for row in rows if len(row) >= width and not any(cell.strip() for cell in row[width:])]
     cells = [cell for row in regular for cell in row]
     typed = sum(bool(_TYPED.fullmatch(cell)) or is_missing(cell) for cell in cells)
     return len(regular) / len(rows) * (0.05 + typed / len(cells))
 
 
 def _width(rows: Sequence[Sequence[str]]) -> int:
-    widths = Counter(len(row) for row in rows if any(cell.strip() for cell in row))
-    return max(widths, key=lambda width: (widths[width], width), default=0)
+    """The commonest number of fields, without fields at the end that no row fills."""
+    filled = [row for row in rows if any(cell.strip() for cell in row)]
+    widths = Counter(len(row) for row in filled)
+    width = max(widths, key=lambda width: (widths[width], width), default=0)
+    return max((i + 1 for row in filled for i, cell in enumerate(row[:width]) if cell.strip()), default=0)
 
 
 def _titles(rows: Sequence[Sequence[str]], width: int) -> int:
@@ -146,7 +149,7 @@ def _is_number(cell: str) -> bool:
 
 def _header_rows(rows: Sequence[Sequence[str]], width: int) -> int:
     """How many first rows are words where the columns below hold numbers or times."""
-    body = [row for row in rows[1:] if len(row) == width] or list(rows[1:])
+    body = [row for row in rows[1:] if len(row) >= width] or list(rows[1:])
     if not body:
         return 0 if rows and all(map(_is_number, rows[0])) else 1
     typed = {
@@ -159,7 +162,7 @@ def _header_rows(rows: Sequence[Sequence[str]], width: int) -> int:
     for row in rows[:6]:
         if any(i in typed and bool(_TYPED.fullmatch(cell)) for i, cell in enumerate(row)):
             break
-        if not any(cell.strip() for cell in row) and count == 0:
+        if not any(cell.strip() for cell in row):
             break
         count += 1
     return count if typed else 1

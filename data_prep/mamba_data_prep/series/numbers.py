@@ -161,6 +161,8 @@ def read_numbers(cells: pa.Array, style: Style) -> Reading:
     if not pa.types.is_string(cells.type):
         return _typed(cells)
     plain = pc.match_substring_regex(cells, _PLAIN[style.decimal])
+    if style.missing != MISSING:
+        plain = pc.and_(plain, pc.invert(pc.is_in(pc.utf8_lower(cells), pa.array(sorted(style.missing)))))
     mask = plain.to_numpy(zero_copy_only=False)
     texts = pc.if_else(plain, cells, pa.scalar(None, pa.string()))
     if style.decimal == ",":
@@ -308,12 +310,11 @@ def _bad_cell(table: Table, name: str, reading: Reading) -> UserError:
 
 def _refuse_mixed_units(table: Table, name: str, rows: np.ndarray, reading: Reading) -> None:
     texts = [str(text) for text in table.columns[name].take(pa.array(rows[:100_000])).to_pylist()]
-    found = Counter(
-        (match["tail"].strip() if (match := _AFFIX.fullmatch(text.strip("+-\u2212( )"))) else "") for text in texts
-    )
+    matches = [_AFFIX.fullmatch(text.strip("+-\u2212( )")) for text in texts]
+    units = [match["tail"].strip() if match else "" for match in matches]
+    found = Counter(units)
     if len(found) > 1 or len(rows) < reading.filled * 0.5:
-        odd = min(found, key=lambda unit: found[unit])
-        row = next(i for i, text in enumerate(texts) if text.strip().endswith(odd))
+        row = units.index(min(found, key=lambda unit: found[unit]))
         raise UserError(
             f"column {name!r} mixes units",
             path=table.path,

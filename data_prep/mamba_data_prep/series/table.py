@@ -79,7 +79,7 @@ def read_table(text: str, path: Path, dialect: Dialect, report: IngestReport) ->
         if (
             any(len(row) != len(names) for row in rows)
             or len(names) == 1
-            or any(row[0].startswith("#") for row in rows)
+            or any(row[0][:1] in ("", "#", " ") or row[0] == names[0] for row in rows)
         ):
             starts, rows = _regular(starts, rows, dialect, path, oddities)
         if rows:

@@ -112,7 +112,7 @@ def _as_told(table: Table, options: ReadOptions) -> Detected:
 def _fits_name(detected: Detected, name: str) -> bool:
     values = detected.times.values[detected.times.ok]
     if detected.format.is_index:
-        return plain(name) in _COUNTERS and values.min() != values.max()
+        return plain(name) in _COUNTERS and bool(values.min() != values.max())
     return True
 
 
@@ -123,17 +123,14 @@ def _fits_content(detected: Detected) -> bool:
         return False
     if any(mark in pattern for mark in "-/: .QWMbT"):
         return True
-    gaps = np.diff(np.unique(detected.times.values))
-    return (
-        len(gaps) > 2 and float(np.mean(gaps == np.bincount(np.unique(gaps, return_inverse=True)[1]).argmax())) > 0.9
-    ) or _even(gaps)
+    return _even(np.diff(np.unique(detected.times.values)))
 
 
 def _even(gaps: np.ndarray) -> bool:
     if len(gaps) < 3:
         return False
     _, counts = np.unique(gaps, return_counts=True)
-    return counts.max() >= 0.9 * len(gaps) or (gaps.max() <= 1.12 * gaps.min())
+    return bool(counts.max() >= 0.9 * len(gaps) or gaps.max() <= 1.12 * gaps.min())
 
 
 def _joined(table: Table, names: tuple[str, ...]) -> pa.Array:

@@ -185,7 +185,7 @@ def _month(parts: dict[str, pa.Array], count: int) -> np.ndarray:
     if name is None:
         return np.ones(count, dtype=np.int64)
     short = pc.utf8_slice_codeunits(pc.utf8_lower(pc.fill_null(name, "jan")), 0, 3)
-    return pc.index_in(short, pa.array(MONTHS)).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+    return pc.fill_null(pc.index_in(short, pa.array(MONTHS)), -1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
 
 
 def _weeks(

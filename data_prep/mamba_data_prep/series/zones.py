@@ -132,4 +132,4 @@ def _falls(wall: np.ndarray, series: np.ndarray) -> bool:
     """Whether rows run from the latest to the earliest."""
     same = np.diff(series) == 0
     steps = np.diff(wall)[same]
-    return len(steps) > 0 and (steps < 0).mean() > 0.5
+    return len(steps) > 0 and bool((steps < 0).mean() > 0.5)
