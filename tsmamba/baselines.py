@@ -23,7 +23,7 @@ _LONGEST_SEASON = 24
 _MOST_CYCLES, _MOST_ROWS = 10, 400
 """Exponential smoothing reads so many seasons or rows, whichever is more, the latest: it forgets older ones anyway."""
 _FEWEST_ROWS = 10
-_ORIGINS = 4
+_ORIGINS = 3
 
 
 def naive(history: History, horizon: int) -> Point:
@@ -121,30 +121,37 @@ class Smoothing:
         return _sane(estimate, history, horizon, season)
 
 
-def smoothing_forms(history: History, season: int) -> list[Smoothing]:
-    """The forms that a series allows: seasonal ones from two seasons on, multiplied ones for positive values."""
+def seasonal_kinds(history: History, season: int) -> list[Literal["none", "add", "mul"]]:
+    """What a series allows, the richest first: a season from two seasons on, a multiplied one for positive values."""
+    if not 1 < season <= len(history) // 2:
+        return ["none"]
     seen = history[np.isfinite(history)]
-    kinds: list[Literal["none", "add", "mul"]] = ["none"]
-    if 1 < season <= len(history) // 2:
-        kinds = ["add", "none"]
-        if season <= _LONGEST_SEASON and len(seen) and seen.min() > 0:
-            kinds = ["mul", "add", "none"]
-    return [Smoothing(trend, kind) for kind in kinds for trend in ("linear", "damped", "none")]
+    positive = season <= _LONGEST_SEASON and len(seen) > 0 and float(seen.min()) > 0
+    return ["mul", "add", "none"] if positive else ["add", "none"]
 
 
 def choose_smoothing(history: History, horizon: int, season: int) -> Smoothing:
     """The form with the smallest error on the end of the history, forecast from rows one horizon apart.
 
-    A history too short for that gets the usual form: a damped trend, seasonal if there are two seasons.
+    First the season's kind is chosen beside a straight trend, then the trend beside that. A history too short for that
+    gets the usual form: a damped trend, seasonal if there are two seasons.
     """
-    forms = smoothing_forms(history, season)
-    usual = next(form for form in forms if form.trend == "damped")
-    least = max(2 * season, _FEWEST_ROWS) if forms[0].seasonal != "none" else _FEWEST_ROWS
+    kinds = seasonal_kinds(history, season)
+    least = max(2 * season, _FEWEST_ROWS) if kinds[0] != "none" else _FEWEST_ROWS
     cuts = [len(history) - horizon * number for number in range(1, _ORIGINS + 1)]
     cuts = [cut for cut in cuts if cut >= least]
     if not cuts or _is_constant(history):
-        return usual
-    return min(forms, key=lambda form: _held_out_error(form, history, cuts, horizon, season))
+        return Smoothing("damped", kinds[0])
+    errors: dict[Smoothing, float] = {}
+
+    def best(forms: list[Smoothing]) -> Smoothing:
+        for form in forms:
+            if form not in errors:
+                errors[form] = _held_out_error(form, history, cuts, horizon, season)
+        return min(forms, key=lambda form: errors[form])
+
+    kind = best([Smoothing("linear", kind) for kind in kinds]).seasonal
+    return best([Smoothing("linear", kind), Smoothing("damped", kind), Smoothing("none", kind)])
 
 
 def _held_out_error(form: Smoothing, history: History, cuts: Sequence[int], horizon: int, season: int) -> float:

@@ -231,7 +231,7 @@ Examples:
 def fit(csv: Path, as_json: bool, **options: Any) -> None:
     """Fit a forecaster on CSV and keep it, with its backtest, for later forecasts."""
     reading = _taken(options)
-    from tsmamba.fit import run_fit
+    from tsmamba.fit_command import run_fit
 
     _print(run_fit(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 

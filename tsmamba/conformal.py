@@ -37,8 +37,8 @@ _FEWEST = 8
 """Scores below which there is no saying how far a forecast may be off."""
 _REFRESHED, _STRETCHES = 24, 24
 """How often shifts are found anew along a backtest, and into how many stretches of steps at most they are divided."""
-_PACE, _EDGE = 0.3, 0.002
-"""Share of a miss that is made up for at the next occasion, and how near a level may come to 0 and 1."""
+_PACE, _MOST_PACE, _EDGE = 0.05, 0.3, 0.002
+"""Share of a miss that is made up for after each origin and at most at once; how near a level may come to 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def _adapted(
     if not judged.any():
         return levels
     below = (past.actual[judged][:, None] <= quantiles[judged]).mean(axis=0)
-    return np.clip(levels + _PACE * (np.array(past.levels) - below), _EDGE, 1 - _EDGE)
+    pace = min(_PACE * judged.any(axis=(1, 2)).sum(), _MOST_PACE)
+    return np.clip(levels + pace * (np.array(past.levels) - below), _EDGE, 1 - _EDGE)
 
 
 def _tables(

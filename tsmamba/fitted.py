@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import versions
-from mamba_training.bundle import load_bundle, save_bundle
+from mamba_training.bundle import Bundle, load_bundle, save_bundle
 
 from tsmamba.config import FitConfig, checked
 from tsmamba.models import Shape, build_model
@@ -52,6 +52,7 @@ class FittedModel:
         model: gives forecasts in scaled units.
         scaler: of the series fitted on; others are scaled by their own history.
         names: of past, future and static covariates.
+        calendar: columns of the calendar features that the model reads.
         report: what was chosen on validation, and its scores.
     """
 
@@ -60,6 +61,7 @@ class FittedModel:
     model: ForecastModel
     scaler: PanelScaler
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    calendar: tuple[int, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -119,8 +121,8 @@ class FittedModel:
                     f"the model was fitted with other {kind} covariates", found=", ".join(found[kind]) or "none",
                     accepted=", ".join(names) or "none",
                 )  # fmt: skip
-        together, calendar = self.model.reads_together, self.model.reads_calendar
-        return Windows(panel, self.scaler, self.lookback, self.horizon, together=together, calendar=calendar)
+        together = self.model.reads_together
+        return Windows(panel, self.scaler, self.lookback, self.horizon, together=together, calendar=self.calendar)
 
     @torch.no_grad()
     def predict_windows(
@@ -154,18 +156,22 @@ class FittedModel:
 
     def save(self, folder: str | Path, card: str | None = None) -> Path:
         """Writes the bundle: `config.json`, `model.safetensors`, `README.md`."""
-        config = {
+        return save_bundle(folder, self.model.state_dict(), self.describe(), card or self.card())
+
+    def describe(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        return {
             "format": 1,
             "kind": BUNDLE_KIND,
             "settings": self.config.model_dump(mode="json"),
             "shape": self.shape.to_dict(),
             "model": self.model.describe(),
             "names": {kind: list(names) for kind, names in self.names.items()},
+            "calendar": list(self.calendar),
             "scaler": self.scaler.to_dict(),
             "report": dict(self.report),
             "versions": versions(),
         }
-        return save_bundle(folder, self.model.state_dict(), config, card or self.card())
 
     def card(self) -> str:
         """The model card in a few lines."""
@@ -183,7 +189,15 @@ class FittedModel:
         Raises:
             UserError: it is no forecaster, or damaged.
         """
-        bundle = load_bundle(folder)
+        return cls.from_bundle(load_bundle(folder))
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> FittedModel:
+        """The model in a bundle that was read.
+
+        Raises:
+            UserError: it is no forecaster.
+        """
         found = bundle.config
         if found.get("kind") != BUNDLE_KIND:
             raise UserError("this is no forecaster", path=bundle.path, found=found.get("kind"), accepted=BUNDLE_KIND)
@@ -192,6 +206,7 @@ class FittedModel:
             model = build_model(config, shape, found["model"])
             bundle.check(model.state_dict())
             model.load_state_dict(bundle.state)
-            return cls(config, shape, model, PanelScaler.from_dict(found["scaler"]), found["names"], found["report"])
+            scaler, calendar = PanelScaler.from_dict(found["scaler"]), tuple(found["calendar"])
+            return cls(config, shape, model, scaler, found["names"], calendar, found["report"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the model's description cannot be read ({error})", path=bundle.path) from None

@@ -29,7 +29,7 @@ _MOST_COMBINED, _FEWEST_ORIGINS = 3, 4
 """Methods of which a mean is taken, and origins without which none is."""
 _FEWEST_WINDOWS = 1000
 """Windows from which a Mamba model is worth its training time."""
-_SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 300, 200, 40
+_SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
 """Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
 _SLOW = ("ets", "theta")
 
@@ -69,11 +69,17 @@ class Selection:
         return " + ".join(self.members)
 
     def skills(self) -> dict[str, float]:
-        """Share of each baseline's error that the choice saves, on the origins at which it was an honest choice."""
-        if self.honest is None:
-            return {}
+        """Share of each baseline's error that what was taken saves on the same origins."""
+        taken = next((one for one in self.leaderboard if one.method == self.name), None)
+        return {} if taken is None else self._saved(taken)
+
+    def skills_of_choosing(self) -> dict[str, float]:
+        """The same for the choice itself, made anew at each origin from the origins before it: free of hindsight."""
+        return {} if self.honest is None else self._saved(self.honest)
+
+    def _saved(self, ours: Backtest) -> dict[str, float]:
         return {
-            one.method: skill(self.honest.loss(), _at(one, self.honest.steps_back).loss())
+            one.method: skill(ours.loss(), _at(one, ours.steps_back).loss())
             for one in self.leaderboard
             if one.method in BASELINES
         }
@@ -137,7 +143,7 @@ def select(
     if len(members) > 1:
         board.append(_with_quantiles(_mean([compared[name] for name in members]), judged, task))
     board = sorted(board, key=lambda one: one.loss())
-    honest = _honest(choices, origins)
+    honest = honest_choice(choices, origins)
     selection = Selection(
         members, taken, calibration, tuple(board), honest, past, left_out, seconds,
     )  # fmt: skip
@@ -219,7 +225,7 @@ def _mean(backtests: Sequence[Backtest]) -> Backtest:
     )
 
 
-def _honest(compared: Mapping[str, Backtest], origins: Sequence[int]) -> Backtest | None:
+def honest_choice(compared: Mapping[str, Backtest], origins: Sequence[int]) -> Backtest | None:
     """At each origin, the forecast of the method that was best on what had come to pass by then."""
     back = np.array(origins)
     horizon = next(iter(compared.values())).horizon
@@ -315,7 +321,8 @@ def describe(selection: Selection) -> dict[str, Any]:
         "notes": list(selection.notes),
         "leaderboard": leaderboard_rows(selection),
         "skill": {name: _number(value) for name, value in selection.skills().items()},
-        "origins": len(selection.honest.steps_back) if selection.honest is not None else 0,
+        "skill_of_choosing": {name: _number(value) for name, value in selection.skills_of_choosing().items()},
+        "origins": len(selection.leaderboard[0].steps_back) if selection.leaderboard else 0,
         "interval_coverage": coverage_of(selection.past) if selection.past is not None else {},
         "left_out": dict(selection.left_out),
     }

@@ -1,0 +1,81 @@
+"""`tsmamba fit`: a forecaster in a run folder, for later forecasts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mamba_data_prep.atomic import atomic_write
+from mamba_data_prep.provenance import fingerprint
+from mamba_training.run_folder import RunFolder
+
+from tsmamba.forecaster import Forecaster
+from tsmamba.inputs import check_method, quantile_levels, shown_progress
+from tsmamba.reading import read_as_told
+
+
+def run_fit(
+    *,
+    csv: Path,
+    reading: Mapping[str, Any],
+    out: Path,
+    horizon: int | None = None,
+    method: str = "auto",
+    levels: Sequence[float] = (),
+    max_time: str | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    resume: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Fits a forecaster and keeps it as `out/model`, with `config.yaml`, `report.json` and `report.html` beside it.
+
+    A run that was stopped goes on with `resume`; one that is finished is left as it is.
+
+    Raises:
+        UserError: something about the file or the folder, or the run was made with other settings.
+    """
+    check_method(method)
+    settings = {
+        "csv": str(csv), "input": fingerprint(csv).to_dict(), "reading": dict(reading), "horizon": horizon,
+        "method": method, "levels": list(quantile_levels(levels)), "seed": seed, "max_time": max_time, "device": device,
+    }  # fmt: skip
+    folder = RunFolder(out)
+    folder.open(settings, resume=resume, may_change=("csv", "device"), note=lambda text: None)
+    try:
+        if not (resume and (out / "model" / "config.json").is_file()):
+            _fit(csv, reading, out, settings, quiet)
+    finally:
+        folder.close()
+    forecaster = Forecaster.load(out)
+    about = forecaster.about_
+    lines = [
+        f"{out}: {about['method']}, {forecaster.task_.horizon:,} rows of step {forecaster.frequency_}, "
+        f"season {forecaster.task_.season}",
+        *about["notes"],
+    ]
+    return {"run": str(out), "horizon": forecaster.task_.horizon, **about, "text": "\n".join(lines)}
+
+
+def _fit(csv: Path, reading: Mapping[str, Any], out: Path, settings: Mapping[str, Any], quiet: bool) -> None:
+    from tsmamba.frames import forecast_table
+    from tsmamba.report import write_page
+
+    with shown_progress(quiet) as note:
+        frame = read_as_told(csv, reading)
+        forecaster = Forecaster(
+            settings["horizon"], settings["method"], levels=tuple(settings["levels"]), seed=settings["seed"],
+            max_time=settings["max_time"], device=settings["device"],
+        ).fit(frame, note=note)  # fmt: skip
+        note("writing")
+    forecast = forecaster.forecast(frame)
+    title = f"{csv.name}: {forecaster.selection_.name}"
+    table = forecast_table(forecast, frame)
+    write_page(out / "report.html", title, frame, forecast, forecaster, table)
+    with atomic_write(out / "report.json") as file:
+        json.dump({**forecaster.about_, "ingest": frame.report.to_dict()}, file, indent=2)
+        file.write("\n")
+    frame.options.save(out / "reading.yaml")
+    forecaster.save(out / "model", {"input": settings["input"]})

@@ -1,0 +1,280 @@
+"""`Forecaster`: from a table of series to forecasts with intervals, in scikit-learn's manner."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import torch
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.provenance import versions
+from mamba_data_prep.series import ReadOptions, SeriesFrame
+from mamba_training.bundle import Bundle, load_bundle, save_bundle
+
+from tsmamba.baselines import Smoothing
+from tsmamba.config import LEVELS
+from tsmamba.conformal import Calibration
+from tsmamba.fitted import BUNDLE_KIND, FittedModel, Forecast
+from tsmamba.frames import default_horizon, forecast_table, frame_of, panel_of
+from tsmamba.methods import Combination, FittedMethod, Learned, Local, Task
+from tsmamba.panel import Panel
+from tsmamba.seasonality import choose_season
+from tsmamba.selection import Note, Selection, describe, select
+
+
+class Forecaster:
+    """Forecasts every series of a table, by the method that was nearest on the past.
+
+    Args:
+        horizon: rows ahead; a season or so by default.
+        method: `auto` compares them all; or one of naive, seasonal_naive, drift, ets, theta, ridge, mamba, smamba,
+            tsmamba, with `_log` behind a learnt one to learn logarithms.
+        levels: of the quantiles, ascending.
+        season: rows of a season; found in the data by default.
+        seed: of whatever is drawn at random.
+        max_time: at which training stops, such as "90s".
+        device: auto, cpu or cuda.
+
+    Attributes:
+        selection_: what was compared and taken, after `fit`.
+        task_: horizon, season and levels in use.
+        frame_: the series that were fitted on; None for a forecaster that was loaded.
+
+    Example:
+        forecast = Forecaster(horizon=12).fit(table).predict()
+    """
+
+    def __init__(
+        self,
+        horizon: int | None = None,
+        method: str = "auto",
+        *,
+        levels: tuple[float, ...] = LEVELS,
+        season: int | None = None,
+        seed: int = 0,
+        max_time: str | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.horizon = horizon
+        self.method = method
+        self.levels = levels
+        self.season = season
+        self.seed = seed
+        self.max_time = max_time
+        self.device = device
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+        }
+
+    def set_params(self, **params: Any) -> Self:
+        """Changes some of the constructor's arguments; takes effect with the next `fit`.
+
+        Raises:
+            ValueError: there is no such argument.
+        """
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"Forecaster has no parameter {name!r}; it has {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def fit(
+        self,
+        frame: pd.DataFrame | SeriesFrame,
+        *,
+        future: pd.DataFrame | None = None,
+        static: pd.DataFrame | None = None,
+        options: ReadOptions = ReadOptions(),  # noqa: B008  (frozen)
+        note: Note = lambda text: None,
+    ) -> Self:
+        """Compares methods on the past, takes the best and fits it on all rows.
+
+        Args:
+            frame: long (`unique_id, ds, y` and covariates) or wide; or what `read_series` gave.
+            future: rows of the covariates that are known for the times to forecast.
+            static: one row a series.
+            options: how to read a data frame.
+            note: told what is being done.
+
+        Raises:
+            UserError: the table cannot be understood, or a parameter is out of range.
+        """
+        self.frame_: SeriesFrame | None = _as_frame(frame, options, future, static)
+        panel = panel_of(self.frame_)
+        self.task_ = self._task(self.frame_, panel)
+        self.selection_ = select(panel, self.task_, self._methods(), note=note)
+        self._remember(panel, self.frame_)
+        return self
+
+    def predict(self, horizon: int | None = None, frame: pd.DataFrame | SeriesFrame | None = None) -> pd.DataFrame:
+        """Forecasts what follows the series.
+
+        Args:
+            horizon: rows ahead; what was fitted by default. Fewer rows are the first of the fitted ones; for more,
+                the methods are compared and fitted again on the series of `fit`.
+            frame: series to forecast in place of those fitted on, with the same step and covariates.
+
+        Returns:
+            `unique_id, ds, yhat` and a column for each quantile.
+
+        Raises:
+            UserError: nothing was fitted, or the horizon is longer than that of a forecaster that was loaded.
+        """
+        self._check_fitted()
+        if horizon is not None and horizon < 1:
+            raise UserError("the horizon must be at least 1 row", found=horizon)
+        if horizon is not None and horizon > self.task_.horizon:
+            self._lengthen(horizon)
+        given = self.frame_ if frame is None else _as_frame(frame, ReadOptions(), None, None)
+        if given is None:
+            raise UserError("this forecaster was loaded without its series", fix="give predict a frame")
+        return forecast_table(self.forecast(given), given, horizon)
+
+    def forecast(self, frame: SeriesFrame) -> Forecast:
+        """Point forecasts and calibrated quantiles of a frame's series, as arrays.
+
+        Raises:
+            UserError: the frame's step or covariates are others than those fitted on.
+        """
+        self._check_fitted()
+        if frame.frequency.alias != self.frequency_:
+            raise UserError(
+                "the series have another step than those the model was fitted on",
+                path=frame.report.path or None, found=frame.frequency.alias, accepted=self.frequency_,
+            )  # fmt: skip
+        panel = panel_of(frame)
+        return self.selection_.calibration.apply(self.selection_.method.predict(panel), panel)
+
+    def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
+        """Writes a bundle that runs no code when it is read: weights, `config.json` and a card.
+
+        Args:
+            folder: of the bundle.
+            extra: further plain values to keep.
+        """
+        self._check_fitted()
+        members = _members(self.selection_.method)
+        learnt = next((one for one in members if isinstance(one, Learned)), None)
+        locals_ = [one for one in members if isinstance(one, Local)]
+        config: dict[str, Any] = learnt.model.describe() if learnt else {"kind": BUNDLE_KIND, "versions": versions()}
+        config["forecaster"] = {
+            "members": list(self.selection_.members),
+            "task": asdict(self.task_),
+            "parameters": {**self.get_params(), "levels": list(self.levels)},
+            "frequency": self.frequency_,
+            "forms": {name: asdict(form) for one in locals_ for name, form in one.forms.items()},
+            "calibration": self.selection_.calibration.to_dict(),
+            "selection": self.about_,
+            **(extra or {}),
+        }
+        weights = learnt.model.model.state_dict() if learnt else {"none": torch.zeros(1)}
+        return save_bundle(folder, weights, config, self.card())
+
+    def card(self) -> str:
+        """What the forecaster is, in a few lines of Markdown."""
+        lines = [
+            f"# Forecaster: {self.selection_.name}",
+            "",
+            f"Forecasts {self.task_.horizon} rows of step {self.frequency_}, season {self.task_.season}.",
+            "",
+            *(f"* {note}" for note in self.selection_.notes),
+            "",
+            "| method | MASE | sMAPE | CRPS |",
+            "|---|---:|---:|---:|",
+        ]
+        for row in self.about_.get("leaderboard", []):
+            lines.append(f"| {row['method']} | {row['mase']} | {row['smape']} | {row['crps']} |")
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Forecaster:
+        """Reads a bundle, or the run folder that holds one.
+
+        Raises:
+            UserError: it is no forecaster, or damaged.
+        """
+        bundle = load_bundle(folder)
+        found = bundle.config.get("forecaster")
+        if bundle.config.get("kind") != BUNDLE_KIND or not isinstance(found, dict):
+            raise UserError(
+                "this is no forecaster of `tsmamba fit`", path=bundle.path, found=bundle.config.get("kind"),
+                accepted=BUNDLE_KIND,
+            )  # fmt: skip
+        try:
+            return cls._from(bundle, found)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"the forecaster's description cannot be read ({error})", path=bundle.path) from None
+
+    @classmethod
+    def _from(cls, bundle: Bundle, found: Mapping[str, Any]) -> Forecaster:
+        parameters = {**found["parameters"], "levels": tuple(found["parameters"]["levels"])}
+        task = Task(**{**found["task"], "levels": tuple(found["task"]["levels"])})
+        forms = {name: Smoothing(**form) for name, form in found["forms"].items()}
+        members: list[FittedMethod] = []
+        for name in found["members"]:
+            is_local = "settings" not in bundle.config or name in ("naive", "seasonal_naive", "drift", "ets", "theta")
+            members.append(
+                Local(name, task, forms if name == "ets" else {})
+                if is_local
+                else Learned(name, task, FittedModel.from_bundle(bundle))
+            )
+        method = members[0] if len(members) == 1 else Combination(tuple(members))
+        forecaster = cls(**parameters)
+        forecaster.task_, forecaster.frame_ = task, None
+        notes = tuple(found["selection"]["notes"])
+        calibration = Calibration.from_dict(found["calibration"])
+        forecaster.selection_ = Selection(tuple(found["members"]), method, calibration, notes=notes)
+        forecaster.frequency_, forecaster.about_ = found["frequency"], found["selection"]
+        return forecaster
+
+    def _methods(self) -> list[str]:
+        return [] if self.method == "auto" else [self.method]
+
+    def _task(self, frame: SeriesFrame, panel: Panel) -> Task:
+        levels = tuple(float(level) for level in self.levels)
+        if not levels or list(levels) != sorted(set(levels)) or not 0 < levels[0] <= levels[-1] < 1:
+            raise UserError("the levels must be ascending numbers between 0 and 1", found=levels)
+        season = self.season or choose_season([one.values for one in panel.series], frame.frequency.seasonal_periods)
+        horizon = self.horizon if self.horizon is not None else default_horizon(frame, season)
+        if horizon < 1:
+            raise UserError("the horizon must be at least 1 row", found=horizon)
+        return Task(horizon, season, levels, self.seed, self.max_time, self.device)
+
+    def _remember(self, panel: Panel, frame: SeriesFrame) -> None:
+        self.frequency_ = frame.frequency.alias
+        self.about_ = describe(self.selection_)
+
+    def _lengthen(self, horizon: int) -> None:
+        if self.frame_ is None:
+            raise UserError(
+                "the forecaster was fitted for a shorter horizon", found=horizon,
+                accepted=f"up to {self.task_.horizon}", fix="fit it again with this horizon",
+            )  # fmt: skip
+        panel = panel_of(self.frame_)
+        self.task_ = replace(self.task_, horizon=horizon)
+        self.selection_ = select(panel, self.task_, self._methods())
+        self._remember(panel, self.frame_)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "selection_"):
+            raise UserError("this forecaster was not fitted", fix="call fit first")
+
+
+def _members(method: FittedMethod) -> tuple[FittedMethod, ...]:
+    return method.members if isinstance(method, Combination) else (method,)
+
+
+def _as_frame(
+    frame: pd.DataFrame | SeriesFrame, options: ReadOptions, future: pd.DataFrame | None, static: pd.DataFrame | None
+) -> SeriesFrame:
+    if isinstance(frame, SeriesFrame):
+        return frame
+    return frame_of(frame, options, future=future, static=static)
