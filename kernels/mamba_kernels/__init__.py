@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mamba_kernels.causal_conv1d.interface import causal_conv1d
     from mamba_kernels.dispatch import available_backends
     from mamba_kernels.rms_norm.interface import rms_norm
+    from mamba_kernels.s4d.operator import s4d, s4d_update
     from mamba_kernels.selective_scan.interface import selective_scan
     from mamba_kernels.ssd.interface import ssd
     from mamba_kernels.ssd.update import ssd_update
@@ -22,6 +23,8 @@ __all__ = [
     "causal_conv1d",
     "causal_conv1d_update",
     "rms_norm",
+    "s4d",
+    "s4d_update",
     "selective_scan",
     "selective_state_update",
     "ssd",
@@ -33,6 +36,8 @@ _HOMES = {
     "causal_conv1d": "mamba_kernels.causal_conv1d.interface",
     "causal_conv1d_update": "mamba_kernels.update",
     "rms_norm": "mamba_kernels.rms_norm.interface",
+    "s4d": "mamba_kernels.s4d.operator",
+    "s4d_update": "mamba_kernels.s4d.operator",
     "selective_scan": "mamba_kernels.selective_scan.interface",
     "selective_state_update": "mamba_kernels.update",
     "ssd": "mamba_kernels.ssd.interface",

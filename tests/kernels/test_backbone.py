@@ -15,6 +15,7 @@ PATTERNS = {
     "wide taps": {"layers": ["mamba"], "d_conv": 7, "d_state": 3, "dt_rank": 5},
     "mamba2": {"layers": ["mamba2", "mamba2"], "head_width": 8},
     "mamba2 in groups": {"layers": ["mamba2"], "head_width": 4, "n_groups": 3, "conv_bias": False, "proj_bias": True},
+    "s4d": {"layers": ["s4d", "s4d"]},
     "one tap": {"layers": ["mamba"], "d_conv": 1, "conv_bias": False, "proj_bias": True},
 }
 TWO_SIDED = {
@@ -24,6 +25,7 @@ TWO_SIDED = {
     "concat untied": {"bidirectional": "concat", "tie_directions": False},
     "mamba2 add": {"layers": ["mamba2", "attention"], "bidirectional": "add"},
     "mamba2 concat untied": {"layers": ["mamba2", "attention"], "bidirectional": "concat", "tie_directions": False},
+    "s4d add": {"layers": ["s4d", "attention"], "bidirectional": "add"},
     "equivariant": {"reverse_complement": "equivariant", "n_heads": 1},
     "equivariant add": {"reverse_complement": "equivariant", "bidirectional": "add", "n_heads": 1},
 }

@@ -35,8 +35,8 @@ def test_derived_widths():
         ("d_model", 0, "a whole number of at least 1"),
         ("d_state", -1, "a whole number of at least 1"),
         ("d_conv", 0, "a whole number of at least 1"),
-        ("layers", [], "at least one of attention, mamba, mamba2"),
-        ("layers", ["mamba", "lstm"], "one of attention, mamba, mamba2"),
+        ("layers", [], "at least one of attention, mamba, mamba2, s4d"),
+        ("layers", ["mamba", "lstm"], "one of attention, mamba, mamba2, s4d"),
         ("bidirectional", "both", "one of none, add, concat"),
         ("reverse_complement", "yes", "one of none, augment, equivariant"),
         ("dt_rank", "automatic", "'auto' or a whole number of at least 1"),
@@ -65,12 +65,13 @@ def test_a_wrong_value_is_named_with_what_is_accepted(key, value, accepted):
         ("head_width", 48, "'auto' or a divisor of 64 inner channels"),
         ("head_width", 0, "'auto' or a whole number of at least 1"),
         ("n_groups", 3, "a divisor of 4 heads"),
+        ("d_state", 7, "an even number, since the states of s4d are pairs"),
         ("n_groups", 0, "a whole number of at least 1"),
     ],
 )
-def test_heads_of_mamba2_share_the_channels_evenly(key, value, accepted):
+def test_heads_groups_and_pairs_come_out_even(key, value, accepted):
     with pytest.raises(ValueError, match=f"backbone config: {key} = {value} is not accepted; it must be {accepted}"):
-        BackboneConfig(**{"d_model": 32, "layers": ["mamba2"], "head_width": 16, key: value})
+        BackboneConfig(**{"d_model": 32, "layers": ["mamba2", "s4d"], "head_width": 16, key: value})
 
 
 def test_heads_of_mamba2_are_up_to_64_wide():

@@ -15,6 +15,8 @@ KINDS = {
     "biases": {"layers": ["mamba"], "proj_bias": True, "d_conv": 6},
     "mamba2": {"layers": ["mamba2", "mamba"], "head_width": 4, "n_groups": 2},
     "mamba2 concat": {"layers": ["mamba2"], "bidirectional": "concat", "proj_bias": True},
+    "s4d": {"layers": ["s4d", "mamba"]},
+    "s4d concat": {"layers": ["s4d"], "bidirectional": "concat"},
     "add": {"layers": ["mamba", "mamba"], "bidirectional": "add"},
     "add untied": {"layers": ["mamba"], "bidirectional": "add", "tie_directions": False, "proj_bias": True},
     "concat": {"layers": ["mamba"], "bidirectional": "concat", "proj_bias": True},
@@ -63,7 +65,7 @@ def test_with_documents(kind):
     torch.testing.assert_close(differentiate(chunked, x, reset=reset), expected, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["causal", "hybrid", "biases", "mamba2"])
+@pytest.mark.parametrize("kind", ["causal", "hybrid", "biases", "mamba2", "s4d"])
 def test_with_an_initial_state(kind):
     whole, chunked = pair(4, **KINDS[kind])
     with torch.no_grad():

@@ -39,7 +39,7 @@ def test_projection_of_the_step_size_stays_within_its_bound():
     assert weight.abs().max() > 0.9 * 4**-0.5
 
 
-@pytest.mark.parametrize("name", ["mamba", "mamba2", "attention"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "s4d", "attention"])
 def test_output_projection_shrinks_with_the_root_of_the_depth(name):
     weight = build_mixer(name, BackboneConfig(d_model=64, layers=[name] * 16)).out_proj.weight
     bound = 1 / math.sqrt(weight.shape[1]) / 4
@@ -81,6 +81,17 @@ def test_mamba2_spares_norm_biases_decay_and_skip_weight_decay():
     mixer = build_mixer("mamba2", BackboneConfig(d_model=64, layers=["mamba2"], proj_bias=True))
     spared = {name.split(".", 1)[-1] for name, p in mixer.named_parameters() if getattr(p, "_no_weight_decay", False)}
     assert spared == {"A_log", "D", "conv_bias", "dt_bias", "norm_weight", "bias"}
+
+
+def test_s4d_starts_as_s4d_lin():
+    ssm = build_mixer("s4d", BackboneConfig(d_model=1024, layers=["s4d"], d_state=8)).ssm
+    torch.testing.assert_close(-torch.exp(ssm.A_log[3]), torch.full((4,), -0.5))
+    torch.testing.assert_close(ssm.A_imag[3], math.pi * torch.arange(4.0))
+    quartiles = torch.quantile(ssm.log_dt.detach() / math.log(10), torch.tensor([0.25, 0.5, 0.75]))
+    torch.testing.assert_close(quartiles, torch.tensor([-2.5, -2.0, -1.5]), atol=0.06, rtol=0)
+    assert abs(float(ssm.C.detach().square().sum(-1).mean()) - 1) < 0.1
+    spared = {name for name, p in ssm.named_parameters() if getattr(p, "_no_weight_decay", False)}
+    assert spared == {"log_dt", "A_log", "A_imag", "D"}
 
 
 def naive_attention(mixer, x, causal):

@@ -7,6 +7,7 @@ from mamba_kernels.blocks.mamba import MambaMixer, SelectiveSSM
 from mamba_kernels.blocks.mamba2 import GatedSSD, Mamba2Mixer
 from mamba_kernels.blocks.norm import RMSNorm
 from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece, build_mixer, mixer_names, register_mixer
+from mamba_kernels.blocks.s4d import DiagonalSSM, S4DMixer
 from mamba_kernels.blocks.strands import merge_strands, split_strands
 from mamba_kernels.blocks.streaming import StreamPiece
 
@@ -17,6 +18,7 @@ __all__ = [
     "BackboneState",
     "Block",
     "Branch",
+    "DiagonalSSM",
     "GatedSSD",
     "LayerState",
     "Mamba2Mixer",
@@ -24,6 +26,7 @@ __all__ = [
     "Mixer",
     "Piece",
     "RMSNorm",
+    "S4DMixer",
     "SelectiveSSM",
     "StreamPiece",
     "build_mixer",
