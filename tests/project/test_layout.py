@@ -27,7 +27,7 @@ ALLOWED_ROOMS = {
     "tsmamba": LOWER,
 }
 ALLOWED_LIBRARIES = {
-    "mamba_kernels": {"torch", "numpy", "numba", "llvmlite", "triton", "jaxtyping"},
+    "mamba_kernels": {"torch", "numpy", "numba", "llvmlite", "triton", "jaxtyping", "safetensors"},
     "mamba_data_prep": {
         *("numpy", "pandas", "pyarrow", "pyfaidx", "Bio", "torch", "xxhash", "filelock", "psutil", "yaml", "jaxtyping"),
     },
