@@ -8,14 +8,19 @@ into a returned last state are not dropped.
 Legend: B batch, D channels, L length, N state size, G groups, H heads, P channels in a head, K taps.
 """
 
+import itertools
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mamba_kernels import causal_conv1d, selective_scan
+from mamba_kernels import causal_conv1d, selective_scan, ssd
 from mamba_kernels import selective_state_update as functional_state_update
 from mamba_kernels.arguments import check_tensors, compute_dtype
 from mamba_kernels.causal_conv1d.interface import check_activation, check_weight
+from mamba_kernels.ssd.interface import step_sizes
 
 
 def _check_scan(op: str, u: Tensor, A: Tensor, B: Tensor, C: Tensor, others: dict[str, Tensor | None]) -> None:
@@ -117,6 +122,11 @@ def _starts(cu_seqlens: Tensor | None, u: Tensor) -> Tensor | None:
     starts = cu_seqlens[:-1].long()
     reset[:, starts[starts < u.shape[2]]] = True
     return reset
+
+
+def _changes(seq_idx: Tensor) -> Tensor:
+    """Mark each position (B, L) whose sequence is another than its predecessor's."""
+    return F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))
 
 
 def selective_scan_fn(
@@ -234,6 +244,83 @@ def selective_state_update(
     return y.view(x.shape)
 
 
+def _final_states(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, cu_seqlens: Tensor, options: dict[str, Any]
+) -> Tensor:
+    """Return the state at the end of each packed sequence, (S, H, P, N)."""
+    states = []
+    for start, end in itertools.pairwise(cu_seqlens.tolist()):
+        own_x, own_dt, own_b, own_c = (tensor[:, start:end] for tensor in (x, dt, B, C))
+        states.append(ssd(own_x, own_dt, A, own_b, own_c, return_final_state=True, **options)[1])
+    return torch.cat(states)
+
+
+def mamba_chunk_scan_combined(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, math.inf),
+    return_final_states: bool = False,
+    return_varlen_states: bool = False,
+    state_dtype: torch.dtype | None = None,
+) -> Tensor | tuple[Tensor, ...]:
+    """Run Mamba-2's scan as mamba-ssm's function of this name does; the work is `mamba_kernels.ssd`'s.
+
+    Args:
+        x: (B, L, H, P).
+        dt: (B, L, H).
+        A: (H,).
+        B: (B, L, G, N).
+        C: As B.
+        chunk_size: Positions taken together; of no influence on the result.
+        D: (H,) or (H, P).
+        z: (B, L, H, P).
+        dt_bias: (H,).
+        initial_states: (B, H, P, N).
+        seq_idx: (B, L) integers that number packed sequences; no state passes over a change.
+        cu_seqlens: (S + 1,), where the packed sequences of a single row begin, and the end.
+        dt_softplus: Whether to apply softplus to dt + dt_bias.
+        dt_limit: Between which the step sizes are clamped, after the softplus.
+        return_final_states: Also return the state after the last position (B, H, P, N).
+        return_varlen_states: Also return the state at the end of each of `cu_seqlens`' sequences (S, H, P, N).
+        state_dtype: Of the states inside mamba-ssm's kernels; ours are float32, or float64 if an input is.
+
+    Returns:
+        out (B, L, H, P) in x's dtype, then the states asked for.
+
+    Raises:
+        ValueError: A shape does not fit, or states of sequences are asked for without `cu_seqlens` of a single row.
+        TypeError: A dtype does not fit.
+    """
+    op = "mamba_chunk_scan_combined"
+    if seq_idx is not None and tuple(seq_idx.shape) != tuple(x.shape[:2]):
+        raise ValueError(f"{op}: seq_idx must have shape {tuple(x.shape[:2])}, found {tuple(seq_idx.shape)}")
+    if return_varlen_states and (cu_seqlens is None or x.shape[0] != 1):
+        raise ValueError(f"{op}: return_varlen_states needs cu_seqlens and a batch of 1, found {x.shape[0]} rows")
+    if tuple(dt_limit) != (0.0, math.inf):
+        dt = step_sizes(dt, dt_bias, dt_softplus, compute_dtype(x, dt, A)).clamp(*dt_limit)
+        dt_bias, dt_softplus = None, False
+    options: dict[str, Any] = {"delta_bias": dt_bias, "delta_softplus": dt_softplus, "chunk_size": chunk_size}
+    reset = None if seq_idx is None else _changes(seq_idx)
+    out, final = ssd(
+        *(x, dt, A, B, C, D, z), initial_state=initial_states, reset=reset, return_final_state=True, **options
+    )
+    results = [out, final] if return_final_states else [out]
+    if return_varlen_states and cu_seqlens is not None:
+        results.append(_final_states(x, dt, A, B, C, cu_seqlens, options))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
 def causal_conv1d_fn(
     x: Tensor,
     weight: Tensor,
@@ -250,7 +337,8 @@ def causal_conv1d_fn(
         x: (B, D, L), channels or positions contiguous.
         weight: (D, K), any K.
         bias: (D,).
-        seq_idx: (B, L) integers that number packed sequences; no tap reaches over a change. Excludes states.
+        seq_idx: (B, L) integers that number packed sequences; no tap reaches over a change, and where they are
+            negative, which marks padding, the output is zero. Excludes states.
         initial_states: (B, D, K - 1).
         return_final_states: Also return the last K - 1 inputs.
         final_states_out: (B, D, K - 1), overwritten with them.
@@ -272,7 +360,7 @@ def causal_conv1d_fn(
         if tuple(seq_idx.shape) != (x.shape[0], x.shape[2]):
             expected, found = (x.shape[0], x.shape[2]), tuple(seq_idx.shape)
             raise ValueError(f"causal_conv1d_fn: seq_idx must have shape {expected}, found {found}")
-        reset = F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))
+        reset = _changes(seq_idx)
     y, final = causal_conv1d(
         x.transpose(1, 2),
         weight,
@@ -282,6 +370,8 @@ def causal_conv1d_fn(
         reset=reset,
         return_final_state=True,
     )
+    if seq_idx is not None:
+        y = y.masked_fill((seq_idx < 0).unsqueeze(2), 0.0)
     out = y.transpose(1, 2)
     out = out.contiguous() if x.is_contiguous() else out
     if not return_final_states:
@@ -289,6 +379,21 @@ def causal_conv1d_fn(
     if final_states_out is not None:
         final = final_states_out.copy_(final)
     return out, final
+
+
+def causal_conv1d_varlen_states(x: Tensor, cu_seqlens: Tensor, state_len: int) -> Tensor:
+    """Return the last inputs of packed sequences, as causal-conv1d's function of this name does.
+
+    Args:
+        x: (L, D), all sequences one after another.
+        cu_seqlens: (S + 1,), where each begins, and the end.
+        state_len: How many inputs of each.
+
+    Returns:
+        (S, D, state_len), the newest input last, zeros in front of sequences that are shorter.
+    """
+    pieces = (x[start:end][-state_len:] for start, end in itertools.pairwise(cu_seqlens.tolist()))
+    return torch.stack([F.pad(piece, (0, 0, state_len - piece.shape[0], 0)).t() for piece in pieces])
 
 
 def _advance(state: Tensor, tokens: Tensor, taps: int, position: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -389,3 +389,18 @@ def test_convolution_update_names_what_does_not_fit():
         compat.causal_conv1d_update(torch.zeros(2, 5), torch.zeros(2, 5, 2), torch.zeros(5, 4))
     with pytest.raises(ValueError, match="activation must be None or 'silu', found 'tanh'"):
         compat.causal_conv1d_update(torch.zeros(2, 5), torch.zeros(2, 5, 3), torch.zeros(5, 4), activation="tanh")
+
+
+def test_padding_of_packed_convolutions_gives_zeros():
+    x, weight = torch.randn(2, 6, 9), torch.randn(6, 4)
+    numbers = torch.tensor([[0, 0, 0, 1, 1, 1, 1, -1, -1], [2, 2, 2, 2, 2, 2, 2, 2, -1]], dtype=torch.int32)
+    out = compat.causal_conv1d_fn(x, weight, torch.randn(6), seq_idx=numbers, activation="silu")
+    assert not out[0, :, 7:].any()
+    assert not out[1, :, 8:].any()
+    assert bool((out[0, :, :7] != 0).all())
+
+
+def test_last_inputs_of_packed_sequences():
+    x = torch.arange(12.0).view(6, 2)
+    states = compat.causal_conv1d_varlen_states(x, torch.tensor([0, 1, 6], dtype=torch.int32), 3)
+    assert states.tolist() == [[[0, 0, 0], [0, 0, 1]], [[6, 8, 10], [7, 9, 11]]]
