@@ -16,12 +16,12 @@ from mamba_kernels.dispatch import resolve_backend
 
 
 def _resolve(op: str, backend: str | None, x: Tensor, *others: Tensor | None) -> str:
-    """Choose the backend; the Numba updates have no gradient and cannot be traced, so plain torch runs instead then."""
+    """Choose the backend; compiled updates have no gradient and cannot be traced, so plain torch runs instead then."""
     chosen = resolve_backend(op, backend, x.device, widest_dtype(x, *others))
-    if chosen != "numba":
+    if chosen not in ("numba", "triton"):
         return chosen
     differentiated = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *others))
-    return "torch" if differentiated or torch.compiler.is_compiling() else "numba"
+    return "torch" if differentiated or torch.compiler.is_compiling() else chosen
 
 
 def _scan_step(
@@ -103,7 +103,7 @@ def selective_state_update(
 ) -> tuple[Tensor, Tensor]:
     """Advance a selective scan by one token.
 
-    Differentiable in every tensor: where a gradient is asked for, the "numba" backend hands over to "torch".
+    Differentiable in every tensor: where a gradient is asked for, "numba" and "triton" hand over to "torch".
 
     Args:
         state: (B, D, N), as `selective_scan` returns it.
@@ -116,7 +116,7 @@ def selective_state_update(
         z: (B, D), gate.
         delta_bias: (D,).
         delta_softplus: Whether to apply softplus to delta + delta_bias.
-        backend: "reference", "torch" or "numba"; None chooses, see `mamba_kernels.dispatch`.
+        backend: "reference", "torch", "numba" or "triton"; None chooses, see `mamba_kernels.dispatch`.
 
     Returns:
         y (B, D) in x's dtype, and the new state (B, D, N) in the state's dtype.
@@ -127,8 +127,11 @@ def selective_state_update(
     """
     _check_scan_step(state, x, delta, A, B, C, D, z, delta_bias)
     run = _scan_step
-    if _resolve("selective_state_update", backend, x, state, delta, A, B, C, D, z, delta_bias) == "numba":
+    chosen = _resolve("selective_state_update", backend, x, state, delta, A, B, C, D, z, delta_bias)
+    if chosen == "numba":
         from mamba_kernels.update_numba import scan_step as run
+    elif chosen == "triton":
+        from mamba_kernels.triton_update import scan_step as run
     b, c = (B, C) if B.dim() == 3 else (B.unsqueeze(1), C.unsqueeze(1))
     return run(state, x, delta, A, b, c, D, z, delta_bias, delta_softplus)
 
@@ -153,7 +156,7 @@ def causal_conv1d_update(
 ) -> tuple[Tensor, Tensor]:
     """Advance a causal convolution by one token.
 
-    Differentiable in every tensor: where a gradient is asked for, the "numba" backend hands over to "torch".
+    Differentiable in every tensor: where a gradient is asked for, "numba" and "triton" hand over to "torch".
 
     Args:
         x: (B, D), one token.
@@ -161,7 +164,7 @@ def causal_conv1d_update(
         weight: (D, K), oldest tap first.
         bias: (D,).
         activation: None or "silu" (also called "swish").
-        backend: "reference", "torch" or "numba"; None chooses, see `mamba_kernels.dispatch`.
+        backend: "reference", "torch", "numba" or "triton"; None chooses, see `mamba_kernels.dispatch`.
 
     Returns:
         y (B, D) in x's dtype, and the new state (B, D, K - 1) in the state's dtype.
@@ -184,6 +187,9 @@ def causal_conv1d_update(
     check_tensors(op, expected, x.device)
     silu = check_activation(op, activation)
     run = _conv_step
-    if _resolve(op, backend, x, conv_state, weight, bias) == "numba":
+    chosen = _resolve(op, backend, x, conv_state, weight, bias)
+    if chosen == "numba":
         from mamba_kernels.update_numba import conv_step as run
+    elif chosen == "triton":
+        from mamba_kernels.triton_update import conv_step as run
     return run(x, conv_state, weight, bias, silu)

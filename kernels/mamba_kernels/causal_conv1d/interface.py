@@ -62,6 +62,10 @@ def _implementation(backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
         from mamba_kernels.causal_conv1d.numba_op import causal_conv1d_numba
 
         return causal_conv1d_numba
+    if backend == "triton":
+        from mamba_kernels.causal_conv1d.triton_op import causal_conv1d_triton
+
+        return causal_conv1d_triton
     return causal_conv1d_torch if backend == "torch" else causal_conv1d_reference
 
 
@@ -122,7 +126,7 @@ def causal_conv1d(
         reverse: Run from the right: y[t] depends on x[t], x[t + 1], ... The initial state then holds the inputs
             that follow x, the nearest last.
         return_final_state: Also return the state to continue with.
-        backend: "reference", "torch" or "numba"; None chooses, see `mamba_kernels.dispatch`.
+        backend: "reference", "torch", "numba" or "triton"; None chooses, see `mamba_kernels.dispatch`.
 
     Returns:
         y (B, L, D) in x's dtype; with `return_final_state` also the final state (B, D, K - 1) in x's dtype.

@@ -47,7 +47,7 @@ def rms_norm(
         weight: (D,).
         eps: Added to the mean square, inside the root.
         residual: As x, in any floating dtype.
-        backend: "reference", "torch" or "numba"; None chooses, see `mamba_kernels.dispatch`.
+        backend: "reference", "torch", "numba" or "triton"; None chooses, see `mamba_kernels.dispatch`.
 
     Returns:
         The normed tensor in x's dtype; with a residual the pair (normed x + residual, x + residual), the sum in
@@ -67,6 +67,8 @@ def rms_norm(
     chosen = resolve_backend(op, backend, x.device, widest_dtype(x, weight, residual))
     if chosen == "numba":
         from mamba_kernels.rms_norm.numba_op import rms_norm_numba as run
+    elif chosen == "triton":
+        from mamba_kernels.rms_norm.triton_op import rms_norm_triton as run
     elif chosen == "reference":
         from mamba_kernels.rms_norm.reference import rms_norm_reference as run
     else:
