@@ -155,6 +155,7 @@ Examples:
 )
 @click.option("--fasta", type=_FILE, help="Genome: FASTA, plain, gzip or bgzip.")
 @click.option("--bed", type=_FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
+@click.option("--context-parallel", type=click.IntRange(1), metavar="N", help="Devices that share each window.")
 @_settings
 @_training
 @_out_run
@@ -168,10 +169,11 @@ def pretrain(
     out: Path,
     resume: bool,
     as_json: bool,
+    context_parallel: int | None,
     **options: Any,
 ) -> None:
     """Train a language model on a genome, and compare it with the best Markov model of the same bases."""
-    flags = {**_flags(options), "fasta": _text(fasta), "bed": _text(bed)}
+    flags = {**_flags(options), "fasta": _text(fasta), "bed": _text(bed), "train.context_parallel": context_parallel}
     if fasta is None and not resume and not config and not any(text.startswith("fasta=") for text in overrides):
         raise click.UsageError("Missing option '--fasta'.")
     from mamba_kernels.allocator import keep_freed_memory

@@ -134,6 +134,7 @@ class TrainConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = Field(default="auto", description="auto, cpu, gpu or mps")
     devices: Whole | Literal["auto"] = Field(default="auto", description="a whole number from 1, or auto")
     strategy: str = Field(default="auto", description="auto, ddp, fsdp or another strategy of Lightning")
+    context_parallel: Whole = Field(default=1, ge=1, description="a whole number of devices that share each window")
     precision: Literal["auto", "32-true", "bf16-mixed", "bf16-true", "64-true"] = Field(
         default="auto", description="auto, 32-true, bf16-mixed, bf16-true or 64-true"
     )

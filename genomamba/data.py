@@ -16,6 +16,7 @@ from mamba_data_prep.loader import make_loader
 from mamba_data_prep.sampler import ResumableBatchSampler, SequentialBatchSampler
 from mamba_data_prep.splits import Split, names_splits, split_by_bed, split_by_block
 from mamba_data_prep.windows import WindowTable
+from mamba_training.context_parallel import replica
 from torch.utils.data import DataLoader
 
 from genomamba import tokens
@@ -91,13 +92,17 @@ class GenomeData(LightningDataModule):
         config: window, augmentation, validation and workers.
         batch_size: windows of a batch, on one device.
         seed: of the order and the strands.
+        context_parallel: neighbouring ranks that share every window, and so read the same ones.
     """
 
     start_batch: int = 0
     """Batches that each device has already had; set before `train_dataloader` on resuming."""
 
-    def __init__(self, genome: Genome, split: Split, config: DataConfig, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, genome: Genome, split: Split, config: DataConfig, *, batch_size: int, seed: int, context_parallel: int = 1
+    ) -> None:
         super().__init__()
+        self.context_parallel = context_parallel
         self.config, self.batch_size, self.seed = config, batch_size, seed
         self.train = GenomeWindows(genome, split.train, reverse_complement=config.reverse_complement, seed=seed)
         self.valid = GenomeWindows(genome, frozen(split.valid, config.valid_bases))
@@ -117,7 +122,9 @@ class GenomeData(LightningDataModule):
         return make_loader(self.valid.dataset, sampler, pin_memory=self._pins())
 
     def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if self.trainer is None:
+            return 0, 1
+        return replica(self.trainer.global_rank, self.trainer.world_size, self.context_parallel)
 
     def _pins(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

@@ -14,8 +14,9 @@ import torch
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import fingerprint, versions
 from mamba_training.bundle import Bundle, load_bundle, save_bundle
+from mamba_training.preflight import Fitted, Workload, settle
 from mamba_training.progress import is_first_process
-from mamba_training.run import RunResult, fit
+from mamba_training.run import RunResult, fit, resolve_precision
 from mamba_training.settings import RunSettings
 
 from genomamba import tokens
@@ -204,9 +205,10 @@ def _train_seed(
         weights = torch.from_numpy(class_balance(data.train.labels, len(data.classes)))
     module = FinetuneModule(network, settings.optim, weights)
     size = batch_size(settings, data)
+    fitted = _within_memory(network, settings, data, size)
     augment = settings.data
     loader = FinetuneDataModule(
-        data, size, seed=seed, flip=bool(augment.reverse_complement), mutate=float(augment.mutate),
+        data, fitted.work.batch, seed=seed, flip=bool(augment.reverse_complement), mutate=float(augment.mutate),
         workers=augment.workers,
     )  # fmt: skip
     moved = [f"inputs.{name}" for name in recorded["inputs"]]  # what the files hold is recorded too, and may not differ
@@ -215,13 +217,38 @@ def _train_seed(
     result = fit(
         module,
         loader,
-        run_settings(settings, data, seed, folder, size, resume),
+        replace(run_settings(settings, data, seed, folder, size, resume), grad_accumulation=fitted.accumulation),
         config=record,
         may_change=moved,
         units=_words,
     )
     network = module.model.eval()
     return _scored(network, data, seed, folder, result)
+
+
+def _within_memory(network: SequenceClassifier, settings: FinetuneConfig, data: LabelledData, size: int) -> Fitted:
+    """A step on `size` sequences, in smaller batches or chunks where the machine has too little memory for it.
+
+    Raises:
+        UserError: no sequence fits, however small the chunks.
+    """
+    train = settings.train
+    on_gpu = train.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    devices = train.devices if isinstance(train.devices, int) else max(1, torch.cuda.device_count() if on_gpu else 1)
+    work = Workload(
+        network.backbone.config,
+        sum(parameter.numel() for parameter in network.parameters()),
+        size,
+        -(-data.window // settings.stem.stride),
+        resolve_precision(train.precision, train.accelerator),
+        len(data.classes),
+        "cuda" if on_gpu else "cpu",
+    )
+    fitted = settle(work, 1, devices)
+    if fitted.note:
+        _say(fitted.note)
+    network.backbone.config = fitted.work.config
+    return fitted
 
 
 def _words(metrics: Mapping[str, Any]) -> str:

@@ -74,6 +74,9 @@ class FinetuneData(Section):
 class FinetuneTrain(TrainConfig):
     """How long, how much at a time, and when to stop early."""
 
+    context_parallel: Whole = Field(
+        default=1, ge=1, le=1, description="1 (only pretrain shares windows between devices)"
+    )
     epochs: Whole | None = Field(default=30, ge=1, description="a whole number of passes over the training split")
     batch_size: Whole | Literal["auto"] = Field(default="auto", description="sequences a step, or auto")
     patience: Whole = Field(default=8, ge=1, description="validations without improvement before stopping")

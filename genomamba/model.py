@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone, BackboneConfig
 from torch import Tensor, nn
@@ -106,12 +106,24 @@ def next_base_nats(
     Returns:
         The sum of the losses in nats, in float32, and the number of targets.
     """
-    following = ids[:, 1:].long()
-    is_base = (following >= tokens.FIRST_BASE) & (following < tokens.FIRST_BASE + 4)
-    targets = torch.where(is_base, following, _IGNORED)
-    flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
+    return base_nats(logits[:, :-1], ids[:, 1:])
+
+
+def base_nats(
+    logits: Float[Tensor, "B L V"], following: Integer[Tensor, "B L"]
+) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+    """Cross-entropy of predicting `following`: the sum in nats, in float32, and the number of targets."""
+    following = following.long()
+    counted = is_base(following)
+    targets = torch.where(counted, following, _IGNORED)
+    flat = logits.reshape(-1, logits.shape[-1]).float()
     total = functional.cross_entropy(flat, targets.reshape(-1), ignore_index=_IGNORED, reduction="sum")
-    return total, is_base.sum()
+    return total, counted.sum()
+
+
+def is_base(ids: Integer[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """Which tokens are A, C, G or T."""
+    return (ids >= tokens.FIRST_BASE) & (ids < tokens.FIRST_BASE + 4)
 
 
 def bits(nats: float) -> float:

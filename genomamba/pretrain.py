@@ -17,17 +17,19 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.genome import Genome
 from mamba_data_prep.splits import Split
 from mamba_training.bundle import save_bundle
+from mamba_training.context_parallel import ContextPlace
 from mamba_training.optim import OptimSettings, build_optimizer
+from mamba_training.preflight import Workload, settle
 from mamba_training.progress import is_first_process, nats_and_bits
-from mamba_training.run import RunResult, fit
+from mamba_training.run import RunResult, fit, resolve_precision
 from mamba_training.settings import RunSettings, parse_duration
 from torch import Tensor
 
-from genomamba import card
+from genomamba import card, tokens
 from genomamba.baseline import MarkovResult, SeenMarkov
 from genomamba.config import ModelConfig, OptimConfig, PretrainConfig, TrainConfig, load_config
 from genomamba.data import GenomeData, GenomeWindows, frozen, make_split, open_genome
-from genomamba.model import BUNDLE_KIND, GenomeLM, bits, next_base_nats
+from genomamba.model import BUNDLE_KIND, GenomeLM, base_nats, bits, is_base, next_base_nats
 
 DEFAULT_STEPS = 10_000
 _TOKENS_PER_STEP = {"cpu": 2**13, "gpu": 2**17}
@@ -79,12 +81,22 @@ class Pretraining(LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.optim, self.markov_bits = model, optim, markov_bits
+        self.context = ContextPlace()
         self._validation: list[Tensor] = []
 
     def training_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> Float[Tensor, ""]:
-        """Mean nats per base of a batch."""
-        total, n_targets = next_base_nats(self.model(batch), batch)
+        """Mean nats per base of a batch; of a part of its windows, so that the mean over all parts is that."""
+        total, n_targets = self._nats(batch)
+        if self.context.size > 1:
+            total, n_targets = self.context.size * total, is_base(batch[:, 1:]).sum()
         return total / n_targets.clamp(min=1)
+
+    def _nats(self, batch: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+        """The nats of this rank's part of the windows, and the bases predicted there."""
+        if self.context.size == 1:
+            return next_base_nats(self.model(batch), batch)
+        part = self.context.part(batch.shape[1] - 1)
+        return base_nats(self.model(batch[:, part]), batch[:, part.start + 1 : part.stop + 1])
 
     def tokens_in(self, batch: Integer[Tensor, "B L"]) -> int:
         """Positions of a batch."""
@@ -92,7 +104,7 @@ class Pretraining(LightningModule):
 
     def validation_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> None:
         """Adds up a batch's nats and its bases."""
-        self._validation.append(torch.stack([part.double() for part in next_base_nats(self.model(batch), batch)]))
+        self._validation.append(torch.stack([part.double() for part in self._nats(batch)]))
 
     def on_validation_epoch_end(self) -> None:
         """Logs loss (nats per base), bits per base, perplexity, and the Markov model's bits per base."""
@@ -126,7 +138,7 @@ class BatchPlan:
     Attributes:
         batch_size: windows at a time on a device.
         accumulation: such batches behind a step.
-        n_devices: devices.
+        n_devices: devices, or groups of devices that share each window.
     """
 
     batch_size: int
@@ -144,14 +156,46 @@ def plan_batches(train: TrainConfig, model: ModelConfig, window: int) -> BatchPl
     on_gpu = train.accelerator in ("auto", "gpu") and torch.cuda.is_available()
     kind = "gpu" if on_gpu or train.accelerator == "mps" else "cpu"
     n_devices = train.devices if isinstance(train.devices, int) else max(1, torch.cuda.device_count() if on_gpu else 1)
+    if n_devices % train.context_parallel:
+        raise UserError(
+            f"{n_devices} device(s) cannot share windows in groups of {train.context_parallel}",
+            accepted=f"a number of devices that {train.context_parallel} divides",
+            fix=f"--devices {train.context_parallel}",
+        )
+    n_devices //= train.context_parallel
     tokens = train.tokens_per_step if isinstance(train.tokens_per_step, int) else _TOKENS_PER_STEP[kind]
     per_device = max(1, round(tokens / window / n_devices))
     if isinstance(train.batch_size, int):
         size = min(train.batch_size, per_device)
         return BatchPlan(size, -(-per_device // size), n_devices)
     room = _TOKENS_AT_A_TIME[kind] * (12 * 128) / (model.n_layers * model.d_model) / window
+    room *= train.context_parallel
     size = max(size for size in range(1, per_device + 1) if per_device % size == 0 and size <= max(1.0, room))
     return BatchPlan(size, per_device // size, n_devices)
+
+
+def _within_memory(plan: BatchPlan, model: GenomeLM, settings: PretrainConfig) -> BatchPlan:
+    """The plan, or one with smaller batches or chunks where the machine has too little memory for it.
+
+    Raises:
+        UserError: no window fits, however small the chunks.
+    """
+    train = settings.train
+    on_gpu = train.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    work = Workload(
+        model.backbone.config,
+        model.n_parameters(),
+        plan.batch_size,
+        -(-settings.data.window // train.context_parallel),
+        resolve_precision(train.precision, train.accelerator),
+        tokens.VOCAB_SIZE,
+        "cuda" if on_gpu else "cpu",
+    )
+    fitted = settle(work, plan.accumulation, plan.n_devices * train.context_parallel)
+    if fitted.note:
+        _note(fitted.note)
+    model.backbone.config = fitted.work.config
+    return BatchPlan(fitted.work.batch, fitted.accumulation, plan.n_devices)
 
 
 def evaluate_windows(model: GenomeLM, windows: GenomeWindows, tokens_at_a_time: int = 2**14) -> LanguageScore:
@@ -200,10 +244,17 @@ def run_pretrain(
     settings = settings.model_copy(
         update={"content": {"genome": genome.fingerprint.xxh3_128, **split.description["digests"]}}
     )
-    plan = plan_batches(settings.train, settings.model, settings.data.window)
-    data = GenomeData(genome, split, settings.data, batch_size=plan.batch_size, seed=settings.train.seed)
     torch.manual_seed(settings.train.seed)
     model = GenomeLM(settings.model)
+    plan = _within_memory(plan_batches(settings.train, settings.model, settings.data.window), model, settings)
+    data = GenomeData(
+        genome,
+        split,
+        settings.data,
+        batch_size=plan.batch_size,
+        seed=settings.train.seed,
+        context_parallel=settings.train.context_parallel,
+    )
     baseline = SeenMarkov(data.train, seed=settings.train.seed)
 
     def markov_bits(step: int) -> float | None:
@@ -266,6 +317,7 @@ def _run_settings(out: Path, settings: PretrainConfig, plan: BatchPlan, resume: 
         devices=train.devices,
         strategy=train.strategy,
         precision=train.precision,
+        context_parallel=train.context_parallel,
         grad_accumulation=plan.accumulation,
         grad_clip=settings.optim.grad_clip,
         val_every=_validation_share(train, max_steps) if train.validate_every == "auto" else train.validate_every,

@@ -188,7 +188,7 @@ class RunLoop(Callback):
         self._reset_accumulation()
         progress = self.progress
         progress.step += 1
-        progress.tokens += round(weight)
+        progress.tokens += round(weight / self.settings.context_parallel)
         progress.seconds = self.seconds
         row: dict[str, Any] = {
             "step": progress.step,

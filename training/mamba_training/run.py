@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mamba_data_prep.errors import Interrupted, UserError
 
 from .checkpoint import CheckpointStore, DamagedCheckpoint, check_weights, read_checkpoint
+from .context_parallel import ContextParallel
 from .guards import dead_worker, is_out_of_memory, out_of_memory
 from .loop import Leave, RunLoop
 from .progress import Reporter, Units, nats_and_bits
@@ -98,7 +99,8 @@ def fit(
     try:
         with quiet_lightning(), signals:
             seed_everything(settings.seed)
-            trainer = _trainer(settings, [loop, *callbacks])
+            split = [ContextParallel(settings.context_parallel)] if settings.context_parallel > 1 else []
+            trainer = _trainer(settings, [*split, loop, *callbacks])
             trainer.fit(module, datamodule=datamodule)
         _keep_best(module, settings, folder.checkpoints, loop, reporter)
     except Leave:

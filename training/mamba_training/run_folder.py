@@ -21,7 +21,7 @@ except ImportError:  # Windows has no such locks: two runs in one folder are the
 
 MAY_CHANGE = frozenset(
     {"max_steps", "max_time", "out", "resume", "progress", "progress_every", "checkpoint_every", "checkpoint_seconds"}
-    | {"num_workers", "workers", "devices", "num_nodes", "accelerator", "strategy", "patience"}
+    | {"num_workers", "workers", "devices", "num_nodes", "accelerator", "strategy", "context_parallel", "patience"}
 )
 """Last parts of keys that do not decide what is learnt, so that a resumed run may give them new values."""
 

@@ -61,6 +61,7 @@ class RunSettings:
         seed: seeds python, numpy and torch when the run starts.
         accelerator, devices, strategy, num_nodes: as Lightning's Trainer takes them.
         precision: "auto" is bf16-mixed on hardware that multiplies in bf16 (GPU or CPU), and 32-true elsewhere.
+        context_parallel: neighbouring ranks that share every sequence (see `context_parallel`).
         grad_accumulation: batches per optimizer step; their losses are averaged by tokens.
         grad_clip: largest norm of the gradient; None or 0 leaves it alone.
         val_every: validate every so many steps (int), or after every such share of the run (float below 1);
@@ -88,6 +89,7 @@ class RunSettings:
     strategy: str = "auto"
     num_nodes: int = 1
     precision: str = "auto"
+    context_parallel: int = 1
     grad_accumulation: int = 1
     grad_clip: float | int | None = 1.0
     val_every: int | float | None = None
@@ -106,7 +108,7 @@ class RunSettings:
         if self.max_steps is None and self.max_time is None:
             raise UserError("nothing ends this run", accepted="max_steps, max_time or both", fix="give max_steps=N")
         for name, least in (("max_steps", 1), ("grad_accumulation", 1), ("val_batches", 1), ("log_every", 1),
-                            ("patience", 1), ("num_nodes", 1), ("seed", 0)):  # fmt: skip
+                            ("patience", 1), ("num_nodes", 1), ("context_parallel", 1), ("seed", 0)):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name} is too small", found=value, accepted=f"a whole number, at least {least}")

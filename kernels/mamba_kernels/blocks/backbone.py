@@ -26,6 +26,15 @@ AUTO_KEPT_BYTES = 2**30
 """What `chunk_size = "auto"` allows the activations of a whole stack to take before it works in chunks."""
 
 
+def chunk_tokens(config: BackboneConfig, rows: int, length: int, element_size: int = 4) -> int | None:
+    """Tokens of each of `rows` rows that a block works on at a time, or None for all `length` of them."""
+    size = config.chunk_size
+    if isinstance(size, str):
+        kept = 6 * element_size * config.d_inner * rows * length * len(config.layers)
+        return None if kept <= AUTO_KEPT_BYTES else max(AUTO_CHUNK_LEAST, AUTO_CHUNK_TOKENS // rows)
+    return None if size is None or size >= length else size
+
+
 class Block(nn.Module):
     """`x + mixer(norm(x))`, the residual stream being kept in at least float32."""
 
@@ -194,11 +203,7 @@ class Backbone(nn.Module):
 
     def _chunk_size(self, hidden: Tensor) -> int | None:
         """Tokens of each row a block works on at a time, or None for all of them."""
-        size, (rows, length, _) = self.config.chunk_size, hidden.shape
-        if isinstance(size, str):
-            kept = 6 * hidden.element_size() * self.config.d_inner * rows * length * len(self.blocks)
-            return None if kept <= AUTO_KEPT_BYTES else max(AUTO_CHUNK_LEAST, AUTO_CHUNK_TOKENS // rows)
-        return None if size is None or size >= length else size
+        return chunk_tokens(self.config, hidden.shape[0], hidden.shape[1], hidden.element_size())
 
     def _check_causal(self) -> None:
         if not self.config.causal:

@@ -1,0 +1,105 @@
+"""The memory preflight beside what training steps take: `python -m benchmarks.preflight [--cases N]`.
+
+Each case trains two steps in a fresh process, and reads the peak of resident memory. "Predicted" is what the process
+held before its first step, plus the prediction made then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any
+
+import torch
+from mamba_kernels.allocator import keep_freed_memory
+from mamba_kernels.blocks import Backbone, BackboneConfig
+from mamba_training.preflight import Workload, predict
+
+from benchmarks.common import print_table, save_results
+from benchmarks.memory import peak_mebibytes
+from benchmarks.train_step import THREADS, VOCABULARY, LanguageModel, training_step
+
+MEBIBYTE = 2**20
+CASES: list[dict[str, Any]] = [
+    {"length": 2**10},
+    {"length": 2**12},
+    {"length": 2**12, "batch": 4, "layers": 6},
+    {"length": 2**13, "precision": "bf16-mixed"},
+    {"length": 2**13, "chunk_size": 1024},
+    {"length": 2**13, "width": 256, "layers": 4},
+    {"length": 2**13, "width": 64, "layers": 8, "batch": 2},
+    {"length": 2**14},
+    {"length": 2**14, "bidirectional": "add", "layers": 6},
+    {"length": 2**15, "chunk_size": 4096},
+    {"length": 2**15, "batch": 2, "layers": 4},
+    {"length": 2**16, "layers": 6},
+]
+DEFAULTS = {
+    "batch": 1,
+    "width": 128,
+    "layers": 12,
+    "precision": "32-true",
+    "chunk_size": "auto",
+    "bidirectional": "none",
+}
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """One case, in this process."""
+    config = BackboneConfig(
+        d_model=case["width"],
+        layers=["mamba"] * case["layers"],
+        chunk_size=case["chunk_size"],
+        bidirectional=case["bidirectional"],
+    )
+    model = LanguageModel(Backbone(config)) if case["width"] == 128 else _resized(config)
+    step = training_step(model, model, bf16=case["precision"] == "bf16-mixed")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    ids = torch.randint(0, VOCABULARY, (case["batch"], case["length"]))
+    before = peak_mebibytes()
+    work = Workload(config, parameters, case["batch"], case["length"], case["precision"], VOCABULARY)
+    rise = predict(work).total / MEBIBYTE
+    for _ in range(2):
+        step(ids)
+    peak = peak_mebibytes()
+    return {
+        **case,
+        "MiB before": before,
+        "predicted MiB": before + rise,
+        "measured MiB": peak,
+        "predicted / measured": (before + rise) / peak,
+        "rise predicted / measured": rise / (peak - before),
+    }
+
+
+def _resized(config: BackboneConfig) -> LanguageModel:
+    model = LanguageModel(Backbone(config))
+    model.embedding = torch.nn.Embedding(VOCABULARY, config.d_model)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=len(CASES), help="only the first N")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(THREADS)
+    if arguments.one:
+        print(json.dumps(measure(json.loads(arguments.one))))
+        return
+    rows = []
+    for case in CASES[: arguments.cases]:
+        command = [sys.executable, "-m", "benchmarks.preflight", "--one", json.dumps({**DEFAULTS, **case})]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"{case}: predicted / measured {rows[-1]['predicted / measured']:.2f}", flush=True)
+    print_table("Peak memory of a training step", rows)
+    if arguments.cases == len(CASES):
+        save_results("preflight", {"grid": rows})
+
+
+if __name__ == "__main__":
+    main()
