@@ -140,7 +140,8 @@ def score_test(fitted: FittedModel, panel: Panel, borders: Borders) -> TestError
                     inside[width] += float(((batch.y >= low_q) & (batch.y <= high_q) & batch.known).sum())
     dropped = {str(size): _means(square, absolute, known, n // size * size) for size in _LEGACY_BATCHES if n >= size}
     mse, mae = _means(square, absolute, known, n)
-    return TestErrors(mse, mae, n, dropped, {width: count / known.sum() for width, count in inside.items()})
+    total = max(float(known.sum()), 1.0)
+    return TestErrors(mse, mae, n, dropped, {width: count / total for width, count in inside.items()})
 
 
 def _means(square: np.ndarray, absolute: np.ndarray, known: np.ndarray, n: int) -> tuple[float, float]:
@@ -161,6 +162,7 @@ def run_benchmark(
     lookback: int | None = None,
     model: str = "auto",
     seeds: int = 3,
+    beside: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Fits a model for each seed on the training rows, chooses on the validation rows, and scores the test rows once.
@@ -172,6 +174,7 @@ def run_benchmark(
         lookback: rows of context; the preset's by default.
         model: a preset.
         seeds: how many models; ridge regression needs one.
+        beside: score the ridge and the naive forecasts too.
         quiet: show no progress.
 
     Returns:
@@ -187,15 +190,13 @@ def run_benchmark(
     rows = [
         _run(panel, borders, horizon, lookback, model, seed, quiet) for seed in range(1 if model == "ridge" else seeds)
     ]
-    beside = [_naive(panel, borders, horizon, season) for season in (1, panel.season)[: 1 + (panel.season > 1)]]
-    if model != "ridge":
-        beside.insert(0, _run(panel, borders, horizon, lookback if model in ("auto",) else None, "ridge", 0, quiet))
+    others = _others(panel, borders, horizon, lookback, model, quiet) if beside else []
     published = published_rows(name, horizon)
     result = {
         "benchmark": name, "data": data.name, "horizon": horizon, "model": model, "borders": vars(borders),
         "channels": len(panel), "test_windows": rows[0]["test_windows"], "seeds": rows,
         "summary": _summary(model, rows),
-        "beside": beside, "published": published,
+        "beside": others, "published": published,
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }  # fmt: skip
     return {**result, "text": _text(result)}
@@ -216,6 +217,16 @@ def _run(
         "test_windows": errors.windows, "drop_last": errors.dropped, "coverage": errors.coverage,
         "seconds": round(seconds, 1), "parameters": fitted.n_parameters, "chosen": dict(fitted.report),
     }  # fmt: skip
+
+
+def _others(
+    panel: Panel, borders: Borders, horizon: int, lookback: int | None, model: str, quiet: bool
+) -> list[dict[str, Any]]:
+    seasons = sorted({1, panel.season})
+    found = [_naive(panel, borders, horizon, season) for season in seasons]
+    if model == "ridge":
+        return found
+    return [_run(panel, borders, horizon, lookback if model == "auto" else None, "ridge", 0, quiet), *found]
 
 
 def _naive(panel: Panel, borders: Borders, horizon: int, season: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tsmamba.models import (
     build_model,
 )
 from tsmamba.panel import Panel
-from tsmamba.plan import Plan, choose_seasons, held_back_rows, lookback_candidates, make_plan
+from tsmamba.plan import Plan, calendar_columns, choose_seasons, held_back_rows, lookback_candidates, make_plan
 from tsmamba.ridge import RidgeFit, fit_ridge, refit_ridge
 from tsmamba.scaling import PanelScaler
 from tsmamba.training import train_network
@@ -71,7 +71,7 @@ def fit_panel(
     with _folder(out) as folder:
         fit = Fit(panel, horizon, config, scaler, held_back, folder, resume, quiet)
         model, report = fit.run()
-    fitted = FittedModel(config, model.shape, model.eval(), scaler, names, report)
+    fitted = FittedModel(config, model.shape, model.eval(), scaler, names, fit.calendar, report)
     if out is not None:
         fitted.save(out / "model")
     return fitted
@@ -110,6 +110,8 @@ class Fit:
     ) -> None:
         self.panel, self.horizon, self.config, self.scaler = panel, horizon, config, scaler
         self.held_back, self.folder, self.resume, self.quiet = held_back, folder, resume, quiet
+        kind = {"ridge": LinearModel, "auto": ResidualModel, **NETWORKS}[config.model]
+        self.calendar = calendar_columns(panel, kind.reads_calendar, held_back)
 
     def run(self) -> tuple[ForecastModel, dict[str, Any]]:
         """The fitted model, and what was chosen."""
@@ -117,7 +119,7 @@ class Fit:
             return self._ridge()
         return self._residual() if self.config.model == "auto" else self._network()
 
-    def _plan(self, lookback: int, *, together: bool = False, calendar: bool = False) -> Plan:
+    def _plan(self, lookback: int, *, together: bool = False, calendar: tuple[int, ...] = ()) -> Plan:
         windows = Windows(self.panel, self.scaler, lookback, self.horizon, together=together, calendar=calendar)
         return make_plan(windows, self.held_back)
 
@@ -157,7 +159,7 @@ class Fit:
     def _residual(self) -> tuple[ForecastModel, dict[str, Any]]:
         seasons = choose_seasons(self.panel, self.config)
         fit, report = self._fit_ridge(seasons)
-        plan = self._plan(fit.lookback, calendar=ResidualModel.reads_calendar)
+        plan = self._plan(fit.lookback, calendar=self.calendar)
         torch.manual_seed(self.config.seed)
         model = ResidualModel(self._shape(plan.windows), self.config.network, len(fit.own))
         model.ridge.set(fit.weight, fit.own)
@@ -185,7 +187,7 @@ class Fit:
                 f"{self.config.model} reads all series together, but their times differ",
                 fix="give series that begin and end together, or use the model auto",
             )
-        plan = self._plan(lookback, together=together, calendar=kind.reads_calendar)
+        plan = self._plan(lookback, together=together, calendar=self.calendar)
         torch.manual_seed(self.config.seed)
         model = build_model(self.config, self._shape(plan.windows))
         trained = train_network(model, plan, self.config, self.folder, resume=self.resume, quiet=self.quiet)

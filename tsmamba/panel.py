@@ -206,7 +206,7 @@ def calendar_features(wall: Times) -> Float64[np.ndarray, "T C"]:
         return np.zeros((len(wall), 0))
     index = pd.DatetimeIndex(wall)
     seconds = index.hour * 3600 + index.minute * 60 + index.second
-    parts = (seconds / 82_800, index.dayofweek / 6, (index.day - 1) / 30, (index.dayofyear - 1) / 365)
+    parts = (seconds / 82_800, index.day_of_week / 6, (index.day - 1) / 30, (index.day_of_year - 1) / 365)
     return np.stack([np.asarray(part, np.float64) - 0.5 for part in parts], axis=1)
 
 

@@ -13,6 +13,10 @@ from tsmamba.panel import Panel
 from tsmamba.windows import Origins, Windows
 
 MOST_LOOKBACK = 512
+CALENDAR_DAYS = (1.0, 7.0, 30.4, 365.25)
+"""Cycles of the calendar features, in days."""
+
+LEAST_CYCLES = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,35 @@ def choose_seasons(panel: Panel, config: FitConfig) -> tuple[int, ...]:
     if not isinstance(config.seasons, str):
         return config.seasons
     return tuple(season for season in panel.frequency.seasonal_periods if season > 1)[:2]
+
+
+def calendar_columns(panel: Panel, which: str, held_back: Sequence[int]) -> tuple[int, ...]:
+    """Columns of the calendar features that a model is given.
+
+    A season that the training rows show only once or twice cannot be told from a trend: a network that is given the day
+    of the year of a single year remembers that year.
+
+    Args:
+        panel: the series.
+        which: "none", "all", or "repeated" for those whose cycle training saw at least three times.
+        held_back: rows at each series' end that don't train.
+    """
+    n = panel.calendar(0).shape[1] if len(panel.series[0]) else 0
+    if which == "none" or n == 0:
+        return ()
+    if which == "all":
+        return tuple(range(n))
+    spans = [
+        float((one.times[-1 - held] - one.times[0]) / np.timedelta64(1, "D"))
+        for one, held in zip(panel.series, held_back, strict=True)
+        if held < len(one)
+    ]
+    step = min(spans) / max(min(panel.lengths) - 1, 1) if spans else 0.0
+    return tuple(
+        column
+        for column, days in enumerate(CALENDAR_DAYS)
+        if spans and step < days / 2 and max(spans) >= LEAST_CYCLES * days
+    )
 
 
 def lookback_candidates(

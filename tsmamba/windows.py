@@ -66,7 +66,7 @@ class Windows:
         lookback: rows of context; where a series begins later, the context is unobserved there.
         horizon: rows to forecast.
         together: read all channels of an aligned panel as one group.
-        calendar: add calendar features to the covariates known ahead.
+        calendar: which calendar features to add to the covariates known ahead, by their columns.
 
     Raises:
         ValueError: the channels are to be read together, but their times differ.
@@ -80,7 +80,7 @@ class Windows:
         horizon: int,
         *,
         together: bool = False,
-        calendar: bool = False,
+        calendar: Sequence[int] = (),
     ) -> None:
         if together and not panel.aligned:
             raise ValueError("only series with the same times can be read together")
@@ -93,7 +93,7 @@ class Windows:
         channels, total = len(groups[0]), int(spans.sum())
         values = np.full((channels, total), np.nan, np.float32)
         self._past = np.zeros((channels, total, len(panel.past_names)), np.float32)
-        n_calendar = panel.calendar(0).shape[1] if calendar else 0
+        n_calendar = len(calendar)
         self._future = np.zeros((channels, total, len(panel.future_names) + n_calendar), np.float32)
         numbers = {name: number for number, name in enumerate(scaler.series)}
         who = [[numbers.get(panel.series[number].unique_id, -1) for number in members] for members in groups]
@@ -106,7 +106,7 @@ class Windows:
         self._values = np.nan_to_num(values)
 
     def _fill(
-        self, values: np.ndarray, group: int, place: int, number: int, scaler: PanelScaler, calendar: bool
+        self, values: np.ndarray, group: int, place: int, number: int, scaler: PanelScaler, calendar: Sequence[int]
     ) -> None:
         panel, one = self.panel, self.panel.series[number]
         start, rows = self._first[group] + self.lookback, len(one)
@@ -116,7 +116,7 @@ class Windows:
         n_known = ahead.shape[1]
         self._future[place, start : start + len(ahead), :n_known] = ahead
         if calendar:
-            features = panel.calendar(number, self.horizon)
+            features = panel.calendar(number, self.horizon)[:, list(calendar)]
             self._future[place, start : start + len(features), n_known:] = features
         self._static[group, place] = standardised(one.static[None], scaler.static)[0]
 

@@ -69,8 +69,8 @@ class ForecastModel(nn.Module):
     reads_together: bool = False
     """Whether all channels of a panel are read at once."""
 
-    reads_calendar: bool = False
-    """Whether the calendar is among the covariates known ahead."""
+    reads_calendar: str = "none"
+    """Which calendar features are among the covariates known ahead: none, all, or those that training saw repeat."""
 
     offsets: Tensor
 

@@ -38,7 +38,7 @@ class CausalModel(ForecastModel):
     Nothing of a row depends on later rows, so a series can be fed row by row.
     """
 
-    reads_calendar = True
+    reads_calendar = "repeated"
 
     def __init__(self, shape: Shape, network: NetworkConfig) -> None:
         super().__init__(shape)

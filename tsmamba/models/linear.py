@@ -40,7 +40,8 @@ class Matrices(nn.Module):
             return z @ self.common
         y = torch.empty(*z.shape[:-1], self.common.shape[1], dtype=z.dtype, device=z.device)
         for number in who.unique().tolist():
-            y[who == number] = z[who == number] @ (self.common if number < 0 else self.own[number])
+            known = 0 <= number < len(self.own)
+            y[who == number] = z[who == number] @ (self.own[number] if known else self.common)
         return y
 
 

@@ -22,6 +22,9 @@ from tsmamba.models.base import ForecastModel, Output, Shape, centred, last_obse
 from tsmamba.models.linear import Matrices
 from tsmamba.windows import Batch
 
+LEAST_PATCHES = 12
+"""A short window is cut into shorter patches, so that there are at least so many."""
+
 _LEAST_DEVIATION = 0.05
 """Added to a window's deviation, in scaled units, so that a quiet window is not blown up."""
 
@@ -47,30 +50,35 @@ class ResidualModel(ForecastModel):
     """
 
     shrinkage: Tensor
-    reads_calendar = True
+    reads_calendar = "repeated"
 
     def __init__(self, shape: Shape, network: NetworkConfig, n_own: int = 0) -> None:
         super().__init__(shape)
-        self.network = network
+        self.patch = max(min(network.patch, shape.lookback // LEAST_PATCHES), 1)
         self.ridge = Matrices(shape.lookback, shape.horizon, n_own)
         self.register_buffer("shrinkage", torch.ones(()))
         width = network.d_model
         n_columns = 2 + shape.n_past + shape.n_future
-        self.embed = nn.Linear(network.patch * n_columns, width)
+        self.embed = nn.Linear(self.patch * n_columns, width)
         self.static = nn.Linear(shape.n_static, width, bias=False) if shape.n_static else None
-        self.ahead = nn.Linear(network.patch * shape.n_future, width) if shape.n_future else None
+        self.ahead = nn.Linear(self.patch * shape.n_future, width) if shape.n_future else None
         self.backbone = Backbone(backbone_config(network))
         self.dropout = nn.Dropout(network.dropout)
-        n_tokens = math.ceil(shape.lookback / network.patch)
+        n_tokens = math.ceil(shape.lookback / self.patch)
         self.head = _zero(nn.Linear(n_tokens * width, shape.horizon))
         self.linear = _zero(nn.Linear(shape.lookback, shape.horizon, bias=False))
-        self.ahead_head = _zero(nn.Linear(width, network.patch)) if shape.n_future else None
+        self.ahead_head = _zero(nn.Linear(width, self.patch)) if shape.n_future else None
         self.spread = _zero(nn.Linear(width + 1, shape.horizon))
 
     def forward(self, batch: Batch) -> Output:
         """Point forecast, and quantiles at the fitted offsets, widened or narrowed for each window."""
         base, added, log_spread = self.parts(batch)
         return self.output(base + self.shrinkage * added, log_spread)
+
+    def point(self, batch: Batch) -> Float[Tensor, "B M H"]:
+        """The ridge's forecast and what the network adds, shrunk."""
+        base, added, _ = self.parts(batch)
+        return base + self.shrinkage * added
 
     def output(self, point: Tensor, log_spread: Tensor) -> Output:
         """Quantiles around a point forecast: the offsets times a positive spread keep their order."""
@@ -87,7 +95,7 @@ class ResidualModel(ForecastModel):
         deviation = _deviation(z, batch.seen)
         z_n, unit = z.flatten(0, 1), deviation.flatten(0, 1)
         tokens = self._tokens(z_n / unit, batch)
-        n_context = math.ceil(self.shape.lookback / self.network.patch)
+        n_context = math.ceil(self.shape.lookback / self.patch)
         hidden, _ = self.backbone(tokens)
         context = self.dropout(hidden[:, :n_context])
         added = self.head(context.flatten(1)) + self.linear(z_n / unit)
@@ -101,7 +109,7 @@ class ResidualModel(ForecastModel):
 
     def _tokens(self, z: Float[Tensor, "N L"], batch: Batch) -> Float[Tensor, "N T D"]:
         """Patches of the context, then patches of what is known of the horizon."""
-        lookback, patch = self.shape.lookback, self.network.patch
+        lookback, patch = self.shape.lookback, self.patch
         future = batch.future.flatten(0, 1)
         columns = [z[..., None], batch.seen.flatten(0, 1)[..., None].float(), batch.past.flatten(0, 1)]
         context = torch.cat([*columns, future[:, :lookback]], dim=-1)

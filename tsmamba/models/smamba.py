@@ -41,7 +41,7 @@ class SMamba(ForecastModel):
     """Each variate's window becomes a token; Mamba mixes the tokens; a linear map gives each variate's horizon."""
 
     reads_together = True
-    reads_calendar = True
+    reads_calendar = "all"
 
     def __init__(self, shape: Shape, network: NetworkConfig) -> None:
         super().__init__(shape)

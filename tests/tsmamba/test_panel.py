@@ -1,0 +1,141 @@
+"""Panels hold what tables say, on regular grids, and their windows never read what they must not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.series.frequency import DAY, Frequency
+
+from tsmamba.panel import Panel, calendar_features
+from tsmamba.scaling import PanelScaler
+from tsmamba.windows import Origins, Windows
+
+HOURLY = Frequency("duration", DAY // 24)
+
+
+def table(lengths: dict[str, int]) -> pd.DataFrame:
+    parts = [
+        pd.DataFrame(
+            {
+                "unique_id": name,
+                "ds": pd.date_range("2024-01-01", periods=length, freq="h").to_numpy("datetime64[ns]"),
+                "y": np.arange(length) + 10.0 * number,
+                "wind": np.arange(length) * 2.0,
+            }
+        )
+        for number, (name, length) in enumerate(lengths.items())
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_table_becomes_series_whose_gaps_are_missing_values() -> None:
+    rows = table({"a": 6, "b": 4}).drop(index=[2, 3]).sample(frac=1, random_state=0)
+    panel = Panel.from_frame(rows.sort_values("unique_id"), HOURLY, past=["wind"])
+    assert panel.ids == ["a", "b"]
+    assert panel.lengths == [6, 4]
+    assert not panel.aligned
+    np.testing.assert_array_equal(panel.series[0].values, [0, 1, np.nan, np.nan, 4, 5])
+    np.testing.assert_array_equal(panel.series[0].past[:, 0], [0, 2, np.nan, np.nan, 8, 10])
+    expected = np.array(["2024-01-01T04:00", "2024-01-01T05:00"], "datetime64[ns]")
+    np.testing.assert_array_equal(panel.future_times(2)[1], expected)
+
+
+def test_rows_ahead_extend_the_covariates_that_are_known_and_no_others() -> None:
+    ahead = table({"a": 8}).drop(columns="y").iloc[5:]
+    panel = Panel.from_frame(table({"a": 6}), HOURLY, future=["wind"], future_rows=ahead)
+    np.testing.assert_array_equal(panel.series[0].future[:, 0], np.arange(8) * 2.0)
+    assert len(panel.series[0]) == 6
+    assert len(panel.before(2).series[0].future) == 8
+
+
+def test_static_texts_become_columns() -> None:
+    static = pd.DataFrame({"unique_id": ["b", "a"], "size": [2, 1], "kind": ["shop", "web"]})
+    panel = Panel.from_frame(table({"a": 3, "b": 3}), HOURLY, static=static)
+    assert panel.static_names == ("size", "kind=shop", "kind=web")
+    np.testing.assert_array_equal([one.static for one in panel.series], [[1, 0, 1], [2, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.drop(columns="y"), "lacks the column y"),
+        (lambda rows: rows.iloc[:0], "there is no series"),
+        (lambda rows: pd.concat([rows, rows.iloc[:1]]), "two rows fall on one step"),
+        (lambda rows: rows.assign(wind="strong"), "not made of numbers"),
+    ],
+    ids=["no target", "no rows", "twice", "text"],
+)
+def test_tables_that_are_no_panel_are_refused(change: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Panel.from_frame(change(table({"a": 5})), HOURLY, past=["wind"] if message != "lacks the column y" else [])  # type: ignore[operator]
+
+
+def test_the_calendar_is_read_on_the_wall_clock() -> None:
+    times = pd.date_range("2024-06-30 22:00", periods=2, freq="h").to_numpy("datetime64[ns]")
+    berlin = Panel.wide(np.zeros((2, 1)), ["a"], times, Frequency("duration", DAY // 24, zone="Europe/Berlin"))
+    np.testing.assert_allclose(berlin.calendar(0)[0, :3], [-0.5, -0.5, -0.5])
+    assert calendar_features(np.arange(3)).shape == (3, 0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    lookback=st.integers(1, 8),
+    horizon=st.integers(1, 5),
+    missing=st.integers(0, 5),
+)
+def test_windows_hold_exactly_the_rows_around_their_origin(
+    lengths: list[int], lookback: int, horizon: int, missing: int
+) -> None:
+    rng = np.random.default_rng(missing)
+    frame = table({f"s{number}": length for number, length in enumerate(lengths)})
+    frame.loc[rng.integers(0, len(frame), missing), "y"] = np.nan
+    panel = Panel.from_frame(frame, HOURLY)
+    scaler = PanelScaler.fit(panel, [0] * len(lengths))
+    windows = Windows(panel, scaler, lookback, horizon)
+    origins = windows.origins([0] * len(lengths), lengths)
+    batch = windows.batch(origins)
+    assert len(origins) == sum(lengths) + len(lengths)
+    for place, (number, row) in enumerate(zip(origins.group, origins.row, strict=True)):
+        scaled = scaler.values(panel.series[number])
+        padded = np.concatenate([np.full(lookback, np.nan), scaled, np.full(horizon, np.nan)])
+        expected = padded[row : row + lookback + horizon].astype(np.float32)
+        found = np.concatenate([batch.x[place, 0].numpy(), batch.y[place, 0].numpy()])
+        seen = np.concatenate([batch.seen[place, 0].numpy(), batch.known[place, 0].numpy()])
+        np.testing.assert_array_equal(seen, np.isfinite(expected))
+        np.testing.assert_array_equal(found, np.nan_to_num(expected))
+        assert batch.who[place, 0] == number
+
+
+def test_channels_that_are_read_together_share_their_times() -> None:
+    values = np.arange(12.0).reshape(6, 2)
+    panel = Panel.wide(values)
+    scaler = PanelScaler.fit(panel, [0, 0])
+    batch = Windows(panel, scaler, 3, 2, together=True).batch(Origins(np.array([0]), np.array([4])))
+    assert batch.x.shape == (1, 2, 3)
+    np.testing.assert_allclose(batch.x[0, 1], scaler.values(panel.series[1])[1:4], rtol=1e-6)
+    ragged = Panel.from_frame(table({"a": 5, "b": 4}), HOURLY)
+    with pytest.raises(ValueError, match="same times"):
+        Windows(ragged, PanelScaler.fit(ragged, [0, 0]), 3, 2, together=True)
+
+
+def test_scales_know_the_training_rows_only_and_survive_json() -> None:
+    values = np.random.default_rng(0).normal(5, 3, (50, 2))
+    panel, held_back = Panel.wide(values), [20, 20]
+    changed = values.copy()
+    changed[30:] = 1e6
+    scaler = PanelScaler.fit(panel, held_back)
+    assert PanelScaler.fit(Panel.wide(changed), held_back) == scaler
+    assert PanelScaler.from_dict(scaler.to_dict()) == scaler
+    np.testing.assert_allclose(scaler.values(panel.series[0])[:30].mean(), 0, atol=1e-12)
+    np.testing.assert_allclose(scaler.values(panel.series[0])[:30].std(), 1)
+
+
+@pytest.mark.parametrize("level", [0.0, 5.0, 1e9, -3e-7])
+def test_a_constant_series_keeps_its_unit(level: float) -> None:
+    panel = Panel.wide(np.full((10, 1), level))
+    np.testing.assert_array_equal(PanelScaler.fit(panel, [2]).values(panel.series[0]), np.zeros(10))

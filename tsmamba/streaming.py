@@ -1,0 +1,94 @@
+"""Forecasts of one series row by row, from a state that never grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.series.frequency import Frequency, to_wall
+
+from tsmamba.fitted import FittedModel
+from tsmamba.models import CausalModel
+from tsmamba.panel import COUNTED, calendar_features
+from tsmamba.scaling import standardised
+
+
+class Stream:
+    """A causal forecaster that is fed a series row by row, each in constant time and memory.
+
+    After any row the forecast is the one that reading the whole history at once would give.
+
+    Args:
+        fitted: with a causal model.
+        unique_id: of the series; it must be one of those fitted on, whose scale is known.
+        frequency: of the rows, on whose zone's clock the calendar is read.
+
+    Raises:
+        UserError: the model is not causal, or does not know the series.
+    """
+
+    def __init__(self, fitted: FittedModel, unique_id: str, frequency: Frequency = COUNTED) -> None:
+        model = fitted.model
+        if not isinstance(model, CausalModel):
+            raise UserError(
+                "only causal models can be fed row by row", found=fitted.config.model, accepted="causal",
+                fix="fit one with the method causal",
+            )  # fmt: skip
+        if unique_id not in fitted.scaler.series:
+            names = list(fitted.scaler.series)
+            raise UserError(
+                "the model does not know this series", found=unique_id, accepted=", ".join(names[:5]),
+                fix="fit the model on data that hold it",
+            )  # fmt: skip
+        self.fitted, self.unique_id, self.frequency = fitted, unique_id, frequency
+        self._model = model.eval()
+        self._state = model.initial_state(1)
+        self._static = torch.zeros(1, model.shape.n_static)
+
+    def push(
+        self,
+        time: np.datetime64 | int,
+        value: float | int | None,
+        past: Sequence[float | int] = (),
+        future: Sequence[float | int] = (),
+    ) -> tuple[Float64[np.ndarray, " H"], Float64[np.ndarray, "H Q"]]:
+        """Takes one row in.
+
+        Args:
+            time: of the row: UTC where the frequency has a zone.
+            value: observed, in the data's units; None or NaN where it is missing.
+            past, future: the row's covariates, in the order of those fitted with.
+
+        Returns:
+            Point forecast and quantiles of the rows that follow, in the data's units.
+        """
+        scale = self.fitted.scaler.series[self.unique_id]
+        seen = value is not None and np.isfinite(value)
+        x = (float(value) - scale.mean) / scale.deviation if seen and value is not None else 0.0
+        outside = torch.cat([self._covariates(time, past, future), self._static], dim=1)
+        output, self._state = self._model.step(torch.tensor([x]), torch.tensor([seen]), outside, self._state)
+        point = output.point[0, 0].double().numpy() * scale.deviation + scale.mean
+        return point, output.quantiles[0, 0].double().numpy() * scale.deviation + scale.mean
+
+    def _covariates(
+        self, time: np.datetime64 | int, past: Sequence[float | int], future: Sequence[float | int]
+    ) -> torch.Tensor:
+        scaler = self.fitted.scaler
+        given = [
+            standardised(np.array(values, np.float64).reshape(1, -1), scales)
+            for values, scales in ((past, scaler.past), (future, scaler.future))
+        ]
+        times = np.array([time], dtype="datetime64[ns]" if isinstance(time, np.datetime64) else np.int64)
+        calendar = calendar_features(to_wall(times, self.frequency.zone) if isinstance(time, np.datetime64) else times)
+        row = np.concatenate([*given, calendar[:, list(self.fitted.calendar)]], axis=1)
+        if row.shape[1] != self._model.shape.n_past + self._model.shape.n_future:
+            expected = {kind: list(self.fitted.names.get(kind, ())) for kind in ("past", "future")}
+            raise UserError(
+                "a row has other covariates than the model",
+                found=f"{len(past)} and {len(future)}",
+                accepted=str(expected),
+            )
+        return torch.from_numpy(row.astype(np.float32))
