@@ -77,53 +77,16 @@ LONG = "unique_id,ds,y\n" + "".join(
 TWO = {"a": [1, 2, 3], "b": [11, 12, 13]}
 RIVER = [f"2022-03-27T{h:02d}:00:00+0{1 if h < 2 else 2}:00,{i}" for i, h in enumerate((0, 1, 3, 4, 5))]
 AUTUMN = ["00:00", "01:00", "02:00", "02:00", "03:00", "04:00"]
-FORMATS = {
-    "slashes_unpadded": ("1990/1/1 0:00,1990/1/1 1:00,1990/1/1 2:00", "h", "1990-01-01"),
-    "month": ("1949-01,1949-02,1949-03", "MS", "1949-01-01"),
-    "quarter": ("1956 Q1,1956 Q2,1956 Q3", "QS-JAN", "1956-01-01"),
-    "quarter_first": ("Q1-1956,Q2-1956,Q3-1956", "QS-JAN", "1956-01-01"),
-    "week": ("1991 W06,1991 W07,1991 W08", "W-MON", "1991-02-04"),
-    "iso_week": ("2020-W53,2021-W01,2021-W02", "W-MON", "2020-12-28"),
-    "year": ("1990,1991,1992", "YS-JAN", "1990-01-01"),
-    "compact": ("20200101,20200102,20200103", "D", "2020-01-01"),
-    "compact_minutes": ("202001010000,202001010015,202001010030", "15min", "2020-01-01"),
-    "named_months": ("01-Jan-2020,02-Jan-2020,03-Jan-2020", "D", "2020-01-01"),
-    "american_named": ('"Jan 1, 2020","Jan 2, 2020","Jan 3, 2020"', "D", "2020-01-01"),
-    "named_month_year": ("Nov-99,Dec-99,Jan-00", "MS", "1999-11-01"),
-    "month_ends": ("2020-01-31,2020-02-29,2020-03-31", "ME", "2020-01-31"),
-    "quarter_ends": ("2019-12-31,2020-03-31,2020-06-30", "QE-DEC", "2019-12-31"),
-    "day_first": ("30/12/2019,31/12/2019,1/1/2020", "D", "2019-12-30"),
-    "month_first": ("12/30/2019,12/31/2019,1/1/2020", "D", "2019-12-30"),
-    "german": ("01.02.2020,02.02.2020,03.02.2020", "D", "2020-02-01"),
-    "twelve_hours": ("1/31/2020 10:00 PM,1/31/2020 11:00 PM,2/1/2020 12:00 AM", "h", "2020-01-31 22:00"),
-    "epoch_seconds": ("1577836800,1577840400,1577844000", "h", "2020-01-01"),
-    "epoch_milliseconds": ("1577836800000,1577836860000,1577836920000", "min", "2020-01-01"),
-    "midnight_without_clock": ("2020-01-01,2020-01-01 01:00:00,2020-01-01 02:00:00", "h", "2020-01-01"),
-    "fractions": ("2020-01-01 00:00:00.000,2020-01-01 00:00:00.500,2020-01-01 00:00:01.000", "500ms", "2020-01-01"),
-    "ordinal": ("2020-031,2020-032,2020-033", "D", "2020-01-31"),
-    "weekdays": ("2020-01-02,2020-01-03,2020-01-06,2020-01-07,2020-01-08", "B", "2020-01-02"),
-    "every_ten": ("10,20,30", "int", 10),
-}
-
-
-def timed(name: str) -> Good:
-    times, frequency, first = FORMATS[name]
-    cells = times.split('","') if '"' in times else times.split(",")
-    text = "time,y\n" + "".join('"' + cell.strip('"') + f'",{i}\n' for i, cell in enumerate(cells))
-    return Good(f"time_{name}", text.encode(), {"y": [float(i) for i in range(len(cells))]}, frequency, first)
-
-
 GOOD = [
-    *(timed(name) for name in FORMATS),
     Good("plain", FIVE, Y),
     Good("no_last_newline", FIVE[:-1], Y),
     Good("crlf", FIVE.replace(b"\n", b"\r\n"), Y),
     Good("cr_only", FIVE.replace(b"\n", b"\r"), Y),
     Good("tabs", FIVE.replace(b",", b"\t"), Y),
-    Good("pipes", FIVE.replace(b",", b"|"), Y),
-    Good("semicolons", FIVE.replace(b",", b";"), Y),
-    Good("spaces", FIVE.replace(b",", b" "), Y),
-    Good("blank_after_comma", FIVE.replace(b",", b", "), Y),
+    *(
+        Good(name, FIVE.replace(b",", mark), Y)
+        for name, mark in (("spaces", b" "), ("blank_after_comma", b", "), ("pipes", b"|"), ("semicolons", b";"))
+    ),
     Good("all_quoted", ('"' + TEXT[:-1].replace(",", '","').replace("\n", '"\n"') + '"\n').encode(), Y),
     Good("gzip", gzip.compress(FIVE, mtime=0), Y),
     Good("byte_order_mark", b"\xef\xbb\xbf" + FIVE, Y, rules={"byte_order_mark"}),
@@ -469,8 +432,7 @@ def test_there_are_enough_files() -> None:
 
 @pytest.mark.parametrize("case", GOOD, ids=lambda c: c.name)
 def test_read_with_exactly_the_expected_values(case: Good, tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_bytes(case.content)
+    (path := tmp_path / "table.csv").write_bytes(case.content)
     read = read_series(path, case.options)
     assert series_of(read.frame) == case.series
     assert read.frequency.alias == case.frequency
@@ -496,8 +458,7 @@ def test_the_cleaned_table_needs_no_repair_and_the_rules_give_it_again(case: Goo
 
 @pytest.mark.parametrize("case", BAD, ids=lambda c: c.name)
 def test_refused_with_file_line_and_mend(case: Bad, tmp_path: Path) -> None:
-    path = tmp_path / "bad.csv"
-    path.write_bytes(case.content)
+    (path := tmp_path / "bad.csv").write_bytes(case.content)
     with pytest.raises(UserError) as caught:
         read_series(path, case.options)
     error = caught.value

@@ -95,7 +95,13 @@ class TimeFormat:
         return f"^(?i:{''.join(parts)})$"
 
     def parse(self, cells: pa.Array) -> ParsedTimes:
-        """Read a column of text without blanks around it, all cells at once."""
+        """Read a column of text without blanks around it, each distinct cell once."""
+        encoded = pc.dictionary_encode(cells)
+        read = self._parse(encoded.dictionary)
+        rows = encoded.indices.to_numpy(zero_copy_only=False)
+        return ParsedTimes(read.values[rows], read.ok[rows], None if read.offset is None else read.offset[rows])
+
+    def _parse(self, cells: pa.Array) -> ParsedTimes:
         groups = pc.extract_regex(cells, self.expression)
         found = pc.fill_null(pc.is_valid(groups), False).to_numpy(zero_copy_only=False)
         parts = {field.name: groups.field(field.name) for field in groups.type}
@@ -244,7 +250,7 @@ _PARTS: dict[str, Callable[[pd.DatetimeIndex], list[str]]] = {
     "y": lambda t: [f"{v % 100:02d}" for v in t.year],
     "m": lambda t: [f"{v:02d}" for v in t.month],
     "d": lambda t: [f"{v:02d}" for v in t.day],
-    "j": lambda t: [f"{v:03d}" for v in t.dayofyear],
+    "j": lambda t: [f"{v:03d}" for v in t.day_of_year],
     "H": lambda t: [f"{v:02d}" for v in t.hour],
     "I": lambda t: [f"{(v + 11) % 12 + 1:02d}" for v in t.hour],
     "M": lambda t: [f"{v:02d}" for v in t.minute],

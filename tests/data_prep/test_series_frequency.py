@@ -1,0 +1,94 @@
+"""Steps of series: counting undoes stepping, and days stay days when clocks change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.series import Frequency, ReadOptions, read_series
+
+STARTS = {
+    "h": "2020-01-01 03:00",
+    "15min": "2020-01-01 00:15",
+    "D": "2020-02-27",
+    "W-SUN": "2020-01-05",
+    "B": "2020-01-03",
+    "MS": "2020-01-01",
+    "ME": "2020-01-31",
+    "QS-JAN": "2020-01-01",
+    "QE-DEC": "2019-12-31",
+    "YS-JAN": "2020-01-01",
+    "2W-WED": "2020-01-01",
+}
+
+
+@pytest.mark.parametrize("alias", STARTS)
+def test_steps_agree_with_pandas(alias: str) -> None:
+    frequency = Frequency.from_alias(alias)
+    expected = pd.date_range(STARTS[alias], periods=41, freq=alias).to_numpy()
+    assert frequency.alias == alias
+    np.testing.assert_array_equal(
+        frequency.extend(pd.Timestamp(STARTS[alias]), 40), expected[1:].astype("datetime64[ns]")
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(sorted(STARTS)), st.lists(st.integers(-200, 200), min_size=1, max_size=20))
+def test_counting_undoes_stepping(alias: str, counts: list[int]) -> None:
+    frequency, origin = Frequency.from_alias(alias), pd.Timestamp(STARTS[alias])
+    times = frequency.after(origin, np.array(counts))
+    np.testing.assert_array_equal(frequency.count(times, origin), counts)
+
+
+def test_midnight_stays_midnight_when_clocks_change() -> None:
+    frequency = Frequency("day", 1, "Europe/Berlin")
+    utc = frequency.extend(pd.Timestamp("2022-03-25 23:00"), 3)
+    assert [str(time)[:16] for time in utc] == ["2022-03-26T23:00", "2022-03-27T22:00", "2022-03-28T22:00"]
+
+
+def test_hours_stay_hours_when_clocks_change() -> None:
+    frequency = Frequency.from_alias("h", "Europe/Berlin")
+    utc = frequency.extend(pd.Timestamp("2022-03-27 00:00"), 2)
+    assert [str(time)[:16] for time in utc] == ["2022-03-27T01:00", "2022-03-27T02:00"]
+
+
+def test_seasons() -> None:
+    assert Frequency.from_alias("h").seasonal_periods == (24, 168)
+    assert Frequency.from_alias("MS").seasonal_periods == (12,)
+    assert Frequency.from_alias("QS").seasonal_periods == (4,)
+    assert Frequency("index").seasonal_periods == ()
+
+
+def test_an_unknown_alias_is_refused() -> None:
+    with pytest.raises(UserError, match="no such frequency"):
+        Frequency.from_alias("fortnight")
+
+
+def test_series_of_different_lengths_and_starts_keep_their_own_grids(tmp_path) -> None:
+    rows = [("a", h, h) for h in range(5)] + [("b", h, -h) for h in (7, 8, 11)]
+    path = tmp_path / "panel.csv"
+    path.write_text("unique_id,ds,y\n" + "".join(f"{k},2020-01-01 {h:02d}:00,{v}\n" for k, h, v in rows))
+    read = read_series(path)
+    sizes = read.frame.groupby("unique_id", sort=False).size()
+    assert sizes.to_dict() == {"a": 5, "b": 5}
+    assert read.frame["y"].isna().sum() == 2
+
+
+def test_options_survive_yaml(tmp_path) -> None:
+    options = ReadOptions(time=("day",), missing=("-999",), dayfirst=True, duplicates="mean")
+    options.save(tmp_path / "rules.yaml")
+    assert ReadOptions.load(tmp_path / "rules.yaml") == options
+
+
+def test_an_unknown_rule_is_refused(tmp_path) -> None:
+    (tmp_path / "rules.yaml").write_text("delimeter: ;\n")
+    with pytest.raises(UserError, match="no option"):
+        ReadOptions.load(tmp_path / "rules.yaml")
+    with pytest.raises(UserError, match="no such reading option"):
+        ReadOptions().having(["colour=red"])
+    assert ReadOptions().having(["duplicates=mean", "delimiter=tab", "header=2"]) == ReadOptions(
+        delimiter="\t", header=2, duplicates="mean"
+    )
