@@ -22,6 +22,8 @@ _RUNTIME = {"cpu": 140 << 20, "cuda": 300 << 20}
 """Bytes that the first step needs whatever its size: compiled kernels, threads, library workspaces."""
 _WORKING_LAYERS = {"whole": 2.0, "chunks": 5.5}
 """What one layer's backward pass takes while it runs, in layers' activations; in chunks with the heap's holes."""
+_HOLES = 1.15
+"""Heap over what is kept in it, between the chunks' short-lived blocks."""
 _SHARE = 0.9
 """Of the available memory that a run may plan with."""
 _LEAST_CHUNK = 1024
@@ -95,7 +97,7 @@ def predict(work: Workload) -> Footprint:
         kept = layers * tokens * (wide * width + inner)
         working = _WORKING_LAYERS["whole"] * tokens * inner
     else:
-        kept = layers * tokens * (wide * width + states)
+        kept = round(_HOLES * layers * tokens * (wide * width + states))
         working = _WORKING_LAYERS["chunks"] * rows * min(chunk, work.length) * (wide * width + inner)
     return Footprint(3 * wide * work.parameters, kept + head, round(working), _RUNTIME[work.device])
 
