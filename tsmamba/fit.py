@@ -200,7 +200,7 @@ class Fit:
         """Takes the quantiles' offsets from the held-back rows; gives the scores there."""
         model.eval()
         errors = []
-        for _, batch in plan.windows.batches(plan.valid, 1024):
+        for _, batch in plan.windows.batches(plan.choosing(), 1024):
             output = model(batch)
             error = (batch.y - output.point).masked_fill(~batch.known, float("nan"))
             spread = torch.ones_like(error)

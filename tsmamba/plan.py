@@ -17,6 +17,7 @@ CALENDAR_DAYS = (1.0, 7.0, 30.4, 365.25)
 """Cycles of the calendar features, in days."""
 
 LEAST_CYCLES = 3
+MOST_CHOOSING = 2**15
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Plan:
     windows: Windows
     train: Origins
     valid: Origins
+
+    def choosing(self) -> Origins:
+        """The origins of `valid`; of very many, 32,768 spread evenly."""
+        n = min(len(self.valid), MOST_CHOOSING)
+        return self.valid.take(np.linspace(0, len(self.valid) - 1, n).round().astype(np.int64))
 
     def everything(self) -> Origins:
         """Every origin from the first of training on whose horizon is known."""

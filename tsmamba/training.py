@@ -88,7 +88,7 @@ def _train(
 def choose_shrinkage(model: ResidualModel, plan: Plan) -> float:
     """The shrinkage that the held-back rows like best, all of them looked at."""
     model.eval()
-    sums = sum(shrinkage_errors(model, batch) for _, batch in plan.windows.batches(plan.valid, 1024))
+    sums = sum(shrinkage_errors(model, batch) for _, batch in plan.windows.batches(plan.choosing(), 1024))
     mse, mae = mean_errors(torch.as_tensor(sums))
     return SHRINKAGES[best_shrinkage(mse, mae)]
 

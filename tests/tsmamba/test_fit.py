@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mamba_configs import load_preset, preset_text
 from mamba_data_prep.errors import UserError
 
 from tsmamba.config import FitConfig, load_config
@@ -171,8 +172,15 @@ def test_only_calendar_cycles_that_training_saw_repeat_are_given(
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_has_a_commented_preset(name: str) -> None:
-    assert load_config(name).model == name
+def test_every_model_has_a_preset_that_names_and_explains_every_setting(name: str) -> None:
+    config = load_config(name)
+    assert config.model == name
+    written = load_preset("tsmamba", name)
+    assert written.keys() == config.model_dump().keys()
+    for section in ("network", "train"):
+        assert written[section].keys() == config.model_dump()[section].keys()
+    lines = [line for line in preset_text("tsmamba", name).splitlines() if line and not line.endswith(":")]
+    assert all("#" in line for line in lines)
 
 
 @pytest.mark.parametrize(
