@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from mamba_kernels.blocks import BackboneConfig, Mixer, build_mixer, mixer_names, register_mixer
+from mamba_kernels.blocks import Backbone, BackboneConfig, Mixer, build_mixer, mixer_names, register_mixer
 
 
 def mamba(**changes):
@@ -147,3 +147,22 @@ def test_a_new_mixer_can_be_named_in_a_pattern(monkeypatch):
     assert isinstance(build_mixer("still", BackboneConfig(d_model=4, layers=["still"])), Still)
     with pytest.raises(ValueError, match="'still' is registered already"):
         register_mixer("still")(type("Other", (Still,), {}))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 16])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "s4d", "attention"])
+def test_every_mixer_trains_under_autocast_with_states_in_float32(name, chunk_size):
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(d_model=32, layers=[name] * 2, d_state=8, chunk_size=chunk_size))
+    x, weight = torch.randn(2, 40, 32), torch.randn(2, 40, 32)
+    found = []
+    for enabled in (False, True):
+        backbone.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            y, _ = backbone(x)
+        (y.float() * weight).sum().backward()
+        gradients = torch.cat([p.grad.flatten() for p in backbone.parameters() if p.grad is not None])
+        found.append(torch.cat([y.detach().float().flatten(), gradients / gradients.abs().max()]))
+    difference = (found[1] - found[0]).abs()
+    assert 0 < difference.max() < 0.15  # products rounded to bfloat16 differ, but not by much
+    assert difference.mean() < 0.01

@@ -189,9 +189,10 @@ def ssd(
     run = _implementation(resolve_backend("ssd", backend, x.device, widest_dtype(*tensors)))
     if x.numel() == 0:
         run = _run_nothing
-    dt = step_sizes(delta, delta_bias, delta_softplus, dtype)
-    y, final_state = run(x, dt, A.to(dtype), B, C, initial_state, reset, reverse, chunk_size)
-    y = skip_and_gate(y, x, D, z)
+    with torch.autocast(x.device.type, enabled=False):  # the matrix products are of states, which need float32
+        dt = step_sizes(delta, delta_bias, delta_softplus, dtype)
+        y, final_state = run(x, dt, A.to(dtype), B, C, initial_state, reset, reverse, chunk_size)
+        y = skip_and_gate(y, x, D, z)
     return (y, final_state) if return_final_state else y
 
 
