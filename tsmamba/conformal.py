@@ -31,14 +31,16 @@ _ENOUGH = 400
 """Scores that a step's quantiles are read from, where there are so many; neighbouring steps help out."""
 _OWN = 40
 """Origins from which a series' quantiles are its own."""
+_ASYMMETRIC = 100
+"""Forecasts below which errors are read as if they had fallen to either side: a few tell the size, not the side."""
 _RECENT_ROWS = 400
 _RECENT_SEASONS = 30
 _FEWEST = 8
 """Scores below which there is no saying how far a forecast may be off."""
 _REFRESHED, _STRETCHES = 24, 24
 """How often shifts are found anew along a backtest, and into how many stretches of steps at most they are divided."""
-_PACE, _MOST_PACE, _EDGE = 0.05, 0.3, 0.002
-"""Share of a miss that is made up for after each origin and at most at once; how near a level may come to 0 and 1."""
+_PACE, _MOST_PACE, _FARTHEST = 0.05, 0.3, 3.0
+"""Share of a miss that is made up for after each origin and at most at once; by what factor a tail may change."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Calibration:
     origins: int = 0
 
     def apply(self, forecast: Forecast, panel: Panel) -> Forecast:
-        """The forecast with calibrated quantiles, which never cross.
+        """The forecast with calibrated quantiles, which never cross, nor fall below 0 where no value ever did.
 
         Args:
             forecast: what follows the ends of the panel's series.
@@ -69,7 +71,9 @@ class Calibration:
         scale = recent_scales(panel, (0,), self.season)[0]
         shifts = np.stack([self.own.get(name, self.pooled) for name in forecast.ids])
         quantiles = np.sort(forecast.quantiles + shifts * scale[:, None, None], axis=-1)
-        return replace(forecast, quantiles=quantiles)
+        floor = np.array([_floor(one.values) for one in panel.series])
+        point = np.maximum(forecast.point, floor[:, None])
+        return replace(forecast, point=point, quantiles=np.maximum(quantiles, floor[:, None, None]))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -157,7 +161,14 @@ def _adapted(
         return levels
     below = (past.actual[judged][:, None] <= quantiles[judged]).mean(axis=0)
     pace = min(_PACE * judged.any(axis=(1, 2)).sum(), _MOST_PACE)
-    return np.clip(levels + pace * (np.array(past.levels) - below), _EDGE, 1 - _EDGE)
+    aim = np.array(past.levels)
+    tail = np.minimum(aim, 1 - aim)
+    moved = levels + pace * (aim - below)
+    return np.where(
+        aim <= 0.5,
+        np.clip(moved, tail / _FARTHEST, np.minimum(tail * _FARTHEST, 0.5)),
+        np.clip(moved, 1 - np.minimum(tail * _FARTHEST, 0.5), 1 - tail / _FARTHEST),
+    )
 
 
 def _tables(
@@ -187,6 +198,8 @@ def offsets(scores: Float64[np.ndarray, "K S H Q"], levels: Sequence[float] | np
     for steps in np.array_split(np.arange(horizon), min(_STRETCHES, horizon)):
         low, high = _neighbours(per_step, int(steps[0]), int(steps[-1]) + 1)
         near = alike[:, :, low:high][seen[:, :, low:high]]
+        if per_step[low:high].max(initial=0) < _ASYMMETRIC:
+            near = np.concatenate([near, -near])
         if len(near) >= _FEWEST:
             found[steps] = _quantiles(near, np.asarray(levels), max(int(per_step[low:high].max()), 1))
     return found * size[:, None]
@@ -202,6 +215,12 @@ def recent_scales(panel: Panel, steps_back: Sequence[int], season: int) -> Float
             scales = (metrics.seasonal_error(part, step) for part in (history[-rows:], history) for step in (season, 1))
             table[place, number] = next((scale for scale in scales if np.isfinite(scale)), 1.0)
     return table
+
+
+def _floor(history: Float64[np.ndarray, " T"]) -> float:
+    """What a series' values cannot fall below: 0 where none ever did."""
+    seen = history[np.isfinite(history)]
+    return 0.0 if len(seen) and float(seen.min()) >= 0 else -np.inf
 
 
 def _sizes(scores: Float64[np.ndarray, "K S H Q"]) -> Float64[np.ndarray, " H"]:

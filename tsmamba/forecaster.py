@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 import torch
@@ -73,7 +73,7 @@ class Forecaster:
             name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
         }
 
-    def set_params(self, **params: Any) -> Self:
+    def set_params(self, **params: Any) -> Forecaster:
         """Changes some of the constructor's arguments; takes effect with the next `fit`.
 
         Raises:
@@ -94,7 +94,7 @@ class Forecaster:
         static: pd.DataFrame | None = None,
         options: ReadOptions = ReadOptions(),  # noqa: B008  (frozen)
         note: Note = lambda text: None,
-    ) -> Self:
+    ) -> Forecaster:
         """Compares methods on the past, takes the best and fits it on all rows.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -24,6 +24,9 @@ _LOG = "_log"
 LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "ridge")))
 """Methods that learn one model from all series; with `_log` behind the name, from their logarithms."""
 
+
+_LARGEST = 700.0
+"""Logarithms beyond which a double overflows."""
 
 _VOTERS = 4
 """Series that choose the form of exponential smoothing where there are more of them."""
@@ -50,6 +53,7 @@ class Task:
     device: str = "auto"
 
 
+@runtime_checkable
 class FittedMethod(Protocol):
     """A method that was fitted on a panel, and forecasts that panel, a longer one, or another of its kind."""
 
@@ -167,19 +171,16 @@ class Learned:
         cut = panel.before(steps_back)
         seen = [np.isfinite(one.values[-self.model.lookback :]).any() for one in cut.series]
         known = [one.unique_id for one, has_values in zip(cut.series, seen, strict=True) if has_values]
-        rest = Local("naive", self.task).predict(cut)
-        if not known:
-            return rest
-        found = self._predict(cut.select(known))
-        point, quantiles = rest.point.copy(), rest.quantiles.copy()
-        point[seen], quantiles[seen] = found.point, found.quantiles
-        return replace(rest, point=point, quantiles=quantiles)
+        point = Local("naive", self.task).predict(cut).point.copy()
+        if known:
+            point[seen] = self._predict(cut.select(known))
+        return _without_spread(panel, point, self.task.levels)
 
-    def _predict(self, panel: Panel) -> Forecast:
+    def _predict(self, panel: Panel) -> Float64[np.ndarray, "S H"]:
+        """Points alone: the errors of rolling origins, of which there are more, give the quantiles."""
         if not self.logarithmic:
-            return self.model.predict(panel)
-        found = self.model.predict(logarithms(panel))
-        return replace(found, point=_exp(found.point), quantiles=_exp(found.quantiles))
+            return self.model.predict(panel).point.astype(np.float64)
+        return np.exp(np.minimum(self.model.predict(logarithms(panel)).point.astype(np.float64), _LARGEST))
 
 
 @dataclass(frozen=True)
@@ -247,10 +248,6 @@ def logarithms(panel: Panel) -> Panel:
 def _log(values: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " T"]:
     positive = values > 0
     return np.log(values, out=np.full(len(values), np.nan), where=positive)
-
-
-def _exp(values: Any) -> Any:
-    return np.exp(np.minimum(values, 700.0))  # beyond that a double overflows
 
 
 def _without_spread(panel: Panel, point: Float64[np.ndarray, "S H"], levels: tuple[float, ...]) -> Forecast:

@@ -81,7 +81,7 @@ def _draw(axes: Axes, frame: SeriesFrame, forecast: Forecast, name: str, past: B
     axes.tick_params(labelsize=8)
     _keep_history_legible(axes, values, point, quantiles)
     if np.issubdtype(times.dtype, np.datetime64):
-        locator = AutoDateLocator(maxticks=8)
+        locator = AutoDateLocator(minticks=3, maxticks=8)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     if legend:

@@ -1,0 +1,72 @@
+"""Forecast tables in every format, and outputs that must not be destroyed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mamba_data_prep.errors import UserError
+
+from tsmamba.export import FORMATS, check_output, sidecar_of, write_table
+
+TABLE = pd.DataFrame(
+    {
+        "unique_id": ["NA", "b,c"],
+        "ds": pd.to_datetime(["2024-01-01T10:00", "2024-01-01T11:00"], utc=True),
+        "yhat": [1.25, float("nan")],
+        "q0.5": [1e-7, 3.0],
+    }
+)
+TIMES = ["1.1.2024 11:00", "1.1.2024 12:00"]
+
+
+def read(path: Path) -> list[dict]:
+    if path.suffix in (".csv", ".tsv"):
+        options = {"sep": "\t" if path.suffix == ".tsv" else ",", "keep_default_na": False}
+        return pd.read_csv(path, dtype=str, **options).to_dict("records")
+    text = path.read_text()
+    return json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".json", ".jsonl"])
+def test_text_formats_keep_names_and_the_source_s_times(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"f{ending}"
+    write_table(path, TABLE, TIMES)
+    rows = read(path)
+    assert [row["unique_id"] for row in rows] == ["NA", "b,c"]
+    assert [row["ds"] for row in rows] == TIMES
+    assert float(rows[0]["yhat"]) == 1.25
+    assert float(rows[0]["q0.5"]) == 1e-7
+    assert rows[1]["yhat"] in ("", None)
+
+
+def test_parquet_keeps_real_times(tmp_path: Path) -> None:
+    write_table(tmp_path / "f.parquet", TABLE, TIMES)
+    back = pd.read_parquet(tmp_path / "f.parquet")
+    assert back["ds"].tolist() == TABLE["ds"].tolist()
+    assert list(back.columns) == list(TABLE.columns)
+
+
+def test_a_file_of_someone_else_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("precious")
+    with pytest.raises(UserError, match="not written by this program"):
+        check_output(path, FORMATS, [], force=False)
+    check_output(path, FORMATS, [], force=True)
+    sidecar_of(path).write_text("{}")
+    check_output(path, FORMATS, [], force=False)
+
+
+def test_the_input_is_never_the_output(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("y\n1\n")
+    with pytest.raises(UserError, match="the output is the input"):
+        check_output(path, FORMATS, [path], force=True)
+
+
+@pytest.mark.parametrize("name", ["f.xlsx", "nowhere/f.csv"])
+def test_impossible_outputs_are_refused_before_anything_is_computed(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown ending|no such folder"):
+        check_output(tmp_path / name, FORMATS, [], force=False)
