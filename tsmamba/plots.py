@@ -54,8 +54,10 @@ def forecast_figure(frame: SeriesFrame, forecast: Forecast, title: str, past: Ba
 def _draw(axes: Axes, frame: SeriesFrame, forecast: Forecast, name: str, past: Backtest | None, legend: bool) -> None:
     rows = frame.frame[frame.frame["unique_id"] == name]
     horizon = forecast.point.shape[1]
-    recent = max(4 * horizon, 48)
-    values = np.asarray(rows["y"], np.float64)[-recent:]
+    every = np.asarray(rows["y"], np.float64)
+    silent = len(every) - 1 - int(np.flatnonzero(np.isfinite(every))[-1])  # rows at the end without a value
+    recent = max(4 * horizon, 48) + silent
+    values = every[-recent:]
     times, ahead = _axis(np.asarray(rows["ds"])[-recent:], frame), _axis(_future(frame, name, horizon), frame)
     place = forecast.ids.index(name)
     point, quantiles = forecast.point[place], forecast.quantiles[place]

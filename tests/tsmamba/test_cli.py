@@ -1,30 +1,199 @@
-"""The command line as a user meets it: help, exit codes, messages."""
+"""The command line as a user meets it: help, outputs, exit codes, messages."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from tsmamba.cli import cli
 
 COMMANDS = ["fit", "forecast", "backtest", "report", "info"]
 
 
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def sales(tmp_path: Path) -> Path:
+    """Eighty days with a weekly season, as `day,sales`, dates the German way, decimal commas."""
+    days = pd.date_range("2024-01-01", periods=80, freq="D")
+    values = 20 + 5 * (np.arange(80) % 7) + np.random.default_rng(0).normal(0, 0.3, 80)
+    lines = [f"{day:%d.%m.%Y};{value:.2f}".replace(".", ",", 0) for day, value in zip(days, values, strict=True)]
+    path = tmp_path / "sales.csv"
+    path.write_text("day;sales\n" + "\n".join(lines) + "\n")
+    return path
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_examples(command: str) -> None:
-    result = CliRunner().invoke(cli, [command, "--help"])
+    result = run(command, "--help")
     assert result.exit_code == 0
     assert f"  tsmamba {command} " in result.stdout
 
 
 def test_a_horizon_below_one_is_refused() -> None:
-    result = CliRunner().invoke(cli, ["forecast", "sales.csv", "--horizon", "0"])
+    result = run("forecast", "sales.csv", "--horizon", 0)
     assert result.exit_code == 2
     assert "x>=1" in result.stderr
 
 
+def test_forecast_alone_writes_beside_the_input(sales: Path) -> None:
+    before = sales.read_bytes()
+    result = run("forecast", sales, "--horizon", 3, "--method", "seasonal_naive")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(sales.with_name("sales.forecast.csv"))
+    assert list(table.columns) == ["unique_id", "ds", "yhat", "q0.025", "q0.1", "q0.5", "q0.9", "q0.975"]
+    assert table["ds"].tolist() == ["21.03.2024", "22.03.2024", "23.03.2024"]
+    record = json.loads(sales.with_name("sales.forecast.csv.json").read_text())
+    assert record["inputs"][0]["path"] == str(sales)
+    assert record["seed"] == 0
+    assert "saved against each baseline" in result.stdout
+    assert sales.read_bytes() == before
+
+
+def test_every_output_at_once_and_json(sales: Path, tmp_path: Path) -> None:
+    outputs = {"out": tmp_path / "f.parquet", "plot": tmp_path / "f.png", "report": tmp_path / "f.html"}
+    options = [word for name, path in outputs.items() for word in (f"--{name}", path)]
+    result = run("forecast", sales, "--horizon", 7, "--method", "seasonal_naive", "--json", *options)
+    facts = json.loads(result.stdout)
+    assert facts["method"] == "seasonal_naive"
+    assert facts["horizon"] == 7
+    assert facts["skill"]["naive"] > 0
+    assert {row["method"] for row in facts["leaderboard"]} >= {"naive", "seasonal_naive", "drift", "ets", "theta"}
+    assert outputs["plot"].read_bytes()[:4] == b"\x89PNG"
+    assert len(pd.read_parquet(outputs["out"])) == 7
+    check_page(outputs["report"].read_text())
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.titles: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.titles.append(tag)
+        self.found += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+
+def check_page(text: str) -> None:
+    """Everything is in the page, and it asks the network for nothing."""
+    page = _Links()
+    page.feed(text)
+    assert all(link.startswith("#") for link in page.found), [link for link in page.found if not link.startswith("#")][
+        :3
+    ]
+    assert page.titles.count("svg") == 2
+    for heading in ("Forecast", "Leaderboard", "Backtest", "What reading did to the file"):
+        assert f"<h2>{heading}</h2>" in text
+
+
+def test_fit_then_forecast_from_the_run_that_moved(sales: Path, tmp_path: Path) -> None:
+    assert run("fit", sales, "--horizon", 4, "--method", "seasonal_naive", "--out", tmp_path / "run").exit_code == 0
+    again = run("fit", sales, "--horizon", 4, "--method", "seasonal_naive", "--out", tmp_path / "run")
+    assert again.exit_code == 2
+    assert "--resume" in again.stderr
+    resumed = run(
+        "fit", sales, "--horizon", 4, "--method", "seasonal_naive", "--out", tmp_path / "run", "--resume", "--json"
+    )
+    assert json.loads(resumed.stdout)["method"] == "seasonal_naive"
+    moved = (tmp_path / "run").rename(tmp_path / "elsewhere")
+    result = run("forecast", sales, "--model", moved, "--out", tmp_path / "f.csv")
+    assert result.exit_code == 0, result.output
+    fresh = run("forecast", sales, "--horizon", 4, "--method", "seasonal_naive", "--out", tmp_path / "g.csv")
+    assert fresh.exit_code == 0
+    ours, theirs = pd.read_csv(tmp_path / "f.csv"), pd.read_csv(tmp_path / "g.csv")
+    assert np.allclose(ours.iloc[:, 2:], theirs.iloc[:, 2:], rtol=1e-6)
+    assert run("info", moved).exit_code == 0
+    longer = run("forecast", sales, "--model", moved, "--horizon", 9, "--out", tmp_path / "h.csv")
+    assert longer.exit_code == 2
+    assert "shorter horizon" in longer.stderr
+
+
+def test_a_backtest_s_coverage_can_be_recomputed_from_its_table(sales: Path, tmp_path: Path) -> None:
+    result = run(
+        "backtest",
+        sales,
+        "--horizon",
+        3,
+        "--origins",
+        12,
+        "--method",
+        "seasonal_naive",
+        "--out",
+        tmp_path / "b",
+        "--json",
+    )
+    assert result.exit_code == 0, result.output
+    row = next(row for row in json.loads(result.stdout)["methods"] if row["method"] == "seasonal_naive")
+    table = pd.read_csv(tmp_path / "b" / "forecasts.csv")
+    table = table[table["method"] == "seasonal_naive"]
+    assert np.isclose((table["y"] - table["yhat"]).abs().mean(), row["mae"], rtol=1e-5)
+    judged = table.dropna()
+    inside = (judged["y"] >= judged["q0.1"]) & (judged["y"] <= judged["q0.9"])
+    assert np.isclose(inside.mean(), row["coverage_80"], rtol=1e-5)
+    assert table.groupby("cutoff").size().tolist() == [3] * 12
+
+
+def test_mistakes_are_told_in_one_message(sales: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        (["forecast", tmp_path / "none.csv"], "no such file"),
+        (["forecast", sales, "--method", "magic"], "no such method"),
+        (["forecast", sales, "--out", sales], "the output is the input"),
+        (["forecast", sales, "--out", "f.xlsx"], "unknown ending"),
+        (["forecast", sales, "--model", tmp_path], "config.json"),
+        (["info", "nothing"], "nothing of that name"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_info_tells_what_a_file_is(sales: Path) -> None:
+    facts = json.loads(run("info", sales, "--json").stdout)
+    assert facts["frequency"] == "D"
+    assert facts["rows"] == 80
+
+
 def test_info_without_a_name_tells_the_versions() -> None:
-    facts = json.loads(CliRunner().invoke(cli, ["info", "--json"]).stdout)
+    facts = json.loads(run("info", "--json").stdout)
     assert {"seqmamba", "torch", "python"} <= facts["versions"].keys()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The signal arrives while methods are being compared."""
+    path = tmp_path / "long.csv"
+    rows = np.arange(4000)
+    pd.DataFrame({"row": rows, **{f"s{k}": np.sin(rows / 7 + k) for k in range(6)}}).to_csv(path, index=False)
+    child = subprocess.Popen(
+        [sys.executable, "-c", _INTERRUPTED, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    _, errors = child.communicate(timeout=250)
+    assert child.returncode == 3, errors
+    assert "stopped: by the keyboard" in errors
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["long.csv"]
+
+
+_INTERRUPTED = f"""
+import os, sys, tsmamba.selection
+real = tsmamba.selection.roll
+def roll(*arguments, **named):
+    os.kill(os.getpid(), {int(signal.SIGINT)})
+    return real(*arguments, **named)
+tsmamba.selection.roll = roll
+from tsmamba.cli import cli
+cli(["forecast", sys.argv[1], "--horizon", "5"], prog_name="tsmamba")
+"""
