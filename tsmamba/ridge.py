@@ -24,6 +24,9 @@ OWN_STRENGTHS = (10.0, 30.0, 100.0, 300.0)
 MOST_OWN = 32
 """With at most so many series, each may have a matrix of its own, near the common one."""
 
+NEGLIGIBLE = 0.01
+"""Held-out errors as near as this are equal; of equal lookbacks the longest is taken, which knows most."""
+
 _MOST_WINDOWS = 2**18
 _BATCH = 8192
 _SEASONS_AVERAGED = 7
@@ -78,7 +81,7 @@ class Products:
     def mse(self, weight: Float64[Tensor, "L H"]) -> float:
         """Mean squared error of the forecasts that a matrix makes."""
         explained = (weight * (self.inner @ weight - 2 * self.outer)).sum()
-        return float(explained) / weight.shape[1] + self.square
+        return max(float(explained) / weight.shape[1] + self.square, 0.0)  # rounding may take a perfect fit below 0
 
 
 class Solver:
@@ -170,7 +173,7 @@ def fit_ridge(
     """Fits one matrix for all series, and where that is better on held-out windows, one near it for each series.
 
     For each simple forecast of `priors` the strength is chosen on the held-out windows; the mean of these matrices is
-    the fit, at the lookback where its error is least.
+    the fit, at the longest lookback whose error is not notably above the least.
 
     Args:
         windows: of the longest lookback.
@@ -184,18 +187,16 @@ def fit_ridge(
     train_parts = [Products.of(windows, _of_group(train, group)) for group in groups]
     valid_parts = [Products.of(windows, _of_group(valid, group)) for group in groups]
     all_train, all_valid = Products.mean(train_parts), Products.mean(valid_parts)
-    best: RidgeFit | None = None
+    fits = []
     for lookback in lookbacks or (windows.lookback,):
         solver, held = Solver(all_train.last(lookback)), all_valid.last(lookback)
         matrices = priors(lookback, windows.horizon, seasons or ())
         found = {name: solver.best(prior, held) for name, prior in matrices.items()}
         weight = sum((one[2] for one in found.values()), torch.zeros_like(held.outer)) / len(found)
-        mse = held.mse(weight)
-        if best is None or mse < best.mse:
-            strengths = {name: one[1] for name, one in found.items()}
-            best = RidgeFit(weight, {}, lookback, strengths, None, mse)
-    if best is None:
-        raise ValueError("there is no lookback to choose from")
+        strengths = {name: one[1] for name, one in found.items()}
+        fits.append(RidgeFit(weight, {}, lookback, strengths, None, held.mse(weight)))
+    enough = (1 + NEGLIGIBLE) * min(fit.mse for fit in fits)
+    best = max((fit for fit in fits if fit.mse <= enough), key=lambda fit: fit.lookback)
     return _with_own(best, train_parts, valid_parts) if own else best
 
 
