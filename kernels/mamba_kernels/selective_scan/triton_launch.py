@@ -82,13 +82,13 @@ def backward_tile(states: int, lanes: int = 32) -> Tile:
     padded = 1 << (states - 1).bit_length()
     across = min(padded, max(4, padded // 4))
     deep = padded // across
-    return Tile(4, deep, 4, max(1, lanes // across), across)
+    return Tile(3, deep, 4, max(1, lanes // across), across)
 
 
 def chunk_length(programs: int, length: int) -> int:
     """Return the steps of a chunk: the whole length unless there are too few programs to keep a GPU busy.
 
-    Three phases cost about 1.7 times one pass, so fewer than three chunks are not worth their while.
+    Three phases cost about 1.8 times one pass, so fewer than three chunks are not worth their while.
 
     Args:
         programs: Programs of the sequential schedule: batch times blocks of channels.
@@ -150,11 +150,17 @@ class Plan:
         return torch.empty(shape, dtype=self.dtype, device=self.inputs.x.device)
 
 
-def _beginnings(plan: Plan, tile: Tile, chunk: int, first: Tensor | None, grad: Tensor | None) -> Tensor | None:
+def chunk_tile(states: int, width: int, lanes: int = 32) -> Tile:
+    """Choose the tile of the scans of chunks from zero; see `forward_tile`."""
+    return replace(forward_tile(states, width, lanes), segment=4, bi=1)
+
+
+def _beginnings(plan: Plan, chunk: int, first: Tensor | None, grad: Tensor | None) -> Tensor | None:
     """Return what each chunk begins with, (B, chunks, N, D): states, or with `grad` gradients from the last on."""
-    L, D, N, _ = plan.sizes
+    L, D, N, G = plan.sizes
     if chunk >= L:
         return first
+    tile = chunk_tile(N, D // G, lanes(plan.inputs.x.device))
     programs, chunks = plan.grid(tile, chunk)
     end, decay = plan.empty(plan.batch, chunks, N, D), plan.empty(plan.batch, chunks, N, D)
     x, delta, A, B, C, _, _, bias, reset = plan.tensors
@@ -206,7 +212,7 @@ def scan_forward_saving(
     y = torch.empty(inputs.x.shape, dtype=inputs.x.dtype, device=inputs.x.device)
     final = plan.empty(plan.batch, N, D)
     checkpoints = plan.empty(plan.batch, cdiv(L, SPACING), N, D) if save else plan.empty(0)
-    entry = _beginnings(plan, tile, chunk, first, None)
+    entry = _beginnings(plan, chunk, first, None)
     _pass(plan, tile, chunk, entry, (y, checkpoints if save else None, final, None), SPACING)
     return y, final.transpose(1, 2).contiguous(), checkpoints
 
@@ -221,7 +227,7 @@ def scan_backward_sums(
     chunk = chunk_length(plan.grid(tile, L)[0], L) if chunk is None else chunk
     first = None if grad_final is None else grad_final.transpose(1, 2).to(plan.dtype).contiguous()
     grad, dense, dz = _refine(plan, checkpoints, rows(grad_y), tile.segment)
-    entry = _beginnings(plan, tile, chunk, first, grad)
+    entry = _beginnings(plan, chunk, first, grad)
     grid, blocks = plan.grid(tile, chunk), plan.blocks(tile)
     dx, ddelta = torch.empty_like(inputs.x, memory_format=_FLAT), torch.empty_like(inputs.delta, memory_format=_FLAT)
     shares = plan.empty(plan.batch, grid[1], N, D)
