@@ -237,7 +237,7 @@ def evenly(panel: Panel, most: int) -> Panel:
 def is_positive(panel: Panel) -> bool:
     """Whether every observed value is above zero."""
     lows = [np.nanmin(one.values) for one in panel.series if np.isfinite(one.values).any()]
-    return bool(lows) and min(lows) > 0
+    return bool(lows) and float(min(lows)) > 0
 
 
 def logarithms(panel: Panel) -> Panel:
