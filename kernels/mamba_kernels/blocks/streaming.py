@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mamba_kernels.blocks.chunked import computing_dtype
-from mamba_kernels.blocks.registry import Branch, Piece
+from mamba_kernels.blocks.registry import Branch, LayerState, Piece
 
 if TYPE_CHECKING:
     from mamba_kernels.blocks.backbone import Backbone, Block
@@ -46,8 +46,19 @@ def _stream_causal(backbone: Backbone, pieces: Iterable[StreamPiece]) -> Iterato
     state = None
     for x, reset in map(_split, pieces):
         with torch.no_grad():  # not around the loop: between two pieces the caller's code runs
-            y, state = backbone(x, state, reset=reset)
+            y, after = backbone(x, state, reset=reset)
+            state = after if state is None else tuple(map(_in_place, state, after))
         yield y
+
+
+def _in_place(state: LayerState, after: LayerState) -> LayerState:
+    """`after`, in the memory of `state` where it has the same shape.
+
+    What a piece leaves behind would otherwise lie among the freed temporaries of the next, and break up the heap.
+    """
+    if any(old.shape != new.shape or old.dtype != new.dtype for old, new in zip(state, after, strict=True)):
+        return after
+    return tuple(old.copy_(new) for old, new in zip(state, after, strict=True))
 
 
 def _check_divisible(backbone: Backbone) -> None:
@@ -157,7 +168,8 @@ def _run_branch(block: Block, branch: Branch, strand: _Strand, marks: _Marks, li
         x = strand.now.read(index).to(like.device)
         reset = marks.at(index, x, leftwards=leftwards)
         piece = Piece(None if reset is None else strand.turned(reset))
-        y, state = branch.run(block.norm(strand.turned(x)), state, piece)
+        y, after = branch.run(block.norm(strand.turned(x)), state, piece)
+        state = _in_place(state, after)
         total = x if before is strand.now else before.read(index).to(like.device)
         strand.after.write(index, total + strand.turned(y))
 
