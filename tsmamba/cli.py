@@ -319,6 +319,24 @@ def doctor(csv: Path, as_json: bool, **options: Any) -> None:
 @cli.command(
     epilog="""\b
 Examples:
+  tsmamba fit sales.csv --horizon 24 --method causal --out runs/sales
+  tail -n +1 -f sales.csv | tsmamba stream --model runs/sales
+"""
+)
+@click.option("--model", type=_FILE, required=True, metavar="RUN", help="A run made by `tsmamba fit --method causal`.")
+@_horizon
+def stream(model: Path, horizon: int | None) -> None:
+    """Read rows from standard input and print a forecast after each, in constant time and memory."""
+    from tsmamba.stream_command import run_stream
+
+    for line in run_stream(sys.stdin, model, horizon):
+        sys.stdout.write(line)
+        sys.stdout.flush()
+
+
+@cli.command(
+    epilog="""\b
+Examples:
   tsmamba info
   tsmamba info runs/sales
   tsmamba info sales.csv
