@@ -237,6 +237,9 @@ def selective_state_update(
     if old is None or token is None or step is None or rates is None:
         raise TypeError("selective_state_update: state, x, dt and A are needed")
     y, new = functional_state_update(old.clone(), token, step, rates, B, C, skip, gate, bias, dt_softplus)
+    if new.dtype in (torch.bfloat16, torch.float16):
+        # A narrow state is read as it was rounded, as mamba-ssm defines it: a step of size zero only reads.
+        y, _ = functional_state_update(new, token, torch.zeros_like(step), rates, B, C, skip, gate)
     if state_batch_indices is None:
         state.copy_(new.view(state.shape))
     else:

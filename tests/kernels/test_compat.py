@@ -222,6 +222,16 @@ def test_step_with_heads_overwrites_the_state(shape, dtype):
     torch.testing.assert_close(narrow["state"].double(), new, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_step_reads_a_narrow_state_as_it_was_rounded(dtype):
+    inputs = step_inputs(2, 4, 5, 64, 2) | {"z": None, "D": None}
+    state = inputs.pop("state").to(dtype)
+    narrow = {name: None if tensor is None else tensor.float() for name, tensor in inputs.items()}
+    out = compat.selective_state_update(state, **narrow, dt_softplus=True)
+    c = narrow["C"].repeat_interleave(2, dim=1).unsqueeze(2)
+    torch.testing.assert_close(out, (state.float() * c).sum(3), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(("skip", "gate", "bias", "softplus"), list(itertools.product((False, True), repeat=4)))
 def test_step_without_heads(skip, gate, bias, softplus):
     inputs = step_inputs(2, 1, 6, 5, 1)
