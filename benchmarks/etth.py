@@ -3,7 +3,7 @@
     python -m benchmarks.etth --data ETTh1.csv [--only MODEL] [--horizon H]... [--seeds 3]
 
 Everything is chosen on the validation rows; the test rows are scored once a seed. Each result is written as soon
-as it is there, so that a run can be stopped and gone on with. Without a file there is nothing to do; nothing is downloaded.
+as it is there, so that a run can be stopped. Without a file there is nothing to do; nothing is downloaded.
 """
 
 from __future__ import annotations
