@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def frame_of(
     Raises:
         UserError: it cannot be understood without guessing.
     """
+    zones = {str(part.dt.tz) for _, part in table.reset_index().items() if isinstance(part.dtype, pd.DatetimeTZDtype)}
+    if len(zones) == 1 and options.zone is None:
+        options = replace(options, zone=zones.pop())
     with tempfile.TemporaryDirectory() as folder:
         paths = [_stored(part, Path(folder) / f"{name}.parquet") for name, part in _named(table, future, static)]
         try:
@@ -114,6 +118,8 @@ def _stored(part: pd.DataFrame | None, path: Path) -> Path | None:
     if part is None:
         return None
     part = part if isinstance(part.index, pd.RangeIndex) else part.reset_index()
+    aware = [name for name in part.columns if isinstance(part[name].dtype, pd.DatetimeTZDtype)]
+    part = part.assign(**{name: part[name].dt.tz_localize(None) for name in aware})  # the options tell the zone
     part.rename(columns=str).to_parquet(path, index=False)
     return path
 
