@@ -62,15 +62,16 @@ def _model(path: Path) -> dict[str, Any]:
 
 
 def _file(path: Path) -> dict[str, Any]:
+    import numpy as np
+
     from tsmamba.reading import read_as_told
 
     frame = read_as_told(path, {})
-    counts = frame.frame.groupby("unique_id", sort=False)["y"].agg(["size", "count"])
     return {
         "path": str(path),
         "series": len(frame.ids),
         "rows": len(frame.frame),
-        "observed": int(counts["count"].sum()),
+        "observed": int(np.isfinite(np.asarray(frame.frame["y"], np.float64)).sum()),
         "frequency": frame.frequency.alias,
         "seasons": list(frame.frequency.seasonal_periods),
         "layout": frame.layout,
