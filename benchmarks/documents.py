@@ -14,8 +14,10 @@ from typing import Any
 
 from benchmarks.common import RESULTS, format_number
 
-DOCUMENTS = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
 PLACE = re.compile(r"(<!-- table (\w+)\.(\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+DOCUMENTS = [
+    path for path in sorted((Path(__file__).parent.parent / "docs").glob("*.md")) if PLACE.search(path.read_text())
+]
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
