@@ -39,7 +39,7 @@ _EVALUATION_BASES = 2**16
 _ALIGNED_SHARE = 0.9
 """Sequences count as aligned, so that places may matter, when more than this share of them is as long as the window."""
 _LONGEST_WITH_PLACES = 8192
-_MUTATE = 0.05
+_MUTATE = 0.1
 
 
 def run_finetune(
