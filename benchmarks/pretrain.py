@@ -24,8 +24,9 @@ MINUTES = (1, 2, 5, 10, 20, 40, 60, 120)
 def curve(metrics: pd.DataFrame) -> list[dict[str, Any]]:
     """The first validation after each of some minutes, and the last."""
     held_out = metrics.dropna(subset=["val_bits"])
-    after = [held_out[held_out["seconds"] >= 60 * minutes].head(1) for minutes in MINUTES]
-    chosen = pd.concat([*after, held_out.tail(1)]).drop_duplicates("step")
+    rows = held_out.to_dict("records")
+    after = [next((row for row in rows if row["seconds"] >= 60 * minutes), rows[-1]) for minutes in MINUTES]
+    chosen = {row["step"]: row for row in (*after, rows[-1])}
     return [
         {
             "minutes": f"{row['seconds'] / 60:.1f}",
@@ -33,7 +34,7 @@ def curve(metrics: pd.DataFrame) -> list[dict[str, Any]]:
             "bits per base, validation": f"{row['val_bits']:.4f}",
             "best Markov model of the same bases": f"{row['markov_bits']:.4f}",
         }
-        for row in chosen.to_dict("records")
+        for row in chosen.values()
     ]
 
 

@@ -39,8 +39,9 @@ _FEWEST = 8
 """Scores below which there is no saying how far a forecast may be off."""
 _REFRESHED, _STRETCHES = 24, 24
 """How often shifts are found anew along a backtest, and into how many stretches of steps at most they are divided."""
-_PACE, _MOST_PACE, _FARTHEST = 0.05, 0.3, 3.0
-"""Share of a miss that is made up for after each origin and at most at once; by what factor a tail may change."""
+_PACE, _MOST_PACE, _FARTHEST = 0.05, 0.3, 1.9
+"""Share of a miss that is made up for after each origin and at most at once; by what factor a tail may change,
+which keeps the default levels in order."""
 
 
 @dataclass(frozen=True)
@@ -259,8 +260,8 @@ def _quantiles(sample: Float64[np.ndarray, "n Q"], level: np.ndarray, independen
         independent: how many of the scores are from different forecasts.
     """
     ranked = np.sort(sample, axis=0)
-    upper, lower = np.ceil((independent + 1) * level), np.floor((independent + 1) * level)
-    share = np.select([level > 0.5, level < 0.5], [upper / independent, lower / independent], 0.5)
+    more = (independent + 1) / independent  # both tails alike, and continuous: different levels stay different
+    share = np.select([level > 0.5, level < 0.5], [level * more, 1 - (1 - level) * more], 0.5)
     place = np.clip(share, 0, 1) * (len(ranked) - 1)
     below = np.floor(place).astype(np.int64)
     above = np.minimum(below + 1, len(ranked) - 1)
