@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
+from threadpoolctl import ThreadpoolController
 
 History = Float64[np.ndarray, " _"]
 Point = Float64[np.ndarray, " H"]
@@ -198,7 +200,7 @@ def _season_apart(values: History, horizon: int, season: int, forecast: Callable
 def _sane(estimate: Callable[[], Point], history: History, horizon: int, season: int) -> Point:
     """An estimate, or the seasonal naive forecast where the optimiser fails or runs away."""
     try:
-        with _quiet():
+        with _quiet(), _blas().limit(limits=1):
             point = estimate()
     except (ValueError, np.linalg.LinAlgError, FloatingPointError, ZeroDivisionError, OverflowError):
         return seasonal_naive(history, horizon, season)
@@ -206,6 +208,14 @@ def _sane(estimate: Callable[[], Point], history: History, horizon: int, season:
     margin = 10 * (high - low) + 1e-9
     believable = np.isfinite(point).all() and (point >= low - margin).all() and (point <= high + margin).all()
     return point if believable else seasonal_naive(history, horizon, season)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """The linear algebra libraries; on a handful of parameters several threads only wait for each other."""
+    import scipy.linalg  # noqa: F401  (loads the library that the optimisers use)
+
+    return ThreadpoolController()
 
 
 def _is_constant(history: History) -> bool:
