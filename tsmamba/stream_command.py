@@ -83,7 +83,7 @@ def run_stream(rows: Iterable[str], model: Path, horizon: int | None = None) -> 
         time = _time(cell, format, reader.line_num)
         one = series.get(name) or series.setdefault(name, _Series(fitted, name, frequency))
         point, quantiles = one.push(time, value, reader.line_num)
-        written = format.format(np.append([time], frequency.extend(time, steps)), "UTC" if format.has_zone else None)
+        written = format.format(frequency.after(time, np.arange(steps + 1)), "UTC" if format.has_zone else None)
         for ahead in range(steps):
             figures = ",".join(f"{figure:.10g}" for figure in (point[ahead], *quantiles[ahead]))
             yield f"{_quoted(name)},{written[0]},{written[ahead + 1]},{figures}\n"

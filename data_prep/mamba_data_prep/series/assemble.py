@@ -78,7 +78,7 @@ def _split_future(grid: Grid, roles: Roles, keys: pd.DataFrame) -> tuple[Grid, G
     if not roles.future:
         return grid, None
     targets, future = len(roles.targets), len(roles.future)
-    observed = ~np.isnan(grid.values[:, :targets]).all(axis=1)
+    observed = (~np.isnan(grid.values[:, :targets])).any(axis=1)
     last = np.full(len(keys), -1)
     np.maximum.at(last, grid.series[observed], np.flatnonzero(observed))
     beyond = np.arange(len(observed)) > last[grid.series]

@@ -97,7 +97,8 @@ class ReadOptions:
         if not isinstance(content, dict) or set(content) - set(known):
             found = ", ".join(map(str, set(content) - set(known))) if isinstance(content, dict) else content
             raise UserError("has a key that is no option", path=path, found=found, accepted=", ".join(known))
-        return cls(**{name: _names(value) if name in _NAMES else value for name, value in content.items()})
+        settings: dict[str, Any] = {name: _names(v) if name in _NAMES else v for name, v in content.items()}
+        return cls(**settings)
 
     def having(self, settings: Sequence[str]) -> ReadOptions:
         """These options with `key=value` settings on top; several values are parted by commas.
