@@ -208,7 +208,7 @@ def _clearly_better(one: Backtest, other: Backtest) -> bool:
     """
     saved = other.losses() - one.losses()
     saved = saved[np.isfinite(saved)]
-    return len(saved) >= _FEWEST_ORIGINS and saved.mean() > saved.std(ddof=1) / np.sqrt(len(saved))
+    return len(saved) >= _FEWEST_ORIGINS and bool(saved.mean() > saved.std(ddof=1) / np.sqrt(len(saved)))
 
 
 def _masked(one: Backtest, known: Bool[np.ndarray, "K H"]) -> Backtest:

@@ -1,10 +1,12 @@
 """Lets the Triton kernels be tested without a GPU: in this process, by Triton's interpreter, on tensors of the CPU.
 
-Triton reads TRITON_INTERPRET when it is first imported and when a kernel is defined. It is imported here, before any
-test can, and the variable is set again for as long as a test asks for `triton_device`; other tests do not see it.
+Triton reads TRITON_INTERPRET when it is first imported and when a kernel is defined. Triton and all kernels are
+imported here, before any test can, and the variable is set again for as long as a test asks for `triton_device`; other
+tests do not see it.
 Where there is a GPU the kernels are compiled and run on it instead.
 """
 
+import importlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +20,9 @@ if not GPU:
     os.environ["TRITON_INTERPRET"] = "1"
     try:
         from triton.runtime import interpreter
+
+        for name in ("selective_scan.triton_ops", "causal_conv1d.triton_op", "rms_norm.triton_op", "triton_update"):
+            importlib.import_module(f"mamba_kernels.{name}")
     finally:
         del os.environ["TRITON_INTERPRET"]
     prepared: set[str] = set()
