@@ -57,7 +57,7 @@ class CausalModel(ForecastModel):
         x, seen = batch.x.flatten(0, 1), batch.seen.flatten(0, 1)
         last = _filled(x, seen)
         before = torch.cat([torch.zeros_like(last[:, :1]), last[:, :-1]], dim=1)
-        tokens = self._tokens(last, before, seen, _outside(batch, self.shape.lookback))
+        tokens = self._tokens(last, before, seen, _outside(batch))
         hidden, _ = self.backbone(tokens)
         return (last[..., None] + self.head(hidden)).unflatten(0, batch.x.shape[:2])
 
@@ -98,7 +98,8 @@ def _filled(x: Float[Tensor, "B L"], seen: Bool[Tensor, "B L"]) -> Float[Tensor,
     return torch.gather(padded, 1, places)
 
 
-def _outside(batch: Batch, lookback: int) -> Float[Tensor, "N L C"]:
+def _outside(batch: Batch) -> Float[Tensor, "N L C"]:
     """Covariates of each row of the window."""
+    lookback = batch.x.shape[-1]
     static = batch.static[:, :, None].expand(-1, -1, lookback, -1)
     return torch.cat([batch.past, batch.future[:, :, :lookback], static], dim=-1).flatten(0, 1)
