@@ -81,7 +81,7 @@ def _split_future(grid: Grid, roles: Roles, keys: pd.DataFrame) -> tuple[Grid, G
     observed = (~np.isnan(grid.values[:, :targets])).any(axis=1)
     last = np.full(len(keys), -1)
     np.maximum.at(last, grid.series[observed], np.flatnonzero(observed))
-    beyond = np.arange(len(observed)) > last[grid.series]
+    beyond = np.arange(len(grid.values)) > last[grid.series]
     beyond &= ~np.isnan(grid.values[:, -future:]).all(axis=1)
     if not beyond.any():
         return grid, None
