@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -10,6 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
+    # Triton reads this when it is first imported, as Lightning does; the kernels' tests need its interpreter.
+    os.environ["TRITON_INTERPRET"] = "1"
+    importlib.import_module("triton.runtime.interpreter")
+    del os.environ["TRITON_INTERPRET"]
 
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 

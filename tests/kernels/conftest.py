@@ -1,8 +1,8 @@
 """Lets the Triton kernels be tested without a GPU: in this process, by Triton's interpreter, on tensors of the CPU.
 
-Triton reads TRITON_INTERPRET when it is first imported and when a kernel is defined. Triton and all kernels are
-imported here, before any test can, and the variable is set again for as long as a test asks for `triton_device`; other
-tests do not see it.
+Triton reads TRITON_INTERPRET when it is first imported, which is in the conftest above, and when a kernel is defined.
+All kernels are imported here, before any test can, and the variable is set again for as long as a test asks for
+`triton_device`; other tests do not see it.
 Where there is a GPU the kernels are compiled and run on it instead.
 """
 
