@@ -92,7 +92,7 @@ def test_time_counts_over_sessions(toy_run, toy) -> None:
     _, first = toy_run(max_steps=None, max_time=1.5, resume=True)
     _, again = toy_run(max_steps=None, max_time=1.5, resume=True)
     assert again.step == first.step
-    assert first.seconds >= 1.5
+    assert first.seconds >= 1.4  # the last step is planned from the pace, and may come a little before the time
 
 
 def test_patience_ends_a_run_and_keeps_the_best_weights(toy_run, toy, tmp_path) -> None:

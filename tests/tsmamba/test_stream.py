@@ -144,7 +144,11 @@ def test_each_row_is_answered_at_once_and_ctrl_c_ends_it(panel: Panel, run_folde
     command = [sys.executable, "-m", "tsmamba", "stream", "--model", str(run_folder), "--horizon", "1"]
     header, *rows = lines(panel)[:4]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+
+    def heed() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background may have it ignored
+
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         child.stdin.write(header)
