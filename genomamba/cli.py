@@ -91,6 +91,7 @@ Examples:
   genomamba finetune species --class human=human.fa --class gorilla=gorilla.fa --out runs/apes
   genomamba classify --model runs/promoters --fasta new.fa --out predictions.tsv
   genomamba info runs/hg38
+  genomamba convert --model runs/hg38 --out for-transformers
 """,
 )
 @click.version_option(package_name="seqmamba", prog_name="genomamba")
@@ -329,6 +330,29 @@ def evaluate(as_json: bool, **options: Any) -> None:
     from genomamba.evaluate import run_evaluate
 
     _print(run_evaluate(**options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  genomamba convert --model runs/hg38 --out for-transformers
+  genomamba convert --model mamba-dna-hf --out models/theirs
+  genomamba convert --model mamba-dna-hf --tokens A=4,C=5,G=6,T=7,N=8 --out models/theirs
+"""
+)
+@click.option("--model", type=_FILE, required=True, help="A language model of ours, or a folder of transformers.")
+@click.option("--out", type=_FILE, required=True, help="Folder to write, in the other form.")
+@click.option("--tokens", "letters", metavar="A=7,C=8,...", help="Ids of the letters in a transformers model.")
+@click.option(
+    "--window", type=click.IntRange(16), default=4096, show_default=True, help="Bases that a model of theirs reads."
+)
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@_json
+def convert(as_json: bool, **options: Any) -> None:
+    """Take a language model from or to the Mamba and Mamba-2 of Hugging Face's transformers."""
+    from genomamba.convert import run_convert
+
+    _print(run_convert(**options), as_json)
 
 
 @cli.command(

@@ -71,6 +71,21 @@ class ModelConfig(Section):
         default="auto",
         description="a whole number that divides d_model into even parts, or auto",
     )
+    dt_rank: Whole | Literal["auto"] = Field(
+        default="auto", description="a whole number (rank of the step size's projection in mamba), or auto"
+    )
+    dt_min: Real = Field(default=1e-3, gt=0, le=10, description="a number from 0 to 10 (least initial step size)")
+    dt_max: Real = Field(default=1e-1, gt=0, le=10, description="a number from 0 to 10 (greatest initial step size)")
+    head_width: Whole | Literal["auto"] = Field(
+        default="auto",
+        description="a whole number that divides the inner channels (of a head of mamba2), or auto",
+    )
+    n_groups: Whole = Field(
+        default=1, ge=1, le=256, description="a whole number that divides the heads of mamba2 (groups that share B, C)"
+    )
+    conv_bias: bool = Field(default=True, description="true or false")
+    proj_bias: bool = Field(default=False, description="true or false")
+    tie_embeddings: bool = Field(default=True, description="true or false (the output layer is the embedding)")
     chunk_size: Whole | Literal["auto"] | None = Field(
         default="auto", description="a whole number of positions, auto, or null for the whole window at once"
     )
@@ -81,9 +96,26 @@ class ModelConfig(Section):
     def _divisible(self) -> ModelConfig:
         if isinstance(self.n_heads, int) and (self.n_heads < 1 or self.d_model % (2 * self.n_heads)):
             raise ValueError(f"n_heads={self.n_heads} does not divide d_model={self.d_model} into even parts")
-        if isinstance(self.chunk_size, int) and self.chunk_size < 1:
-            raise ValueError(f"chunk_size={self.chunk_size} is not positive")
+        for name in ("chunk_size", "dt_rank", "head_width"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{name}={value} is not positive")
+        if self.dt_min > self.dt_max:
+            raise ValueError(f"dt_min={self.dt_min} is above dt_max={self.dt_max}")
+        self._check_heads()
         return self
+
+    def _check_heads(self) -> None:
+        """The heads of mamba2: `head_width` channels each, shared out evenly among `n_groups`."""
+        inner, width = self.expand * self.d_model, self.head_width
+        if "mamba2" not in self.layers:
+            return
+        if isinstance(width, str):
+            width = next(channels for channels in range(min(64, inner), 0, -1) if inner % channels == 0)
+        if inner % width:
+            raise ValueError(f"head_width={width} does not divide the {inner} inner channels")
+        if (inner // width) % self.n_groups:
+            raise ValueError(f"n_groups={self.n_groups} does not divide the {inner // width} heads")
 
     @property
     def layers(self) -> list[str]:

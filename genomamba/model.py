@@ -28,7 +28,7 @@ _IGNORED: Final = -100
 class GenomeLM(nn.Module):
     """Predicts the next base from all bases before it.
 
-    The output layer is the embedding (tied): there are no weights besides those of the embedding and the backbone.
+    The output layer is the embedding (tied), unless the configuration says otherwise: then it is `lm_head`.
 
     Args:
         config: the network's shape; `bidirectional` other than "none" makes an encoder rather than a language model.
@@ -42,6 +42,7 @@ class GenomeLM(nn.Module):
         self.embedding = nn.Embedding(tokens.VOCAB_SIZE, config.d_model)
         nn.init.normal_(self.embedding.weight, std=config.embedding_std)
         self.backbone = Backbone(backbone_config(config))
+        self.lm_head = None if config.tie_embeddings else nn.Linear(config.d_model, tokens.VOCAB_SIZE, bias=False)
         never = torch.full((tokens.VOCAB_SIZE,), NEVER)
         never[tokens.FIRST_BASE : tokens.FIRST_BASE + 4] = 0.0
         self.register_buffer("never", never, persistent=False)
@@ -52,7 +53,8 @@ class GenomeLM(nn.Module):
 
     def forward(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
         """Logits: those at position t predict the base at t + 1; what is no base is never predicted."""
-        return functional.linear(self.embeddings(ids), self.embedding.weight) + self.never
+        weight = self.embedding.weight if self.lm_head is None else self.lm_head.weight
+        return functional.linear(self.embeddings(ids), weight) + self.never
 
     def n_parameters(self) -> int:
         """Trainable numbers in the model."""
@@ -82,18 +84,8 @@ class GenomeLM(nn.Module):
 
 def backbone_config(config: ModelConfig) -> BackboneConfig:
     """The backbone that a model's configuration describes."""
-    return BackboneConfig(
-        d_model=config.d_model,
-        layers=config.layers,
-        d_state=config.d_state,
-        d_conv=config.d_conv,
-        expand=config.expand,
-        bidirectional=config.bidirectional,
-        tie_directions=config.tie_directions,
-        n_heads=config.n_heads,
-        chunk_size=config.chunk_size,
-        norm_eps=config.norm_eps,
-    )
+    named = config.model_dump(exclude={"n_layers", "pattern", "embedding_std", "tie_embeddings"})
+    return BackboneConfig(layers=config.layers, **named)
 
 
 def next_base_nats(
