@@ -7,7 +7,8 @@
 2. Where the time of our step goes, by the profiler.
 3. What working in chunks costs, and what the narrow projection's layout saves: one thread, processor time.
 4. Ours from L = 2^12 to 2^18, each length in a process of its own: tokens/s and peak resident memory.
-5. HyenaDNA, of like size, at 2^12, 2^14 and 2^16: where its repository's `standalone_hyenadna.py` can be imported.
+5. HyenaDNA, of like size, at 2^12, 2^14 and 2^16, in both precisions: where its repository's
+   `standalone_hyenadna.py` can be imported.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def mambapy_model() -> Step:
     return training_step(model, model)
 
 
-def hyenadna_model() -> Step:
+def hyenadna_model(longest: int = 2 ** HYENA_LOG2[-1], *, bf16: bool = False) -> Step:
     """HyenaDNA's own standalone model in the shape of its smallest release, 8 layers x 128, with a tied head."""
     from standalone_hyenadna import HyenaDNAModel  # pyright: ignore[reportMissingImports]
 
@@ -103,13 +104,13 @@ def hyenadna_model() -> Step:
         "emb_dim": 5,
         "filter_order": 64,
         "local_order": 3,
-        "l_max": 2 ** HYENA_LOG2[-1] + 2,
+        "l_max": longest + 2,
         "modulate": True,
         "w": 10,
     }
     model = HyenaDNAModel(d_model=WIDTH, n_layer=8, d_inner=4 * WIDTH, vocab_size=VOCABULARY, layer=layer)
     head = model.backbone.embeddings.word_embeddings.weight
-    return training_step(model, lambda ids: F.linear(model(ids), head))
+    return training_step(model, lambda ids: F.linear(model(ids), head), bf16=bf16)
 
 
 PEERS = ("transformers", "mambapy", "hyenadna")
@@ -118,9 +119,14 @@ TITLES = {
     "parts": "Where the time of our step goes (float32)",
     "decisions": "Processor time on one thread",
     "curve": "Ours by length, float32",
-    "hyenadna": "Beside HyenaDNA, float32",
+    "hyenadna": "Beside HyenaDNA",
 }
-MODELS = {"ours": ours, "hyenadna": hyenadna_model}
+MODELS: dict[str, Callable[[], Step]] = {
+    "ours": ours,
+    "hyenadna": hyenadna_model,
+    "ours in bfloat16": lambda: ours(bf16=True),
+    "hyenadna in bfloat16": lambda: hyenadna_model(bf16=True),
+}
 
 
 CASES = {  # as its users get each: ours with what a training run sets, the peers with what Python gives them
@@ -270,20 +276,22 @@ def in_own_process(length: int, model: str) -> dict[str, Any]:
 
 
 def beside_hyenadna() -> list[dict[str, Any]]:
-    """Ours and HyenaDNA in turn at three lengths."""
+    """Ours and HyenaDNA in turn at three lengths, both in float32, then both under bfloat16 autocast."""
     rows = []
-    for log2 in HYENA_LOG2:
-        mine, theirs = (in_own_process(2**log2, model) for model in ("ours", "hyenadna"))
-        rows.append(
-            {
-                "length": 2**log2,
-                "ours, tokens/s": mine["tokens/s"],
-                "HyenaDNA, tokens/s": theirs["tokens/s"],
-                "ours is faster by": mine["tokens/s"] / theirs["tokens/s"],
-                "ours, peak MiB": mine["peak MiB"],
-                "HyenaDNA, peak MiB": theirs["peak MiB"],
-            }
-        )
+    for dtype, suffix in (("float32", ""), ("bfloat16 autocast", " in bfloat16")):
+        for log2 in HYENA_LOG2:
+            mine, theirs = (in_own_process(2**log2, model + suffix) for model in ("ours", "hyenadna"))
+            rows.append(
+                {
+                    "precision": dtype,
+                    "length": 2**log2,
+                    "ours, tokens/s": mine["tokens/s"],
+                    "HyenaDNA, tokens/s": theirs["tokens/s"],
+                    "ours is faster by": mine["tokens/s"] / theirs["tokens/s"],
+                    "ours, peak MiB": mine["peak MiB"],
+                    "HyenaDNA, peak MiB": theirs["peak MiB"],
+                }
+            )
     return rows
 
 
