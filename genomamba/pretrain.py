@@ -162,6 +162,11 @@ def plan_batches(train: TrainConfig, model: ModelConfig, window: int) -> BatchPl
             accepted=f"a number of devices that {train.context_parallel} divides",
             fix=f"--devices {train.context_parallel}",
         )
+    if train.context_parallel > 1 and (whole := sorted({"attention", "s4d"} & set(model.layers))):
+        raise UserError(
+            f"layers of {' and '.join(whole)} need the whole window on one device", found=f"--context-parallel "
+            f"{train.context_parallel}", accepted="mamba and mamba2 layers", fix="leave --context-parallel out",
+        )  # fmt: skip
     n_devices //= train.context_parallel
     tokens = train.tokens_per_step if isinstance(train.tokens_per_step, int) else _TOKENS_PER_STEP[kind]
     per_device = max(1, round(tokens / window / n_devices))

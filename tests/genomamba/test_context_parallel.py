@@ -85,3 +85,10 @@ def test_groups_of_devices_count_as_one_for_the_batches():
     assert shared.windows_per_step == plain.windows_per_step == 64
     with pytest.raises(UserError, match="in groups of 2"):
         plan_batches(TrainConfig(devices=3, context_parallel=2), model, 64)
+
+
+def test_mixers_that_need_the_whole_window_are_refused_before_anything_starts():
+    model = ModelConfig(d_model=8, n_layers=2, pattern=("mamba", "attention"), n_heads=1)
+    train = TrainConfig(devices=2, context_parallel=2)
+    with pytest.raises(UserError, match="attention need the whole window on one device"):
+        plan_batches(train, model, 64)
