@@ -147,7 +147,7 @@ def _compared(
     wants_auto = not methods or "auto" in methods
     names = [name for name in methods if name != "auto"]
     tried = list(dict.fromkeys([*(usual if wants_auto else ()), *names, *(n for n in usual if n in BASELINES)]))
-    found, _, _, failed = compare(panel, task, tried, rows, note, refit)
+    found, _, _, failed = compare(panel, task, tried, rows, note, refit=refit)
     if wants_auto:
         chosen = honest_choice({name: found[name] for name in usual if name in found}, rows)
         if chosen is not None:

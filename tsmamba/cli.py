@@ -66,8 +66,9 @@ class _Commands(click.Group):
             raise _Refused(str(error)) from None
         except Interrupted as error:
             raise _Stopped(str(error)) from None
-        except (KeyboardInterrupt, click.Abort):
-            raise _Stopped("by the keyboard; nothing was left half-written") from None
+        except (KeyboardInterrupt, click.Abort) as error:
+            by = error.args[0] if error.args else "the keyboard"
+            raise _Stopped(f"by {by}; nothing was left half-written") from None
         except BrokenPipeError:
             # Whoever read our output has had enough; stdout must not be flushed again when Python leaves.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,7 +101,7 @@ def cli() -> None:
 
 
 def _terminated(number: int, frame: Any) -> None:
-    raise Interrupted("by SIGTERM; nothing was left half-written")
+    raise KeyboardInterrupt("SIGTERM")
 
 
 def _reading(command: CommandT) -> CommandT:

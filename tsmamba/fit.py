@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mamba_data_prep.errors import UserError
+from mamba_data_prep.errors import Interrupted, UserError
 
 from tsmamba.config import FitConfig, load_config
 from tsmamba.fitted import FittedModel, Forecast
+from tsmamba.methods import Note
 from tsmamba.models import (
     NETWORKS,
     ForecastModel,
@@ -40,7 +41,7 @@ def fit_panel(
     *,
     out: Path | None = None,
     resume: bool = False,
-    quiet: bool = True,
+    note: Note = lambda text: None,
 ) -> FittedModel:
     """Fits a forecaster.
 
@@ -52,8 +53,8 @@ def fit_panel(
         horizon: rows to forecast.
         config: what to fit; the preset `auto` by default.
         out: the run folder, into which the bundle is written as `model/`; None keeps nothing.
-        resume: go on with the run in `out`.
-        quiet: show no progress.
+        resume: go on with the run in `out`, or take its bundle if it is finished.
+        note: told how far training has come.
 
     Returns:
         The fitted model; `report` tells what was chosen.
@@ -62,6 +63,8 @@ def fit_panel(
         UserError: the series are too short for the horizon, or the run folder is in the way.
         Interrupted: stopped; the run can be resumed with `out` and `resume`.
     """
+    if out is not None and resume and (out / "model" / "config.json").is_file():
+        return FittedModel.load(out)
     config = config or load_config()
     if horizon < 1:
         raise UserError("the horizon must be at least 1 row", found=horizon)
@@ -69,7 +72,7 @@ def fit_panel(
     scaler = PanelScaler.fit(panel, held_back)
     names = {"past": panel.past_names, "future": panel.future_names, "static": panel.static_names}
     with _folder(out) as folder:
-        fit = Fit(panel, horizon, config, scaler, held_back, folder, resume, quiet)
+        fit = Fit(panel, horizon, config, scaler, held_back, folder, resume, note)
         model, report = fit.run()
     fitted = FittedModel(config, model.shape, model.eval(), scaler, names, fit.calendar, report)
     if out is not None:
@@ -84,14 +87,17 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield out
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "run"
+        try:
+            yield Path(folder) / "run"
+        except Interrupted:  # what its message would have one go on with is gone
+            raise Interrupted("while training; nothing was left half-written") from None
 
 
 class Fit:
     """One fit's inputs, and its steps.
 
     Args:
-        panel, horizon, config, resume, quiet: see `fit_panel`.
+        panel, horizon, config, resume, note: see `fit_panel`.
         scaler: of the series.
         held_back: rows at each series' end that choose.
         folder: of the run.
@@ -106,10 +112,10 @@ class Fit:
         held_back: list[int],
         folder: Path,
         resume: bool,
-        quiet: bool,
+        note: Note,
     ) -> None:
         self.panel, self.horizon, self.config, self.scaler = panel, horizon, config, scaler
-        self.held_back, self.folder, self.resume, self.quiet = held_back, folder, resume, quiet
+        self.held_back, self.folder, self.resume, self.note = held_back, folder, resume, note
         kind = {"ridge": LinearModel, "auto": ResidualModel, **NETWORKS}[config.model]
         self.calendar = calendar_columns(panel, kind.reads_calendar, held_back)
 
@@ -164,7 +170,7 @@ class Fit:
         model = ResidualModel(self._shape(plan.windows), self.config.network, len(fit.own))
         model.ridge.set(fit.weight, fit.own)
         self._calibrate(model, plan)
-        trained = train_network(model, plan, self.config, self.folder, resume=self.resume, quiet=self.quiet)
+        trained = train_network(model, plan, self.config, self.folder, resume=self.resume, note=self.note)
         scores = self._calibrate(model, plan)
         again = self._refitted(fit, plan, seasons)
         model.ridge.set(again.weight, again.own)
@@ -190,7 +196,7 @@ class Fit:
         plan = self._plan(lookback, together=together, calendar=self.calendar)
         torch.manual_seed(self.config.seed)
         model = build_model(self.config, self._shape(plan.windows))
-        trained = train_network(model, plan, self.config, self.folder, resume=self.resume, quiet=self.quiet)
+        trained = train_network(model, plan, self.config, self.folder, resume=self.resume, note=self.note)
         scores = self._calibrate(model, plan)
         windows = {"train_windows": len(plan.train), "valid_windows": len(plan.valid)}
         return model, {"model": self.config.model, "lookback": lookback, **windows, **trained, **scores}

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mamba_data_prep.atomic import atomic_write
+from mamba_data_prep.errors import Interrupted
 from mamba_data_prep.provenance import fingerprint
 from mamba_training.run_folder import RunFolder
 
 from tsmamba.forecaster import Forecaster
-from tsmamba.inputs import check_method, quantile_levels, shown_progress
+from tsmamba.inputs import check_method, command_line, quantile_levels, shown_progress
 from tsmamba.reading import read_as_told
 
 
@@ -32,10 +33,12 @@ def run_fit(
 ) -> dict[str, Any]:
     """Fits a forecaster and keeps it as `out/model`, with `config.yaml`, `report.json` and `report.html` beside it.
 
-    A run that was stopped goes on with `resume`; one that is finished is left as it is.
+    A run that was stopped goes on with `resume`, from the models that were trained and the last checkpoint of the one
+    that was not; a run that is finished is left as it is.
 
     Raises:
         UserError: something about the file or the folder, or the run was made with other settings.
+        Interrupted: by Ctrl-C; the run can be resumed.
     """
     check_method(method)
     settings = {
@@ -47,6 +50,9 @@ def run_fit(
     try:
         if not (resume and (out / "model" / "config.json").is_file()):
             _fit(csv, reading, out, settings, quiet)
+    except KeyboardInterrupt as error:
+        by, again = error.args[0] if error.args else "the keyboard", command_line("--resume")
+        raise Interrupted(f"by {by}; what was trained is kept\n  go on:    {again}") from None
     finally:
         folder.close()
     forecaster = Forecaster.load(out)
@@ -68,7 +74,7 @@ def _fit(csv: Path, reading: Mapping[str, Any], out: Path, settings: Mapping[str
         forecaster = Forecaster(
             settings["horizon"], settings["method"], levels=tuple(settings["levels"]), seed=settings["seed"],
             max_time=settings["max_time"], device=settings["device"],
-        ).fit(frame, note=note)  # fmt: skip
+        ).fit(frame, note=note, folder=out / "training")  # fmt: skip
         note("writing")
     forecast = forecaster.forecast(frame)
     title = f"{csv.name}: {forecaster.selection_.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ class Forecaster:
         static: pd.DataFrame | None = None,
         options: ReadOptions = ReadOptions(),  # noqa: B008  (frozen)
         note: Note = lambda text: None,
+        folder: Path | None = None,
     ) -> Forecaster:
         """Compares methods on the past, takes the best and fits it on all rows.
 
@@ -103,6 +104,7 @@ class Forecaster:
             static: one row a series.
             options: how to read a data frame.
             note: told what is being done.
+            folder: keeps what is trained, so that the same call goes on where this one was stopped.
 
         Raises:
             UserError: the table cannot be understood, or a parameter is out of range.
@@ -110,7 +112,7 @@ class Forecaster:
         self.frame_: SeriesFrame | None = _as_frame(frame, options, future, static)
         panel = panel_of(self.frame_)
         self.task_ = self._task(self.frame_, panel)
-        self.selection_ = select(panel, self.task_, self._methods(), note=note)
+        self.selection_ = select(panel, self.task_, self._methods(), note=note, folder=folder)
         self._remember(panel, self.frame_)
         return self
 
@@ -172,7 +174,7 @@ class Forecaster:
             "frequency": self.frequency_,
             "forms": {name: asdict(form) for one in locals_ for name, form in one.forms.items()},
             "calibration": self.selection_.calibration.to_dict(),
-            "selection": self.about_,
+            "selection": {**self.about_, "leaderboard": _untimed(self.about_["leaderboard"])},
             **(extra or {}),
         }
         weights = learnt.model.model.state_dict() if learnt else {"none": torch.zeros(1)}
@@ -266,6 +268,11 @@ class Forecaster:
     def _check_fitted(self) -> None:
         if not hasattr(self, "selection_"):
             raise UserError("this forecaster was not fitted", fix="call fit first")
+
+
+def _untimed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A leaderboard without seconds, so that the same fit gives the same bundle."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 def _members(method: FittedMethod) -> tuple[FittedMethod, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,9 @@ from mamba_data_prep.errors import UserError
 
 from tsmamba.config import LEVELS
 from tsmamba.selection import Note
+
+_EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 _ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".gz")
 
@@ -41,20 +46,46 @@ def input_files(csv: Path, reading: Mapping[str, Any]) -> list[Path | None]:
 
 @contextmanager
 def shown_progress(quiet: bool) -> Iterator[Note]:
-    """On a terminal, a line that says what is being done and for how long."""
+    """Says on stderr what is being done: in one changing line on a terminal, else in a line every 10 seconds."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield _silent if quiet else _plain_lines()
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    hidden = quiet or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading")
 
         def note(text: str) -> None:
             bar.update(task, description=text)
 
         yield note
+
+
+def _silent(text: str) -> None:
+    """Says nothing."""
+
+
+def _plain_lines() -> Note:
+    """Prints the latest words, at most every 10 seconds."""
+    began = said = time.monotonic()
+
+    def note(text: str) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= _EVERY:
+            said = now
+            print(f"{now - began:.0f} s: {text}", file=sys.stderr, flush=True)
+
+    return note
+
+
+def command_line(more: str) -> str:
+    """What a user types to run this command again with one more option."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return shlex.join(words if more in words else [*words, more])
 
 
 def table_text(table: Any) -> str:

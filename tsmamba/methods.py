@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,6 +19,9 @@ from tsmamba.panel import Panel
 
 LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")
 """Methods that work on one series at a time and look at nothing but its history."""
+
+Note = Callable[[str], object]
+"""Told in a few words what is being done."""
 
 _LOG = "_log"
 LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "ridge")))
@@ -145,7 +148,7 @@ class Learned:
             name: the method's.
             panel: the series.
             task: what is forecast.
-            options: of `fit_panel` (out, resume, quiet).
+            options: of `fit_panel` (out, resume, note).
 
         Raises:
             UserError: the series are too short, or not positive where logarithms are to be taken.

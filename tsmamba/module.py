@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Float64
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from mamba_training.optim import OptimSettings, build_optimizer
 from torch import Tensor
 from torch.nn import functional
 
 from tsmamba.config import TrainConfig
+from tsmamba.methods import Note
 from tsmamba.models.base import ForecastModel
 from tsmamba.models.causal import CausalModel
 from tsmamba.models.residual import ResidualModel
@@ -96,6 +97,25 @@ class ForecastModule(LightningModule):
             lr=train.lr, min_lr=train.lr * 0.01, warmup_fraction=_WARMUP, weight_decay=train.weight_decay,
             betas=(0.9, 0.98),
         )  # fmt: skip
+
+
+class TellSteps(Callback):
+    """Tells after each step how far training has come.
+
+    Args:
+        note: is told.
+        total: steps of the run.
+    """
+
+    def __init__(self, note: Note, total: int | None) -> None:
+        self.note, self.total = note, total
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """One more step is done."""
+        done = getattr(trainer, "datamodule").start_batch + batch_idx + 1  # noqa: B009  (Lightning does not declare it)
+        self.note(f"step {done:,}" + ("" if self.total is None else f" of {self.total:,}"))
 
 
 class ResidualModule(ForecastModule):

@@ -5,9 +5,11 @@ Mamba is one candidate among others. Where it does not win, what wins is taken, 
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,9 @@ from jaxtyping import Bool
 from mamba_data_prep.errors import UserError
 
 from tsmamba import metrics
-from tsmamba.backtest import Backtest, roll, roll_refitted, rolling_origins, skill
+from tsmamba.backtest import Backtest, Tick, roll, roll_refitted, rolling_origins, skill
 from tsmamba.conformal import Calibration, calibrate, guessed_shifts
-from tsmamba.methods import LOCAL, Combination, FittedMethod, Learned, Task, evenly, fit_method, is_positive
+from tsmamba.methods import LOCAL, Combination, FittedMethod, Learned, Note, Task, evenly, fit_method, is_positive
 from tsmamba.panel import Panel
 
 BASELINES = ("naive", "seasonal_naive", "drift", "ets", "theta", "ridge")
@@ -32,9 +34,6 @@ _FEWEST_WINDOWS = 1000
 _SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
 """Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
 _SLOW = ("ets", "theta")
-
-Note = Callable[[str], object]
-"""Told in a few words what is being done."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,7 @@ def select(
     *,
     note: Note = lambda text: None,
     origins: Sequence[int] | None = None,
+    folder: Path | None = None,
 ) -> Selection:
     """Compares methods on rolling origins, takes the best, fits it on all rows and calibrates it.
 
@@ -119,6 +119,7 @@ def select(
         methods: names; those worth trying by default. With one name there is nothing to choose, but it is compared.
         note: told what is being done.
         origins: from how many rows before the end to forecast, falling; see `rolling_origins`.
+        folder: keeps what is trained, so that the same call goes on where this one was stopped.
 
     Raises:
         UserError: a method of that name does not exist, or none can be fitted.
@@ -128,15 +129,18 @@ def select(
         origins = tuple(origins or rolling_origins(panel.lengths, task.horizon, task.season))
     except UserError:
         return _untested(panel, task, names)
-    compared, fits, seconds, failed = compare(panel, task, [*names, *_shown(names, task)], origins, note)
+    every = [*names, *_shown(names, task)]
+    compared, fits, seconds, failed = compare(panel, task, every, origins, note, folder=folder)
     left_out.update(failed)
     choices = {name: compared[name] for name in names if name in compared}
     if not choices:
         raise UserError("no method could be fitted", found="; ".join(f"{k}: {v}" for k, v in failed.items()))
     members = _best(choices, np.ones((len(origins), task.horizon), dtype=np.bool_))
     note(f"fitting {' + '.join(members)} on all rows")
-    taken = _joined([_final(fits[name], panel, task, origins[0]) for name in members])
-    past = _many_origins(_joined([fits[name] for name in members]), panel, task, origins)
+    taken = _joined(
+        [_final(fits[name], panel, task, origins[0], _training(name, "fitting", note, folder)) for name in members]
+    )
+    past = _many_origins(_joined([fits[name] for name in members]), panel, task, origins, note)
     judged = panel.select(past.ids)
     past, calibration = calibrate(past, judged, task.season)
     board = [_with_quantiles(one, judged, task) for one in compared.values()]
@@ -151,7 +155,14 @@ def select(
 
 
 def compare(
-    panel: Panel, task: Task, names: Sequence[str], origins: Sequence[int], note: Note, refit: bool = False
+    panel: Panel,
+    task: Task,
+    names: Sequence[str],
+    origins: Sequence[int],
+    note: Note,
+    *,
+    refit: bool = False,
+    folder: Path | None = None,
 ) -> tuple[dict[str, Backtest], dict[str, FittedMethod], dict[str, float], dict[str, str]]:
     """Backtests of methods on the same origins, fitted before the first of them (or at each).
 
@@ -165,19 +176,35 @@ def compare(
         note(f"backtesting {name}")
         began = time.perf_counter()
         try:
-            fits[name] = fit_method(name, history, task)
+            fits[name] = fit_method(name, history, task, **_training(name, "backtesting", note, folder))
             if refit:
                 backtests[name] = roll_refitted(
-                    lambda past, name=name: fit_method(name, past, task), name, judged, origins, task.season
-                )
+                    lambda past, name=name: fit_method(name, past, task), name, judged, origins, task.season,
+                    _counted(note, f"backtesting {name}", origins),
+                )  # fmt: skip
             else:
-                backtests[name] = roll(fits[name], judged, origins, task.season)
+                tick = _counted(note, f"backtesting {name}", origins)
+                backtests[name] = roll(fits[name], judged, origins, task.season, tick)
         except UserError as error:
             if error.problem == "there is no such method":
                 raise
             failed[name] = error.problem
         seconds[name] = time.perf_counter() - began
     return backtests, fits, seconds, failed
+
+
+def _training(name: str, what: str, note: Note, folder: Path | None) -> dict[str, Any]:
+    """How a method that is trained tells of its steps, and where it keeps what it has learnt."""
+    options: dict[str, Any] = {"note": lambda text: note(f"{what} {name}: {text}")}
+    if folder is not None:
+        options |= {"out": folder / what / name, "resume": (folder / what / name).exists()}
+    return options
+
+
+def _counted(note: Note, what: str, origins: Sequence[int]) -> Tick:
+    """Tells after each origin how many are done."""
+    done = itertools.count(1)
+    return lambda: note(f"{what}: origin {next(done)} of {len(origins)}")
 
 
 def _shown(names: Sequence[str], task: Task) -> list[str]:
@@ -248,22 +275,23 @@ def _at(one: Backtest, steps_back: Sequence[int]) -> Backtest:
     return one.origins([one.steps_back.index(rows) for rows in steps_back])
 
 
-def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Sequence[int]) -> Backtest:
+def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Sequence[int], note: Note) -> Backtest:
     """Forecasts from as many past rows as the method's speed allows, between the first and the last origin."""
     judged = evenly(panel, _JUDGES)
     slow = any(name in _SLOW for name in fitted.name.split(" + "))
     most = max(min(_SLOW_ORIGINS, _SLOW_FITS // len(judged)), len(origins)) if slow else _FAST_ORIGINS
     span = origins[0] - task.horizon
     rows = np.unique(np.linspace(0, span, min(most, span + 1)).round().astype(np.int64))[::-1] + task.horizon
-    return roll(fitted, judged, [int(row) for row in rows], task.season)
+    back = [int(row) for row in rows]
+    return roll(fitted, judged, back, task.season, _counted(note, f"calibrating {fitted.name}", back))
 
 
-def _final(fitted: FittedMethod, panel: Panel, task: Task, held_back: int) -> FittedMethod:
+def _final(fitted: FittedMethod, panel: Panel, task: Task, held_back: int, options: Mapping[str, Any]) -> FittedMethod:
     """The method fitted on all rows; a Mamba model that saw four fifths of them stays as it is."""
     trained = isinstance(fitted, Learned) and not fitted.name.startswith("ridge")
     if trained and 5 * held_back <= 1.05 * float(np.median(panel.lengths)):
         return fitted
-    return fit_method(fitted.name, panel, task)
+    return fit_method(fitted.name, panel, task, **options)
 
 
 def _joined(members: Sequence[FittedMethod]) -> FittedMethod:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ from mamba_training.settings import RunSettings
 
 from tsmamba.config import FitConfig, TrainConfig
 from tsmamba.datamodule import PanelData
+from tsmamba.methods import Note
 from tsmamba.models import ForecastModel, ResidualModel, TSMamba
 from tsmamba.module import (
     SHRINKAGES,
     ForecastModule,
     HeadModule,
     PretrainModule,
+    TellSteps,
     best_shrinkage,
     mean_errors,
     module_for,
@@ -28,7 +29,13 @@ from tsmamba.plan import Plan
 
 
 def train_network(
-    model: ForecastModel, plan: Plan, config: FitConfig, folder: Path, *, resume: bool = False, quiet: bool = True
+    model: ForecastModel,
+    plan: Plan,
+    config: FitConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    note: Note = lambda text: None,
 ) -> dict[str, Any]:
     """Trains a model, and leaves the weights in it that were best on the held-back rows.
 
@@ -38,14 +45,14 @@ def train_network(
         config: of the fit; recorded in the run folder.
         folder: of the run; TSMamba's stages have folders of their own in it.
         resume: go on with the run in the folder.
-        quiet: show no progress.
+        note: told how far training has come.
 
     Returns:
         How the run went, for the report.
     """
     if isinstance(model, TSMamba):
-        return _train_stages(model, plan, config, folder, resume, quiet)
-    report = _train(module_for(model, config.train, config.levels), plan, config, folder, resume, quiet)
+        return _train_stages(model, plan, config, folder, resume, note)
+    report = _train(module_for(model, config.train, config.levels), plan, config, folder, resume, note)
     if isinstance(model, ResidualModel):
         shrinkage = choose_shrinkage(model, plan)
         model.shrinkage.fill_(shrinkage)
@@ -54,7 +61,7 @@ def train_network(
 
 
 def _train_stages(
-    model: TSMamba, plan: Plan, config: FitConfig, folder: Path, resume: bool, quiet: bool
+    model: TSMamba, plan: Plan, config: FitConfig, folder: Path, resume: bool, note: Note
 ) -> dict[str, Any]:
     """Encoders by themselves, then the head without, and where there are channels, with their attention."""
     attention, train = model.channel_attention, config.train
@@ -64,24 +71,26 @@ def _train_stages(
     ]  # fmt: skip
     report: dict[str, Any] = {}
     for name, module in stages:
-        report[name] = _train(module, plan, config, folder / name, resume and (folder / name).exists(), quiet)
+        report[name] = _train(module, plan, config, folder / name, resume, note)
     if attention is not None:
         model.channel_attention, name = attention, "3-channels"
         module = HeadModule(model, train)
-        report[name] = _train(module, plan, config, folder / name, resume and (folder / name).exists(), quiet)
+        report[name] = _train(module, plan, config, folder / name, resume, note)
     return {"steps": sum(stage["steps"] for stage in report.values()), "stages": report}
 
 
 def _train(
-    module: ForecastModule, plan: Plan, config: FitConfig, folder: Path, resume: bool, quiet: bool
+    module: ForecastModule, plan: Plan, config: FitConfig, folder: Path, resume: bool, note: Note
 ) -> dict[str, Any]:
     train = config.train
     data = PanelData(plan.windows, plan.train, plan.valid, batch_size=train.batch_size, seed=config.seed)
-    settings = run_settings(train, len(plan.train), config.seed, folder, resume=resume, quiet=quiet)
+    settings = run_settings(train, len(plan.train), config.seed, folder, resume=resume and folder.exists())
     folder.parent.mkdir(parents=True, exist_ok=True)
-    result = fit(module, data, settings, config=config.model_dump(mode="json"), units=_words)
+    result = fit(
+        module, data, settings, config=config.model_dump(mode="json"), callbacks=[TellSteps(note, settings.max_steps)]
+    )
     module.to("cpu")
-    return {"steps": result.step, "best_step": result.best_step, "seconds": round(result.seconds, 1)}
+    return {"steps": result.step, "best_step": result.best_step}
 
 
 @torch.no_grad()
@@ -93,21 +102,12 @@ def choose_shrinkage(model: ResidualModel, plan: Plan) -> float:
     return SHRINKAGES[best_shrinkage(mse, mae)]
 
 
-def run_settings(
-    train: TrainConfig, n_windows: int, seed: int, folder: Path, *, resume: bool, quiet: bool
-) -> RunSettings:
+def run_settings(train: TrainConfig, n_windows: int, seed: int, folder: Path, *, resume: bool) -> RunSettings:
     """Epochs as steps, within the limits of the configuration."""
     steps = train.epochs * math.ceil(n_windows / train.batch_size)
     steps = min(max(steps, train.least_steps), train.most_steps)
     return RunSettings(
         out=folder, max_steps=steps, max_time=train.max_time, seed=seed, accelerator=train.accelerator, devices=1,
         precision=train.precision, val_every=max(steps // train.validations, 1), patience=train.patience,
-        keep_best=True, resume=resume, progress=not quiet, log_every=10,
+        keep_best=True, resume=resume, progress=False, log_every=10, checkpoint_every="10s",
     )  # fmt: skip
-
-
-def _words(metrics: Mapping[str, float]) -> str:
-    text = f"loss {metrics.get('loss', math.nan):.4f}"
-    if "val_mse" in metrics:
-        text += f", held-out MSE {metrics['val_mse']:.4f}, MAE {metrics['val_mae']:.4f}"
-    return text

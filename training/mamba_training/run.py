@@ -104,7 +104,7 @@ def fit(
             trainer.fit(module, datamodule=datamodule)
         _keep_best(module, settings, folder.checkpoints, loop, reporter)
     except Leave:
-        what = f"stopped by {signals.requested} at step {loop.progress.step:,}, saved"
+        what = f"by {signals.requested} at step {loop.progress.step:,}, saved"
         raise Interrupted(_stopped(what, again)) from None
     except Aborted:
         kept = "its last checkpoint is whole" if folder.checkpoints.last.exists() else "it has no checkpoint yet"

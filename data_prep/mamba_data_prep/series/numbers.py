@@ -90,7 +90,7 @@ def find_style(table: Table, names: Iterable[str], delimiter: str, options: Read
         if not pa.types.is_string(cells.type):
             continue
         for cell, row in _odd_cells(table.text(name)):
-            bare = cell.strip("+-\u2212$€£%() ")
+            bare = re.sub(rf"(?<=\d)[{_BLANKS}](?=\d{{3}})", "", cell.strip("+-\u2212$€£%() "))
             if re.fullmatch(
                 r"\d+,(\d{1,2}|\d{4,})|0,\d+|\d{4,},\d+|\d{1,3}(\.\d{3})+,\d+|,\d+|\d+,\d+[eE][+-]?\d+", bare
             ):

@@ -1,0 +1,128 @@
+"""Kills `tsmamba fit` while it trains and goes on with `--resume` until it is done; reports as JSON what it saw.
+
+    python fit_storm.py FOLDER KILLS METHOD
+
+An uninterrupted run is left in FOLDER/whole, the killed one in FOLDER/killed. One parent imports everything, so that
+each child (a fork) starts at once; a child counts its training steps into FOLDER/steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mamba_training.checkpoint import CheckpointStore
+
+import tsmamba.methods
+import tsmamba.selection
+import tsmamba.training
+from tsmamba.config import FitConfig, load_config
+from tsmamba.fit_command import run_fit
+
+SMALL = {
+    "lookback": 48, "network__d_model": 8, "network__n_layers": 1, "network__d_state": 4, "network__patch": 8,
+    "network__d_feedforward": 8, "network__stride": 8, "train__epochs": 1, "train__least_steps": 60,
+    "train__most_steps": 60, "train__validations": 20, "train__batch_size": 16,
+}  # fmt: skip
+
+
+def small(name: str, **changes: object) -> FitConfig:
+    return load_config(name, **{**SMALL, **changes})
+
+
+def write_series(path: Path) -> None:
+    """Too few hours for a model to be kept as it was backtested: it is trained twice."""
+    at = np.arange(300)
+    values = 20 + 5 * np.sin(at / 24 * 2 * np.pi) + np.random.default_rng(0).normal(0, 1, len(at))
+    times = np.datetime64("2024-01-01T00") + at
+    path.write_text("ds,y\n" + "".join(f"{t},{v:.3f}\n" for t, v in zip(times, values, strict=True)))
+
+
+def start(folder: Path, name: str, method: str) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        reading = {"settings": ()}
+        out = folder / name
+        run_fit(
+            csv=folder / "series.csv",
+            reading=reading,
+            out=out,
+            horizon=6,
+            method=method,
+            resume=out.exists(),
+            quiet=True,
+        )
+    except BaseException:
+        print(traceback.format_exc(), flush=True)
+        os._exit(1)
+    os._exit(0)
+
+
+def steps_of(folder: Path) -> int:
+    """Steps that the children have trained since the last call."""
+    path = folder / "steps"
+    count = path.stat().st_size if path.exists() else 0
+    path.unlink(missing_ok=True)
+    return count
+
+
+def saved_steps(run: Path) -> int:
+    """Steps in the last checkpoints of a run's trainings."""
+    stores = [CheckpointStore(path) for path in run.glob("training/*/*/**/checkpoints")]
+    found = [store.load_latest(print) for store in stores]
+    return sum(int(one["step"]) for one in found if one is not None)
+
+
+def main(folder: Path, kills: int, method: str) -> dict[str, int]:
+    random.seed(kills)
+    write_series(folder / "series.csv")
+    _, status = os.waitpid(start(folder, "whole", method), 0)
+    report = {"failures": int(status != 0), "steps": steps_of(folder), "kills": 0, "mid_run": 0, "repeated": 0}
+    done = 0
+    for _ in range(kills):
+        child = start(folder, "killed", method)
+        goal = done + random.randrange(1, max(report["steps"] // kills, 2))
+        while saved_steps(folder / "killed") < goal and os.waitpid(child, os.WNOHANG)[0] == 0:
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        report["kills"] += 1
+        saved, trained = saved_steps(folder / "killed"), steps_of(folder)
+        report["mid_run"] += 0 < saved < report["steps"]
+        report["repeated"] += max(done + trained - saved, 0)
+        done = saved
+    _, status = os.waitpid(start(folder, "killed", method), 0)
+    report["failures"] += status != 0
+    return {**report, "last": steps_of(folder), "left": report["steps"] - done}
+
+
+class CountedSteps(tsmamba.training.TellSteps):
+    """Adds one byte to the file `counter` for every training step."""
+
+    counter: Path
+
+    def on_train_batch_end(self, *arguments: Any, **named: Any) -> None:
+        with self.counter.open("ab") as file:
+            file.write(b".")
+        super().on_train_batch_end(*arguments, **named)
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    tsmamba.methods.load_config, tsmamba.selection.BASELINES = small, ("naive", "ridge")
+    CountedSteps.counter, tsmamba.training.TellSteps = Path(sys.argv[1], "steps"), CountedSteps
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))
