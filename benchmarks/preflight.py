@@ -1,4 +1,4 @@
-"""The memory preflight beside what training steps take: `python -m benchmarks.preflight [--cases N]`.
+"""The memory preflight beside what training steps take: `python -m benchmarks.preflight [--only grid held_out]`.
 
 Each case trains two steps in a fresh process, and reads the peak of resident memory. "Predicted" is what the process
 held before its first step, plus the prediction made then.
@@ -17,7 +17,7 @@ from mamba_kernels.allocator import keep_freed_memory
 from mamba_kernels.blocks import Backbone, BackboneConfig
 from mamba_training.preflight import Workload, predict
 
-from benchmarks.common import print_table, save_results
+from benchmarks.common import load_results, print_table, save_results
 from benchmarks.memory import peak_mebibytes
 from benchmarks.train_step import THREADS, VOCABULARY, LanguageModel, training_step
 
@@ -36,6 +36,18 @@ CASES: list[dict[str, Any]] = [
     {"length": 2**15, "batch": 2, "layers": 4},
     {"length": 2**16, "layers": 6},
 ]
+HELD_OUT: list[dict[str, Any]] = [  # tried only after the factors had been chosen on the cases above
+    {"length": 3000, "batch": 3, "layers": 5},
+    {"length": 2**12, "width": 192, "layers": 9, "states": 32},
+    {"length": 2**13, "bidirectional": "concat", "layers": 4},
+    {"length": 2**13, "reverse_complement": "equivariant", "layers": 6},
+    {"length": 20_000, "layers": 8, "precision": "bf16-mixed"},
+    {"length": 2**15, "chunk_size": 2048, "layers": 10},
+    {"length": 2**13, "mixer": "mamba2", "layers": 6},
+    {"length": 2**14, "mixer": "mamba2", "chunk_size": 2048, "layers": 6},
+    {"length": 2**12, "mixer": "attention", "layers": 6},
+    {"length": 2**12, "mixer": "s4d", "layers": 4},
+]
 DEFAULTS = {
     "batch": 1,
     "width": 128,
@@ -43,6 +55,9 @@ DEFAULTS = {
     "precision": "32-true",
     "chunk_size": "auto",
     "bidirectional": "none",
+    "reverse_complement": "none",
+    "states": 16,
+    "mixer": "mamba",
 }
 
 
@@ -50,9 +65,11 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     """One case, in this process."""
     config = BackboneConfig(
         d_model=case["width"],
-        layers=["mamba"] * case["layers"],
+        layers=[case["mixer"]] * case["layers"],
+        d_state=case["states"],
         chunk_size=case["chunk_size"],
         bidirectional=case["bidirectional"],
+        reverse_complement=case["reverse_complement"],
     )
     model = LanguageModel(Backbone(config)) if case["width"] == 128 else _resized(config)
     step = training_step(model, model, bf16=case["precision"] == "bf16-mixed")
@@ -82,23 +99,29 @@ def _resized(config: BackboneConfig) -> LanguageModel:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=len(CASES), help="only the first N")
+    parser.add_argument("--only", choices=["grid", "held_out"], nargs="*", default=["grid", "held_out"])
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(THREADS)
     if arguments.one:
-        print(json.dumps(measure(json.loads(arguments.one))))
+        print(json.dumps(measure({**DEFAULTS, **json.loads(arguments.one)})))
         return
-    rows = []
-    for case in CASES[: arguments.cases]:
-        command = [sys.executable, "-m", "benchmarks.preflight", "--one", json.dumps({**DEFAULTS, **case})]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"{case}: predicted / measured {rows[-1]['predicted / measured']:.2f}", flush=True)
-    print_table("Peak memory of a training step", rows)
-    if arguments.cases == len(CASES):
-        save_results("preflight", {"grid": rows})
+    results = {name: rows for name, rows in load_results("preflight").items() if name != "machine"}
+    for name, cases in {"grid": CASES, "held_out": HELD_OUT}.items():
+        if name in arguments.only:
+            results[name] = [in_own_process(case) for case in cases]
+            print_table("Peak memory of a training step", results[name])
+            save_results("preflight", results)
+
+
+def in_own_process(case: dict[str, Any]) -> dict[str, Any]:
+    """`measure` in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.preflight", "--one", json.dumps(case)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    row = json.loads(done.stdout.splitlines()[-1])
+    print(f"{case}: predicted / measured {row['predicted / measured']:.2f}", flush=True)
+    return row
 
 
 if __name__ == "__main__":
