@@ -162,6 +162,7 @@ def run_benchmark(
     lookback: int | None = None,
     model: str = "auto",
     seeds: int = 3,
+    first_seed: int = 0,
     beside: bool = True,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -174,6 +175,7 @@ def run_benchmark(
         lookback: rows of context; the preset's by default.
         model: a preset.
         seeds: how many models; ridge regression needs one.
+        first_seed: of them; the others follow it.
         beside: score the ridge and the naive forecasts too.
         quiet: show no progress.
 
@@ -187,9 +189,8 @@ def run_benchmark(
     panel = read_rows(data)
     borders = Borders.of(name, len(panel.series[0]))
     panel = panel.before(len(panel.series[0]) - borders.test)
-    rows = [
-        _run(panel, borders, horizon, lookback, model, seed, quiet) for seed in range(1 if model == "ridge" else seeds)
-    ]
+    drawn = range(first_seed, first_seed + (1 if model == "ridge" else seeds))
+    rows = [_run(panel, borders, horizon, lookback, model, seed, quiet) for seed in drawn]
     others = _others(panel, borders, horizon, lookback, model, quiet) if beside else []
     published = published_rows(name, horizon)
     result = {

@@ -46,6 +46,7 @@ class TrainConfig(Section):
     validations: int = Field(default=10, ge=1, le=1000)
     batch_size: int = Field(default=32, ge=1, le=65536)
     lr: float = Field(default=1e-3, gt=0, le=1)
+    schedule: Literal["cosine", "halving"] = "cosine"
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     loss: Literal["mse", "mae", "huber"] = "huber"
     patience: int | None = Field(default=None, ge=1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Float64
 from lightning.pytorch import Callback, LightningModule, Trainer
-from mamba_training.optim import OptimSettings, build_optimizer
+from mamba_training.optim import OptimSettings, build_optimizer, param_groups
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,23 +25,29 @@ HUBER = 0.5
 SHRINKAGES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 TOLERATED = 0.005
 ENCODER_RATE = 0.1
+BETAS = {"cosine": (0.9, 0.98), "halving": (0.9, 0.999)}
+"""Of AdamW; a halved rate is the recipe of the published long-horizon models, which leave Adam's as they are."""
+
 _WARMUP = 0.1
 
 
 def point_loss(kind: str, error: Float[Tensor, "*rows H"], known: Bool[Tensor, "*rows H"]) -> Float[Tensor, ""]:
     """Mean loss of the errors of observed values: square (mse), absolute (mae) or Huber's (huber)."""
-    seen = error[known]
-    if kind == "mse":
-        return seen.square().mean()
-    return seen.abs().mean() if kind == "mae" else functional.smooth_l1_loss(seen, torch.zeros_like(seen), beta=HUBER)
+    error = error * known  # no value, no loss: cheaper than picking out those that were observed
+    if kind == "huber":
+        total = functional.smooth_l1_loss(error, torch.zeros_like(error), beta=HUBER, reduction="sum")
+    else:
+        total = (error.square() if kind == "mse" else error.abs()).sum()
+    return total / known.sum().clamp(min=1)
 
 
 def pinball_loss(
     quantiles: Float[Tensor, "*rows H Q"], y: Float[Tensor, "*rows H"], known: Tensor, levels: Tensor
 ) -> Float[Tensor, ""]:
     """Mean pinball loss over levels and observed values (Koenker and Bassett 1978)."""
-    error = (y[..., None] - quantiles)[known]
-    return torch.maximum(levels * error, (levels - 1) * error).mean()
+    error = (y[..., None] - quantiles) * known[..., None]
+    losses = torch.maximum(levels * error, (levels - 1) * error).sum()
+    return losses / (known.sum().clamp(min=1) * len(levels))
 
 
 class ForecastModule(LightningModule):
@@ -89,13 +95,16 @@ class ForecastModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the run sets the learning rate at each step."""
-        return build_optimizer(self, self._optim())
+        groups = param_groups(self, self.train_config.weight_decay)
+        if self.train_config.schedule == "halving":
+            groups = [{**group, "stretches": self.train_config.epochs} for group in groups]
+        return build_optimizer(self, self._optim(), groups=groups)
 
     def _optim(self) -> OptimSettings:
         train = self.train_config
         return OptimSettings(
             lr=train.lr, min_lr=train.lr * 0.01, warmup_fraction=_WARMUP, weight_decay=train.weight_decay,
-            betas=(0.9, 0.98),
+            betas=BETAS[train.schedule],
         )  # fmt: skip
 
 

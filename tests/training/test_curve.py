@@ -37,6 +37,12 @@ def test_a_run_of_known_length_follows_warmup_cosine(warmup: int) -> None:
         assert schedule.rate(step, 0.0, {**GROUP, "warmup_steps": warmup}) == pytest.approx(expected)
 
 
+def test_a_halving_rate_is_halved_after_each_stretch_of_the_run() -> None:
+    schedule = Schedule(40, None)
+    rates = [schedule.rate(step, 0.0, {"max_lr": 0.8, "stretches": 4}) for step in range(41)]
+    assert rates == [0.8] * 10 + [0.4] * 10 + [0.2] * 10 + [0.1] * 11
+
+
 def simulate(seconds_per_step, limit: float) -> tuple[list[float], float]:
     """A run of `limit` seconds whose step `n` takes `seconds_per_step(n)`; its rates and its length."""
     schedule, seconds, rates, step = Schedule(None, limit), 0.0, [], 0

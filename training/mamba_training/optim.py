@@ -121,3 +121,8 @@ def warmup_cosine(
 def cosine(share: float | int, max_lr: float | int, min_lr: float | int) -> float:
     """Half a cosine from `max_lr` at share 0 to `min_lr` at share 1 and after."""
     return min_lr + 0.5 * (max_lr - min_lr) * (1.0 + math.cos(math.pi * min(1.0, max(0.0, share))))
+
+
+def halving(share: float | int, max_lr: float | int, stretches: int) -> float:
+    """`max_lr` in the first of so many equal stretches of the run, and half of the one before in each later one."""
+    return max_lr * 0.5 ** min(int(share * stretches), stretches - 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from .optim import cosine
+from .optim import cosine, halving
 
 _TOLERANCE = 0.03  # a smaller change of the estimate is noise
 _MEASURE_STEPS, _MEASURE_SHARE, _REVISE_SHARE = 5, 0.02, 0.1
@@ -53,20 +53,23 @@ class Schedule:
         return 1.0
 
     def rate(self, step: int, seconds: float | int, group: Mapping[str, Any]) -> float | None:
-        """The learning rate of `step`: `warmup_cosine` along this run's share.
+        """The learning rate of `step`: `warmup_cosine` along this run's share, or `halving` where a group has that.
 
         While the length is unknown the warm-up is under way: by steps if it was given in steps, else by time.
 
         Args:
             step: optimizer steps done before this one.
             seconds: of the run so far.
-            group: an optimizer's group, with `max_lr`, `min_lr` and `warmup_steps` or `warmup_fraction`.
+            group: an optimizer's group, with `max_lr`, `min_lr` and `warmup_steps` or `warmup_fraction`; or with
+                `max_lr` and `stretches`, after each of which the rate is halved.
 
         Returns:
             The rate; None if the group has no curve of its own.
         """
         if "max_lr" not in group:
             return None
+        if "stretches" in group:
+            return halving(self.share(step), group["max_lr"], group["stretches"])
         peak, steps, fraction = group["max_lr"], group.get("warmup_steps"), group.get("warmup_fraction") or 0.0
         if self.total is None:
             passed = seconds / (self.max_seconds or 1.0)
