@@ -35,6 +35,7 @@ CASES: list[dict[str, Any]] = [
     {"length": 2**15, "chunk_size": 4096},
     {"length": 2**15, "batch": 2, "layers": 4},
     {"length": 2**16, "layers": 6},
+    {"length": 2**12, "mixer": "s4d", "layers": 4},
 ]
 HELD_OUT: list[dict[str, Any]] = [  # tried only after the factors had been chosen on the cases above
     {"length": 3000, "batch": 3, "layers": 5},
@@ -46,7 +47,8 @@ HELD_OUT: list[dict[str, Any]] = [  # tried only after the factors had been chos
     {"length": 2**13, "mixer": "mamba2", "layers": 6},
     {"length": 2**14, "mixer": "mamba2", "chunk_size": 2048, "layers": 6},
     {"length": 2**12, "mixer": "attention", "layers": 6},
-    {"length": 2**12, "mixer": "s4d", "layers": 4},
+    {"length": 2**13, "mixer": "s4d", "layers": 3, "width": 96},
+    {"length": 2**14, "mixer": "s4d", "layers": 6, "chunk_size": 2048},
 ]
 DEFAULTS = {
     "batch": 1,

@@ -20,6 +20,8 @@ _SCAN_STEPS = 256
 """Steps between two states that the scan keeps."""
 _RUNTIME = {"cpu": 140 << 20, "cuda": 300 << 20}
 """Bytes that the first step needs whatever its size: compiled kernels, threads, library workspaces."""
+_S4D_CHANNELS = 16
+"""Float32 numbers that a convolution by FFT holds for each inner channel: spectra twice as long, and complex."""
 _WORKING_LAYERS = {"whole": 2.0, "chunks": 5.5}
 """What one layer's backward pass takes while it runs, in layers' activations; in chunks with the heap's holes."""
 _HOLES = 1.15
@@ -78,28 +80,36 @@ def predict(work: Workload) -> Footprint:
     """The memory of one training step.
 
     Kept whole, a layer holds its input, norm, projection (2 D), convolution (D), step sizes (D), B and C, the scan's
-    output (D) and its state every 256 steps. In chunks it holds its input and the states alone.
+    output (D) and its state every 256 steps. In chunks it holds its input and the states alone. `mamba2` and
+    `attention` hold about as much as `mamba`.
     """
     config, rows = work.config, work.batch * (2 if work.config.reverse_complement == "equivariant" else 1)
     wide = 8 if work.precision == "64-true" else 4
-    element = 2 if work.precision.startswith("bf16") else wide
-    tokens, layers, width = rows * work.length, len(config.layers), config.strand_width
+    tokens, width = rows * work.length, config.strand_width
     directions = 1 if config.bidirectional == "none" else 2
     states = directions * wide * config.d_inner * config.d_state // _SCAN_STEPS
-    shared = 0  # tied directions have one projection, and "add" one output
-    if directions == 2 and config.tie_directions:
-        shared = (3 if config.bidirectional == "add" else 2) * config.d_inner
-    channels = width + directions * (5 * config.d_inner + config.rank + 2 * config.d_state) - shared
-    inner = element * channels + states
+    inner = [_inner_bytes(work, mixer, directions, wide) + states for mixer in config.layers]
     chunk = chunk_tokens(config, rows, work.length, wide)
     head = tokens * (4 * wide * width + 5 * wide * work.outputs)
     if chunk is None:
-        kept = layers * tokens * (wide * width + inner)
-        working = _WORKING_LAYERS["whole"] * tokens * inner
+        kept = tokens * (len(inner) * wide * width + sum(inner))
+        working = _WORKING_LAYERS["whole"] * tokens * max(inner)
     else:
-        kept = round(_HOLES * layers * tokens * (wide * width + states))
-        working = _WORKING_LAYERS["chunks"] * rows * min(chunk, work.length) * (wide * width + inner)
+        kept = round(_HOLES * len(inner) * tokens * (wide * width + states))
+        working = _WORKING_LAYERS["chunks"] * rows * min(chunk, work.length) * (wide * width + max(inner))
     return Footprint(3 * wide * work.parameters, kept + head, round(working), _RUNTIME[work.device])
+
+
+def _inner_bytes(work: Workload, mixer: str, directions: int, wide: int) -> int:
+    """What one token takes inside a layer, its input and the scan's states apart."""
+    config, width = work.config, work.config.strand_width
+    element = 2 if work.precision.startswith("bf16") else wide
+    if mixer == "s4d":
+        return element * width + directions * wide * _S4D_CHANNELS * config.d_inner
+    shared = 0  # tied directions have one projection, and "add" one output
+    if directions == 2 and config.tie_directions:
+        shared = (3 if config.bidirectional == "add" else 2) * config.d_inner
+    return element * (width + directions * (5 * config.d_inner + config.rank + 2 * config.d_state) - shared)
 
 
 def available_bytes(device: str = "cpu") -> int:
