@@ -80,7 +80,7 @@ def main() -> None:
         rows.append(
             {
                 "run": name,
-                "mean bits, second half": round(float(torch.tensor(bits)[late].mean()), 4),
+                "mean bits, second half": f"{float(torch.tensor(bits)[late].mean()):.4f}",
                 "mean difference, second half": round(float(apart[late].mean()), 5),
                 "mean size of the difference": round(float(apart[late].abs().mean()), 5),
                 "largest difference": round(float(apart.abs().max()), 4),
