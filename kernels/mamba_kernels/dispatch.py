@@ -19,7 +19,15 @@ NUMBA_DTYPES = (torch.float32, torch.bfloat16)
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """Input dtypes of the Triton kernels; they compute in float32, or in float64 if an input has it."""
 
-TRITON_OPERATORS = ("selective_scan", "causal_conv1d", "rms_norm", "selective_state_update", "causal_conv1d_update")
+TRITON_OPERATORS = (
+    "selective_scan",
+    "ssd",
+    "causal_conv1d",
+    "rms_norm",
+    "selective_state_update",
+    "ssd_update",
+    "causal_conv1d_update",
+)
 """Operators that have Triton kernels."""
 
 

@@ -9,13 +9,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LONGEST_STRIDE = 2**27
-"""Rows further apart than this are copied: offsets inside a segment of a few rows are 32-bit, all others 64-bit."""
+LONGEST_STRIDE = 2**22
+"""Rows further apart than this are copied: offsets inside a segment or chunk of at most 256 rows are 32-bit."""
 
 
 def accumulator(dtype: torch.dtype) -> Any:
     """Return Triton's name of the dtype that a kernel computes in, for torch's."""
     return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def tensor_type(dtype: torch.dtype) -> Any:
+    """Return Triton's name of a dtype, for torch's."""
+    return tl.bfloat16 if dtype == torch.bfloat16 else accumulator(dtype)
 
 
 def lanes(device: torch.device) -> int:

@@ -21,7 +21,8 @@ if not GPU:
     try:
         from triton.runtime import interpreter
 
-        for name in ("selective_scan.triton_ops", "causal_conv1d.triton_op", "rms_norm.triton_op", "triton_update"):
+        modules = "selective_scan.triton_ops", "ssd.triton_ops", "causal_conv1d.triton_op", "rms_norm.triton_op"
+        for name in (*modules, "triton_update"):
             importlib.import_module(f"mamba_kernels.{name}")
     finally:
         del os.environ["TRITON_INTERPRET"]

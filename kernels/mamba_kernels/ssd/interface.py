@@ -18,6 +18,9 @@ from mamba_kernels.ssd.reference import ssd_reference
 CHUNK_SIZE = 64
 """Positions of a chunk: as many as make the products inside chunks and those with the states cost about the same."""
 
+LONG_CHUNK_SIZE = 256
+"""On Triton, where products are cheap and each chunk's state goes to memory and back."""
+
 
 def skip_shape(D: Tensor | None, heads: int, width: int) -> tuple[int, ...]:
     """Return the shape that the skip connection D must have: one weight a head, or one a channel."""
@@ -35,7 +38,7 @@ def _check_arguments(
     delta_bias: Tensor | None,
     initial_state: Tensor | None,
     reset: Tensor | None,
-    chunk_size: int,
+    chunk_size: int | None,
 ) -> None:
     if x.dim() != 4:
         raise ValueError(f"ssd: x must be (batch, length, heads, channels of a head), found shape {tuple(x.shape)}")
@@ -45,7 +48,7 @@ def _check_arguments(
     groups, states = B.shape[2:]
     if groups == 0 or heads % groups:
         raise ValueError(f"ssd: B has {groups} groups, which do not divide {heads} heads")
-    if isinstance(chunk_size, bool) or chunk_size < 1:
+    if isinstance(chunk_size, bool) or (chunk_size is not None and chunk_size < 1):
         raise ValueError(f"ssd: chunk_size must be at least 1, found {chunk_size}")
     expected = {
         "x": (x, x.shape),
@@ -67,7 +70,10 @@ def _implementation(backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
         from mamba_kernels.ssd.numba_op import ssd_numba
 
         return ssd_numba
-    # Triton has no kernel of its own here yet: the matrix form in torch is products that any GPU runs well.
+    if backend == "triton":
+        from mamba_kernels.ssd.triton_ops import ssd_triton
+
+        return ssd_triton
     return ssd_reference if backend == "reference" else ssd_torch
 
 
@@ -100,7 +106,7 @@ def ssd(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     *,
-    chunk_size: int = CHUNK_SIZE,
+    chunk_size: int | None = None,
     initial_state: Tensor | None = None,
     reset: Tensor | None = None,
     reverse: bool = False,
@@ -121,7 +127,7 @@ def ssd(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     *,
-    chunk_size: int = CHUNK_SIZE,
+    chunk_size: int | None = None,
     initial_state: Tensor | None = None,
     reset: Tensor | None = None,
     reverse: bool = False,
@@ -141,7 +147,7 @@ def ssd(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
     *,
-    chunk_size: int = CHUNK_SIZE,
+    chunk_size: int | None = None,
     initial_state: Tensor | None = None,
     reset: Tensor | None = None,
     reverse: bool = False,
@@ -166,13 +172,14 @@ def ssd(
         z: (B, L, H, P) gate.
         delta_bias: (H,) added to delta.
         delta_softplus: Take softplus of delta, after the bias.
-        chunk_size: Positions taken together as one matrix; of no influence on the result but for rounding.
+        chunk_size: Positions taken together as one matrix, of no influence on the result but for rounding; if left out
+            64, on Triton 256. Triton rounds it up to a power of two from 16 to 256.
         initial_state: (B, H, P, N) state before the first step; zero if left out. With `reverse` the first step is
             the rightmost.
         reset: (B, L) bool; True at t zeroes the state before step t, in scan order: packed sequences in one row.
         reverse: Scan from the right, without a copy.
         return_final_state: Return the state after the last step as well.
-        backend: "reference", "torch" or "numba"; chosen by device and dtype if left out.
+        backend: "reference", "torch", "numba" or "triton"; chosen by device and dtype if left out.
 
     Returns:
         y (B, L, H, P), or (y, final state (B, H, P, N)). An empty sequence gives an empty y and the initial state.
@@ -187,7 +194,10 @@ def ssd(
     _check_arguments(x, delta, A, B, C, D, z, delta_bias, initial_state, reset, chunk_size)
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state)
     dtype = compute_dtype(*tensors)
-    run = _implementation(resolve_backend("ssd", backend, x.device, widest_dtype(*tensors)))
+    chosen = resolve_backend("ssd", backend, x.device, widest_dtype(*tensors))
+    run = _implementation(chosen)
+    if chunk_size is None:
+        chunk_size = LONG_CHUNK_SIZE if chosen == "triton" else CHUNK_SIZE
     if x.numel() == 0:
         run = _run_nothing
     with torch.autocast(x.device.type, enabled=False):  # the matrix products are of states, which need float32

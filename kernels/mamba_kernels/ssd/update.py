@@ -71,7 +71,8 @@ def ssd_update(
         z: (B, H, P), gate.
         delta_bias: (H,).
         delta_softplus: Whether to apply softplus to delta + delta_bias.
-        backend: Checked like any operator's; the computation is the same few tensor operations on all of them.
+        backend: As of any operator. Only "triton" has a kernel of its own, where no gradient is asked for; elsewhere
+            the computation is the same few tensor operations.
 
     Returns:
         y (B, H, P) in x's dtype, and the new state (B, H, P, N) in the state's dtype.
@@ -82,7 +83,12 @@ def ssd_update(
     """
     _check(state, x, delta, A, B, C, D, z, delta_bias)
     tensors = (state, x, delta, A, B, C, D, z, delta_bias)
-    resolve_backend("ssd_update", backend, x.device, widest_dtype(*tensors))
+    chosen = resolve_backend("ssd_update", backend, x.device, widest_dtype(*tensors))
+    differentiated = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if chosen == "triton" and not differentiated and not torch.compiler.is_compiling():
+        from mamba_kernels.triton_update import ssd_step
+
+        return ssd_step(*tensors, delta_softplus)
     dtype = compute_dtype(*tensors)
     dt = step_sizes(delta, delta_bias, delta_softplus, dtype)
     repeats = x.shape[1] // B.shape[1]
