@@ -48,6 +48,7 @@ def genome(write_fasta, make_bases) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("devices", "sharing"), [(2, 2), (3, 3), (4, 2)])
 def test_sharing_windows_changes_no_figure(genome, tmp_path, devices, sharing):
     replicas = devices // sharing
@@ -67,6 +68,7 @@ def test_sharing_windows_changes_no_figure(genome, tmp_path, devices, sharing):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(genome, tmp_path):
     options = ("--devices", "2", "--context-parallel", "2", "--set", "train.checkpoint_seconds=0.001")
     whole = pretrain(genome, tmp_path / "whole", "--max-steps", "6", *options)
