@@ -27,7 +27,8 @@ class Task:
         practice: Makes the sequences it is trained on.
         tests: What makes the sequences it is tested on, by the name of the test.
         tokens: Size of the vocabulary, signs included.
-        length: Of the training sequences.
+        length: Of the training sequences, at most.
+        shorter: Lengths that are trained in turn with `length`, so that the task is first learnt where it is easy.
         lengths: Of the sequences it is tested on.
     """
 
@@ -36,6 +37,7 @@ class Task:
     tokens: int
     length: int
     lengths: tuple[int, ...]
+    shorter: tuple[int, ...] = ()
 
 
 SPECIAL = VOCABULARY
@@ -101,5 +103,6 @@ TASKS = {
         tokens=VOCABULARY + 2,
         length=256,
         lengths=(64, 128, 256, 512, 1024, 4096),
+        shorter=(64, 128),
     ),
 }

@@ -51,6 +51,7 @@ class Budget:
         batch: Sequences a step.
         states: States a channel of the state space mixers.
         rate: Learning rate after a warm-up, constant as in the paper.
+        cooldown: Share of the budget at whose end the rate has fallen to zero in a straight line.
         width: Channels of the residual stream.
         every: Steps between looks at fresh sequences of the trained length.
         sequences: Sequences a length is tested on; fewer at great lengths.
@@ -64,6 +65,7 @@ class Budget:
     batch: int = 8
     states: int = 16
     rate: float = 3e-3
+    cooldown: float = 0.0
     width: int = 64
     every: int = 100
     sequences: int = 256
@@ -71,8 +73,8 @@ class Budget:
 
 
 BUDGETS = {
-    "induction": Budget(steps=2000, seconds=150, solved=2e-5, quiet=1e-3),
-    "copying": Budget(steps=12000, seconds=400, solved=0.01, every=250),
+    "induction": Budget(steps=3000, seconds=150, solved=2e-5, quiet=1e-3),
+    "copying": Budget(steps=12000, seconds=400, solved=0.01, every=250, cooldown=0.3),
 }
 
 
@@ -103,7 +105,7 @@ class Tagger(nn.Module):
 def examine(model: Tagger, make: Maker, length: int, sequences: int, seed: int) -> tuple[float, float]:
     """Share of answers that are right, and the mean loss in nats, on fresh sequences."""
     generator = torch.Generator().manual_seed(seed)
-    group = max(1, min(sequences, 2**17 // length))
+    group = min(sequences, max(8, 2**17 // length))
     right = total = 0
     loss = 0.0
     with torch.inference_mode():
@@ -142,26 +144,29 @@ def _optimise(model: Tagger, mixer: str, task: Task, budget: Budget, seed: int) 
     generator, start = torch.Generator().manual_seed(seed), time.process_time()
     rate = RATES.get(mixer, budget.rate)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-16, weight_decay=0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 100))
     step_sizes = _watch_step_sizes(model)
-    solved, step, loss = 0, 0, float("nan")
+    solved, step, loss, lengths = 0, 0, float("nan"), (*task.shorter, task.length)
     for step in range(1, budget.steps + 1):
-        ids, answers = task.practice(budget.batch, task.length, generator)
+        ids, answers = task.practice(budget.batch, lengths[step % len(lengths)], generator)
         objective = F.cross_entropy(model(ids, answers.shape[1]).flatten(0, 1), answers.flatten())
         for sizes in step_sizes:
             objective = objective + budget.quiet * F.softplus(sizes + STILL).mean()
         step_sizes.clear()
+        used = max(step / budget.steps, (time.process_time() - start) / budget.seconds)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, step / 100, (1 - used) / budget.cooldown if budget.cooldown else 1.0)
         optimizer.zero_grad()
         objective.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
         if step % budget.every == 0:
             right, loss = examine(model, task.practice, task.length, budget.sequences, seed=step)
             print(f"  {mixer}, step {step}: right {right:.3f}, loss {loss:.2g}", flush=True)
             solved = solved + 1 if loss < budget.solved else 0
-            if solved == 2 or time.process_time() - start > budget.seconds:
+            if solved == 2:
                 break
+        if used >= 1:
+            break
     return step, loss
 
 
