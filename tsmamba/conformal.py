@@ -37,6 +37,8 @@ _RECENT_ROWS = 400
 _RECENT_SEASONS = 30
 _FEWEST = 8
 """Scores below which there is no saying how far a forecast may be off."""
+_FEWEST_FORECASTS = 3
+"""Forecasts below which there is no saying how far the steps of one are off together."""
 _REFRESHED, _STRETCHES = 24, 24
 """How often shifts are found anew along a backtest, and into how many stretches of steps at most they are divided."""
 _PACE, _MOST_PACE, _FARTHEST = 0.05, 0.3, 1.9
@@ -199,10 +201,11 @@ def offsets(scores: Float64[np.ndarray, "K S H Q"], levels: Sequence[float] | np
     for steps in np.array_split(np.arange(horizon), min(_STRETCHES, horizon)):
         low, high = _neighbours(per_step, int(steps[0]), int(steps[-1]) + 1)
         near = alike[:, :, low:high][seen[:, :, low:high]]
+        n = _independent(np.where(seen, np.abs(alike[..., alike.shape[-1] // 2]), np.nan)[:, :, low:high])
         if per_step[low:high].max(initial=0) < _ASYMMETRIC:
             near = np.concatenate([near, -near])
         if len(near) >= _FEWEST:
-            found[steps] = _quantiles(near, np.asarray(levels), max(int(per_step[low:high].max()), 1))
+            found[steps] = _quantiles(near, np.asarray(levels), n)
     return found * size[:, None]
 
 
@@ -251,13 +254,34 @@ def _neighbours(per_step: np.ndarray, low: int, high: int) -> tuple[int, int]:
     return low, high
 
 
-def _quantiles(sample: Float64[np.ndarray, "n Q"], level: np.ndarray, independent: int) -> Float64[np.ndarray, " Q"]:
+def _independent(sizes: Float64[np.ndarray, "K S W"]) -> float:
+    """How many independent scores are worth as much as those of a few neighbouring steps of some forecasts.
+
+    Steps of one forecast are off together. What counts is their number over the factor by which that makes their mean
+    vary more; at least one a forecast.
+
+    Source: Kish 1965, Survey Sampling, section 5.4 (the design effect).
+    """
+    rows = sizes.reshape(-1, sizes.shape[-1])
+    seen = np.isfinite(rows)
+    rows, seen = rows[seen.any(axis=1)], seen[seen.any(axis=1)]
+    forecasts, scores = len(rows), int(seen.sum())
+    if forecasts < _FEWEST_FORECASTS:
+        return float(max(forecasts, 1))
+    each = seen.sum(axis=1)
+    means = np.where(seen, rows, 0.0).sum(axis=1) / each
+    overall = float(rows[seen].var(ddof=1))
+    effect = float(means.var(ddof=1)) * scores / forecasts / overall if overall > 0 else np.inf
+    return float(np.clip(scores / max(effect, 1.0), forecasts, scores))
+
+
+def _quantiles(sample: Float64[np.ndarray, "n Q"], level: np.ndarray, independent: float) -> Float64[np.ndarray, " Q"]:
     """Each column's own quantile with the finite-sample correction; by Student's t where the sample ends before it.
 
     Args:
         sample: scores, neighbouring steps of one forecast among them.
         level: one a column.
-        independent: how many of the scores are from different forecasts.
+        independent: how many independent scores the sample is worth.
     """
     ranked = np.sort(sample, axis=0)
     more = (independent + 1) / independent  # both tails alike, and continuous: different levels stay different
@@ -267,7 +291,7 @@ def _quantiles(sample: Float64[np.ndarray, "n Q"], level: np.ndarray, independen
     above = np.minimum(below + 1, len(ranked) - 1)
     column = np.arange(len(level))
     found = ranked[below, column] + (place - below) * (ranked[above, column] - ranked[below, column])
-    beyond = np.minimum(level, 1 - level) * (independent + 1) < 1
+    beyond = np.minimum(level, 1 - level) * (independent + 1) < 1 - 1e-9  # both tails alike, for all their rounding
     if beyond.any():
         deviation = sample.std(axis=0, ddof=1) * np.sqrt(1 + 1 / independent)
         outside = sample.mean(axis=0) + stats.t.ppf(level, max(independent - 1, 2)) * deviation

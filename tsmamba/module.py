@@ -23,7 +23,7 @@ HUBER = 0.5
 """Where Huber's loss turns from square to straight, in scaled units."""
 
 SHRINKAGES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-TOLERATED = 0.005
+_LEAST = 1e-12
 ENCODER_RATE = 0.1
 BETAS = {"cosine": (0.9, 0.98), "halving": (0.9, 0.999)}
 """Of AdamW; a halved rate is the recipe of the published long-horizon models, which leave Adam's as they are."""
@@ -153,7 +153,7 @@ class ResidualModule(ForecastModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds up the errors at each shrinkage."""
-        self._errors.append(shrinkage_errors(self.model, batch))
+        self._errors.append(shrinkage_errors(self.model, batch).sum(dim=0))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the errors at the best shrinkage."""
@@ -226,20 +226,36 @@ def module_for(model: ForecastModel, train: TrainConfig, levels: tuple[float, ..
     return CausalModule(model, train) if isinstance(model, CausalModel) else ForecastModule(model, train)
 
 
-def shrinkage_errors(model: ResidualModel, batch: Batch) -> Float64[Tensor, " K2_1"]:
-    """Sums of square errors at each of `SHRINKAGES`, then of absolute errors, then the number of errors."""
+def shrinkage_errors(model: ResidualModel, batch: Batch) -> Float64[Tensor, "B K2_1"]:
+    """Each window's sum of square errors at each of `SHRINKAGES`, then of absolute errors, then their number."""
     base, added, _ = model.parts(batch)
-    error, added = (base - batch.y)[batch.known].double(), added[batch.known].double()
-    at = torch.stack([error + shrinkage * added for shrinkage in SHRINKAGES])
-    return torch.cat([at.square().sum(dim=1), at.abs().sum(dim=1), at.new_tensor([at.shape[1]])])
+    error, added = (base - batch.y).double() * batch.known, added.double() * batch.known
+    at = torch.stack([error + shrinkage * added for shrinkage in SHRINKAGES], dim=1).flatten(2)
+    count = batch.known.flatten(1).sum(dim=1, keepdim=True)
+    return torch.cat([at.square().sum(dim=2), at.abs().sum(dim=2), count.double()], dim=1)
 
 
-def mean_errors(sums: Float64[Tensor, " K2_1"]) -> tuple[Float64[Tensor, " K"], Float64[Tensor, " K"]]:
+def mean_errors(sums: Float64[Tensor, "*rows K2_1"]) -> tuple[Float64[Tensor, "*rows K"], Float64[Tensor, "*rows K"]]:
     """MSE and MAE at each of `SHRINKAGES`."""
-    half = len(SHRINKAGES)
-    return sums[:half] / sums[-1].clamp(min=1), sums[half:-1] / sums[-1].clamp(min=1)
+    half, count = len(SHRINKAGES), sums[..., -1:].clamp(min=1)
+    return sums[..., :half] / count, sums[..., half:-1] / count
 
 
 def best_shrinkage(mse: Float64[Tensor, " K"], mae: Float64[Tensor, " K"]) -> int:
-    """Which shrinkage has the least MAE, of those whose MSE is at most half a percent above the ridge's (the first)."""
-    return int(mae.masked_fill(mse > (1 + TOLERATED) * mse[0], float("inf")).argmin())
+    """Which shrinkage has the least errors, by the ridge's (the first), of those whose MSE is not above that one's."""
+    errors = mse / mse[0].clamp(min=_LEAST) + mae / mae[0].clamp(min=_LEAST)
+    return int(errors.masked_fill(mse > mse[0], float("inf")).argmin())
+
+
+def safe_shrinkage(sums: Float64[Tensor, "S K2_1"]) -> float:
+    """The best shrinkage over stretches of held-out rows if it saves more than a standard error over them; else 0.
+
+    Source: Breiman, Friedman, Olshen, Stone 1984, Classification and Regression Trees, section 3.4.3.
+    """
+    sums = sums[sums[:, -1] > 0]
+    best = best_shrinkage(*mean_errors(sums.sum(dim=0)))
+    mse, mae = mean_errors(sums)
+    whole = [errors[0].clamp(min=_LEAST) for errors in mean_errors(sums.sum(dim=0))]
+    saved = (mse[:, 0] - mse[:, best]) / whole[0] + (mae[:, 0] - mae[:, best]) / whole[1]
+    clear = len(saved) > 1 and float(saved.mean()) > float(saved.std()) / len(saved) ** 0.5
+    return SHRINKAGES[best] if clear else 0.0

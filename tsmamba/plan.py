@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int64
 from mamba_data_prep.errors import UserError
 
 from tsmamba.config import FitConfig
@@ -18,6 +19,7 @@ CALENDAR_DAYS = (1.0, 7.0, 30.4, 365.25)
 
 LEAST_CYCLES = 3
 MOST_CHOOSING = 2**15
+MOST_STRETCHES = 16
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class Plan:
         """The origins of `valid`; of very many, 32,768 spread evenly."""
         n = min(len(self.valid), MOST_CHOOSING)
         return self.valid.take(np.linspace(0, len(self.valid) - 1, n).round().astype(np.int64))
+
+    def stretches(self, origins: Origins) -> Int64[np.ndarray, " n"]:
+        """In which part of the held-back rows each origin lies; each part is at least one horizon long."""
+        rows = self.valid.row - self.windows.rows[self.valid.group]
+        first, span = int(rows.min(initial=0)), int(np.ptp(rows)) + 1 if len(rows) else 1
+        count = int(np.clip(span // self.windows.horizon, 1, MOST_STRETCHES))
+        return (origins.row - self.windows.rows[origins.group] - first) * count // span
 
     def everything(self) -> Origins:
         """Every origin from the first of training on whose horizon is known."""

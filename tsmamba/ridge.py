@@ -6,7 +6,7 @@ a forecast doesn't depend on the level.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,8 +172,9 @@ def fit_ridge(
 ) -> RidgeFit:
     """Fits one matrix for all series, and where that is better on held-out windows, one near it for each series.
 
-    For each simple forecast of `priors` the strength is chosen on the held-out windows; the mean of these matrices is
-    the fit, at the longest lookback whose error is not notably above the least.
+    For each simple forecast of `priors` the strength is chosen on the held-out windows. The fit is the mean of these
+    matrices, or where that is better the one that shrinks towards the last value alone, at the longest lookback whose
+    error is not notably above the least.
 
     Args:
         windows: of the longest lookback.
@@ -192,12 +193,17 @@ def fit_ridge(
         solver, held = Solver(all_train.last(lookback)), all_valid.last(lookback)
         matrices = priors(lookback, windows.horizon, seasons or ())
         found = {name: solver.best(prior, held) for name, prior in matrices.items()}
-        weight = sum((one[2] for one in found.values()), torch.zeros_like(held.outer)) / len(found)
-        strengths = {name: one[1] for name, one in found.items()}
-        fits.append(RidgeFit(weight, {}, lookback, strengths, None, held.mse(weight)))
+        plain = {name: found[name] for name in list(found)[:1]}
+        fits.append(min((_averaged(some, lookback, held) for some in (plain, found)), key=lambda fit: fit.mse))
     enough = (1 + NEGLIGIBLE) * min(fit.mse for fit in fits)
     best = max((fit for fit in fits if fit.mse <= enough), key=lambda fit: fit.lookback)
     return _with_own(best, train_parts, valid_parts) if own else best
+
+
+def _averaged(found: Mapping[str, tuple[float, float, Tensor]], lookback: int, held: Products) -> RidgeFit:
+    """The mean of some matrices, and its error on held-out windows."""
+    weight = sum((one[2] for one in found.values()), torch.zeros_like(held.outer)) / len(found)
+    return RidgeFit(weight, {}, lookback, {name: one[1] for name, one in found.items()}, None, held.mse(weight))
 
 
 def _of_group(origins: Origins, group: int | None) -> Origins:
@@ -226,7 +232,7 @@ def refit_ridge(fit: RidgeFit, windows: Windows, origins: Origins, seasons: Sequ
     whole = Products.mean(parts)
     solver = Solver(whole)
     matrices = priors(fit.lookback, windows.horizon, seasons or ())
-    found = [solver.best(prior, whole, [fit.strengths[name]])[2] for name, prior in matrices.items()]
+    found = [solver.best(matrices[name], whole, [strength])[2] for name, strength in fit.strengths.items()]
     weight = sum(found, torch.zeros_like(whole.outer)) / len(found)
     own = {}
     if fit.own and fit.own_strength is not None:

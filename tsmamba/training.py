@@ -20,12 +20,11 @@ from tsmamba.module import (
     HeadModule,
     PretrainModule,
     TellSteps,
-    best_shrinkage,
-    mean_errors,
     module_for,
+    safe_shrinkage,
     shrinkage_errors,
 )
-from tsmamba.plan import Plan
+from tsmamba.plan import MOST_STRETCHES, Plan
 
 
 def train_network(
@@ -95,11 +94,12 @@ def _train(
 
 @torch.no_grad()
 def choose_shrinkage(model: ResidualModel, plan: Plan) -> float:
-    """The shrinkage that the held-back rows like best, all of them looked at."""
+    """The shrinkage that the held-back rows like best, all of them looked at; 0 where it might be luck."""
     model.eval()
-    sums = sum(shrinkage_errors(model, batch) for _, batch in plan.windows.batches(plan.choosing(), 1024))
-    mse, mae = mean_errors(torch.as_tensor(sums))
-    return SHRINKAGES[best_shrinkage(mse, mae)]
+    sums = torch.zeros(MOST_STRETCHES, 2 * len(SHRINKAGES) + 1, dtype=torch.float64)
+    for part, batch in plan.windows.batches(plan.choosing(), 1024):
+        sums.index_add_(0, torch.from_numpy(plan.stretches(part)), shrinkage_errors(model, batch))
+    return safe_shrinkage(sums)
 
 
 def run_settings(train: TrainConfig, n_windows: int, seed: int, folder: Path, *, resume: bool) -> RunSettings:

@@ -37,10 +37,10 @@ def test_a_run_of_known_length_follows_warmup_cosine(warmup: int) -> None:
         assert schedule.rate(step, 0.0, {**GROUP, "warmup_steps": warmup}) == pytest.approx(expected)
 
 
-def test_a_halving_rate_is_halved_after_each_stretch_of_the_run() -> None:
+def test_a_halving_rate_is_halved_after_the_second_and_every_later_stretch() -> None:
     schedule = Schedule(40, None)
     rates = [schedule.rate(step, 0.0, {"max_lr": 0.8, "stretches": 4}) for step in range(41)]
-    assert rates == [0.8] * 10 + [0.4] * 10 + [0.2] * 10 + [0.1] * 11
+    assert rates == [0.8] * 20 + [0.4] * 10 + [0.2] * 11
 
 
 def simulate(seconds_per_step, limit: float) -> tuple[list[float], float]:

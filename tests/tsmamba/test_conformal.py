@@ -111,3 +111,13 @@ def test_what_was_never_negative_is_not_forecast_so() -> None:
     forecast = calibrate(backtest_of(panel, 60), panel, 1)[1].apply(Local("drift", TASK).predict(panel), panel)
     assert forecast.quantiles.min() == 0
     assert forecast.point.min() >= 0
+
+
+def test_steps_of_one_forecast_count_as_far_as_they_err_alone() -> None:
+    rng = np.random.default_rng(0)
+    alone, together = [], []
+    for _ in range(40):
+        alone.append(offsets(np.repeat(rng.normal(size=(9, 1, 24, 1)), 5, axis=3), LEVELS)[0])
+        together.append(offsets(np.tile(rng.normal(size=(9, 1, 1, 1)), (1, 1, 24, 5)), LEVELS)[0])
+    assert np.mean(alone, axis=0)[[1, 3]] == pytest.approx([-1.28, 1.28], abs=0.12)  # as of 216 normal errors
+    assert np.mean(together, axis=0)[[1, 3]] == pytest.approx([-1.8, 1.8], abs=0.25)  # as of 9: the largest of them

@@ -124,5 +124,8 @@ def cosine(share: float | int, max_lr: float | int, min_lr: float | int) -> floa
 
 
 def halving(share: float | int, max_lr: float | int, stretches: int) -> float:
-    """`max_lr` in the first of so many equal stretches of the run, and half of the one before in each later one."""
-    return max_lr * 0.5 ** min(int(share * stretches), stretches - 1)
+    """`max_lr` in the first two of so many equal stretches of the run, and half of the one before in each later one.
+
+    Source: the code of Informer (Zhou and others 2021), "type1", which long-horizon models have trained by since.
+    """
+    return max_lr * 0.5 ** max(min(int(share * stretches), stretches - 1) - 1, 0)

@@ -25,7 +25,8 @@ class VariateLayer(nn.Module):
     def __init__(self, network: NetworkConfig) -> None:
         super().__init__()
         width = network.d_model
-        self.mixer = build_mixer("mamba", backbone_config(network))
+        alone = network.model_copy(update={"n_layers": 1})  # each layer is drawn as if it were the only one
+        self.mixer = build_mixer("mamba", backbone_config(alone))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.up, self.down = nn.Linear(width, network.d_feedforward), nn.Linear(network.d_feedforward, width)
         self.dropout = nn.Dropout(network.dropout)
