@@ -14,7 +14,8 @@ from jaxtyping import Float64
 from mamba_data_prep.errors import UserError
 
 from tsmamba import metrics
-from tsmamba.methods import FittedMethod
+from tsmamba.fitted import Forecast
+from tsmamba.methods import FittedMethod, Learned
 from tsmamba.panel import Panel
 
 _MOST = 12
@@ -166,6 +167,8 @@ def roll(
         season: rows of a season, for the scales of errors.
         tick: called after each origin.
     """
+    if isinstance(fitted, Learned) and fitted.model.is_causal:
+        return _beside(fitted.predict_many(panel, steps_back), fitted.name, panel, steps_back, season)
     return roll_refitted(lambda history: fitted, fitted.name, panel, steps_back, season, tick)
 
 
@@ -187,25 +190,27 @@ def roll_refitted(
         season: rows of a season, for the scales of errors.
         tick: called after each origin.
     """
-    points, quantiles, levels = [], [], ()
+    found = []
     for rows in steps_back:
         past = panel.before(rows)
-        found = fit(past).predict(past)
-        points.append(found.point)
-        quantiles.append(found.quantiles)
-        levels = found.levels
+        found.append(fit(past).predict(past))
         if tick is not None:
             tick()
-    point = np.stack(points).astype(np.float64)
+    return _beside(found, name, panel, steps_back, season)
+
+
+def _beside(found: Sequence[Forecast], name: str, panel: Panel, steps_back: Sequence[int], season: int) -> Backtest:
+    """Forecasts from past rows beside what came."""
+    point = np.stack([one.point for one in found]).astype(np.float64)
     first = panel.before(steps_back[0])
     return Backtest(
         name,
         tuple(panel.ids),
-        levels,
+        found[0].levels,
         tuple(steps_back),
         actuals(panel, steps_back, point.shape[2]),
         point,
-        np.stack(quantiles).astype(np.float64),
+        np.stack([one.quantiles for one in found]).astype(np.float64),
         np.array([metrics.seasonal_error(one.values, season) for one in first.series]),
         np.array([metrics.seasonal_rms(one.values, season) for one in first.series]),
     )

@@ -170,6 +170,9 @@ _levels = click.option(
 )
 _device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 _max_time = click.option("--max-time", metavar="TIME", help="Training stops after so long: 90s, 5m, 1h.")
+_short_time = click.option(
+    "--max-time", metavar="TIME", default="3m", show_default=True, help="Training stops after so long: 90s, 5m, 1h."
+)
 
 
 def _print(result: dict[str, Any], as_json: bool) -> None:
@@ -198,7 +201,7 @@ Examples:
 @_method
 @_levels
 @_reading
-@_max_time
+@_short_time
 @_device
 @_seed
 @click.option("--force", is_flag=True, help="Replace an output that this program did not write.")
@@ -283,7 +286,7 @@ Examples:
 @_method
 @_levels
 @_reading
-@_max_time
+@_short_time
 @_device
 @_seed
 @click.option("--force", is_flag=True, help="Replace an output that this program did not write.")

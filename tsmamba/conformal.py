@@ -33,8 +33,7 @@ _OWN = 40
 """Origins from which a series' quantiles are its own."""
 _ASYMMETRIC = 100
 """Forecasts below which errors are read as if they had fallen to either side: a few tell the size, not the side."""
-_RECENT_ROWS = 400
-_RECENT_SEASONS = 30
+_RECENT_ROWS, _RECENT_SEASONS = 400, 30
 _FEWEST = 8
 """Scores below which there is no saying how far a forecast may be off."""
 _FEWEST_FORECASTS = 3
@@ -71,10 +70,15 @@ class Calibration:
             forecast: what follows the ends of the panel's series.
             panel: the series.
         """
-        scale = recent_scales(panel, (0,), self.season)[0]
+        floor = np.array([_floor(one.values) for one in panel.series])
+        return self.shifted(forecast, recent_scales(panel, (0,), self.season)[0], floor)
+
+    def shifted(
+        self, forecast: Forecast, scale: Float64[np.ndarray, " S"], floor: Float64[np.ndarray, " S"]
+    ) -> Forecast:
+        """The same where the size of recent changes and the lowest possible value of each series are known."""
         shifts = np.stack([self.own.get(name, self.pooled) for name in forecast.ids])
         quantiles = np.sort(forecast.quantiles + shifts * scale[:, None, None], axis=-1)
-        floor = np.array([_floor(one.values) for one in panel.series])
         point = np.maximum(forecast.point, floor[:, None])
         return replace(forecast, point=point, quantiles=np.maximum(quantiles, floor[:, None, None]))
 
@@ -211,7 +215,7 @@ def offsets(scores: Float64[np.ndarray, "K S H Q"], levels: Sequence[float] | np
 
 def recent_scales(panel: Panel, steps_back: Sequence[int], season: int) -> Float64[np.ndarray, "K S"]:
     """Mean absolute change over a season in the latest rows before each origin: by what errors are made alike."""
-    rows = max(_RECENT_ROWS, _RECENT_SEASONS * season)
+    rows = recent_rows(season)
     table = np.ones((len(steps_back), len(panel)))
     for place, back in enumerate(steps_back):
         for number, one in enumerate(panel.series):
@@ -219,6 +223,11 @@ def recent_scales(panel: Panel, steps_back: Sequence[int], season: int) -> Float
             scales = (metrics.seasonal_error(part, step) for part in (history[-rows:], history) for step in (season, 1))
             table[place, number] = next((scale for scale in scales if np.isfinite(scale)), 1.0)
     return table
+
+
+def recent_rows(season: int) -> int:
+    """How many of the latest rows tell the size of recent changes."""
+    return max(_RECENT_ROWS, _RECENT_SEASONS * season)
 
 
 def _floor(history: Float64[np.ndarray, " T"]) -> float:

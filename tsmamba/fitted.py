@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mamba_data_prep.provenance import versions
 from mamba_training.bundle import Bundle, load_bundle, save_bundle
 
 from tsmamba.config import FitConfig, checked
-from tsmamba.models import Shape, build_model
+from tsmamba.models import CausalModel, Shape, build_model
 from tsmamba.models.base import ForecastModel
 from tsmamba.panel import Panel
 from tsmamba.scaling import PanelScaler
@@ -23,6 +23,8 @@ from tsmamba.windows import Origins, Windows
 
 BUNDLE_KIND = "tsmamba-forecaster"
 _BATCH = 256
+_ROWS = 2**17
+"""Rows of a batch where whole histories are read."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class FittedModel:
         """Numbers in the model."""
         return sum(tensor.numel() for tensor in self.model.state_dict().values())
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether a forecast reads the whole history, row after row, rather than a window."""
+        return isinstance(self.model, CausalModel)
+
     def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
         """Forecasts what follows the end of each series.
 
@@ -98,6 +105,8 @@ class FittedModel:
             UserError: the covariates are others, or a series has no observed value to go on from.
         """
         cut = panel.before(steps_back)
+        if self.is_causal:
+            return self.predict_after(cut, (0,))[0]
         windows = self.windows(cut)
         rows = windows.rows
         origins = Origins(np.arange(len(rows), dtype=np.int64), rows)
@@ -112,8 +121,43 @@ class FittedModel:
             tuple(cut.ids), self.levels, point.reshape(channels, steps), quantiles.reshape(channels, steps, n_levels)
         )
 
+    def predict_after(self, panel: Panel, steps_back: Sequence[int]) -> list[Forecast]:
+        """What a causal model forecasts from several rows of each series, which it reads once, from the first row on.
+
+        Args:
+            panel: series whose scales do not depend on where a forecast begins: those fitted on, or `(0,)` alone.
+            steps_back: from how many rows before each series' end to forecast; where that is before its first row, the
+                forecast is that after the first row.
+        """
+        self._check_covariates(panel)
+        shape = len(steps_back), len(panel), self.horizon
+        point, quantiles = np.zeros(shape), np.zeros((*shape, len(self.levels)))
+        for members in _alike(panel.lengths):
+            part = replace(panel, series=tuple(panel.series[number] for number in members))
+            found = self._after(part, steps_back)
+            point[:, members], quantiles[:, members] = found
+        every = zip(point, quantiles, strict=True)
+        return [Forecast(tuple(panel.ids), self.levels, *one) for one in every]
+
+    def _after(self, panel: Panel, steps_back: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Point forecasts (K, S, H) and quantiles of series with the same number of rows."""
+        model, rows = self.model.eval(), len(panel.series[0])
+        if not isinstance(model, CausalModel):
+            raise TypeError("only causal models forecast from every row that they read")
+        windows = Windows(panel, self.scaler, rows, self.horizon, calendar=self.calendar)
+        whole = Origins(np.arange(len(panel), dtype=np.int64), np.full(len(panel), rows))
+        scaled = model.after(windows.batch(whole), [max(rows - back, 1) for back in steps_back])[:, 0].double()
+        mean, deviation = self._units(windows, whole)
+        spread = (scaled[..., None] + model.offsets) * deviation[..., None] + mean[..., None]
+        return (scaled * deviation + mean).transpose(0, 1).numpy(), spread.transpose(0, 1).numpy()
+
     def windows(self, panel: Panel) -> Windows:
         """A panel's windows of this model's shape."""
+        self._check_covariates(panel)
+        together = self.model.reads_together
+        return Windows(panel, self.scaler, self.lookback, self.horizon, together=together, calendar=self.calendar)
+
+    def _check_covariates(self, panel: Panel) -> None:
         found = {"past": panel.past_names, "future": panel.future_names, "static": panel.static_names}
         for kind, names in self.names.items():
             if tuple(names) != tuple(found[kind]):
@@ -121,8 +165,6 @@ class FittedModel:
                     f"the model was fitted with other {kind} covariates", found=", ".join(found[kind]) or "none",
                     accepted=", ".join(names) or "none",
                 )  # fmt: skip
-        together = self.model.reads_together
-        return Windows(panel, self.scaler, self.lookback, self.horizon, together=together, calendar=self.calendar)
 
     @torch.no_grad()
     def predict_windows(
@@ -210,3 +252,11 @@ class FittedModel:
             return cls(config, shape, model, scaler, found["names"], calendar, found["report"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the model's description cannot be read ({error})", path=bundle.path) from None
+
+
+def _alike(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """The places of equal lengths, in batches."""
+    for rows in sorted(set(lengths)):
+        places = [place for place, length in enumerate(lengths) if length == rows]
+        size = max(_ROWS // max(rows, 1), 1)
+        yield from (places[first : first + size] for first in range(0, len(places), size))

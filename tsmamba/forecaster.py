@@ -24,6 +24,7 @@ from tsmamba.methods import Combination, FittedMethod, Learned, Local, Task
 from tsmamba.panel import Panel
 from tsmamba.seasonality import choose_season
 from tsmamba.selection import Note, Selection, describe, select
+from tsmamba.source import Source
 
 
 class Forecaster:
@@ -43,6 +44,7 @@ class Forecaster:
         selection_: what was compared and taken, after `fit`.
         task_: horizon, season and levels in use.
         frame_: the series that were fitted on; None for a forecaster that was loaded.
+        source_: how their table is written, so that more rows of it can be read.
 
     Example:
         forecast = Forecaster(horizon=12).fit(table).predict()
@@ -172,6 +174,7 @@ class Forecaster:
             "task": asdict(self.task_),
             "parameters": {**self.get_params(), "levels": list(self.levels)},
             "frequency": self.frequency_,
+            "source": self.source_.to_dict(),
             "forms": {name: asdict(form) for one in locals_ for name, form in one.forms.items()},
             "calibration": self.selection_.calibration.to_dict(),
             "selection": {**self.about_, "leaderboard": _untimed(self.about_["leaderboard"])},
@@ -235,6 +238,7 @@ class Forecaster:
         calibration = Calibration.from_dict(found["calibration"])
         forecaster.selection_ = Selection(tuple(found["members"]), method, calibration, notes=notes)
         forecaster.frequency_, forecaster.about_ = found["frequency"], found["selection"]
+        forecaster.source_ = Source.from_dict(found["source"])
         return forecaster
 
     def _methods(self) -> list[str]:
@@ -251,7 +255,7 @@ class Forecaster:
         return Task(horizon, season, levels, self.seed, self.max_time, self.device)
 
     def _remember(self, panel: Panel, frame: SeriesFrame) -> None:
-        self.frequency_ = frame.frequency.alias
+        self.frequency_, self.source_ = frame.frequency.alias, Source.of(frame)
         self.about_ = describe(self.selection_)
 
     def _lengthen(self, horizon: int) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from mamba_data_prep.errors import UserError
 
 from tsmamba import baselines
@@ -172,18 +172,38 @@ class Learned:
     def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
         """See `FittedMethod`; a series without an observed value in the model's window gets the naive forecast."""
         cut = panel.before(steps_back)
-        seen = [np.isfinite(one.values[-self.model.lookback :]).any() for one in cut.series]
-        known = [one.unique_id for one, has_values in zip(cut.series, seen, strict=True) if has_values]
+        read, seen = self._read(cut), self._seen(cut)
         point = Local("naive", self.task).predict(cut).point.copy()
-        if known:
-            point[seen] = self._predict(cut.select(known))
+        if seen.any():
+            known = [name for name, has_values in zip(cut.ids, seen, strict=True) if has_values]
+            point[seen] = self._values(self.model.predict(read.select(known)))
         return _without_spread(panel, point, self.task.levels)
 
-    def _predict(self, panel: Panel) -> Float64[np.ndarray, "S H"]:
+    def predict_many(self, panel: Panel, steps_back: Sequence[int]) -> list[Forecast]:
+        """What `predict` gives from several rows; a causal model reads each series once for all of them."""
+        known = self.model.scaler.series
+        if not self.model.is_causal or not all(name in known for name in panel.ids):
+            return [self.predict(panel, back) for back in steps_back]
+        found = []
+        for back, forecast in zip(steps_back, self.model.predict_after(self._read(panel), steps_back), strict=True):
+            seen = self._seen(panel.before(back))[:, None]
+            point = np.where(seen, self._values(forecast), Local("naive", self.task).predict(panel, back).point)
+            found.append(_without_spread(panel, point, self.task.levels))
+        return found
+
+    def _read(self, panel: Panel) -> Panel:
+        return logarithms(panel) if self.logarithmic else panel
+
+    def _seen(self, panel: Panel) -> Bool[np.ndarray, " S"]:
+        """Which series have an observed value where the model looks."""
+        rows = len if self.model.is_causal else lambda one: min(self.model.lookback, len(one))
+        parts = [one.values[len(one) - rows(one) :] for one in self._read(panel).series]
+        return np.array([bool(np.isfinite(part).any()) for part in parts], dtype=np.bool_)
+
+    def _values(self, forecast: Forecast) -> Float64[np.ndarray, "S H"]:
         """Points alone: the errors of rolling origins, of which there are more, give the quantiles."""
-        if not self.logarithmic:
-            return self.model.predict(panel).point.astype(np.float64)
-        return np.exp(np.minimum(self.model.predict(logarithms(panel)).point.astype(np.float64), _LARGEST))
+        point = forecast.point.astype(np.float64)
+        return np.exp(np.minimum(point, _LARGEST)) if self.logarithmic else point
 
 
 @dataclass(frozen=True)

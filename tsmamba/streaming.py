@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,16 +11,55 @@ from jaxtyping import Float64
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series.frequency import Frequency, to_wall
 
+from tsmamba.conformal import recent_rows
 from tsmamba.fitted import FittedModel
+from tsmamba.metrics import seasonal_error
 from tsmamba.models import CausalModel
 from tsmamba.panel import COUNTED, calendar_features
 from tsmamba.scaling import standardised
 
 
+class Recent:
+    """What calibration reads of a series' past, kept row by row in constant memory (see `recent_scales`).
+
+    Args:
+        season: rows of a season.
+    """
+
+    def __init__(self, season: int) -> None:
+        self.season = season
+        self._rows: deque[float] = deque(maxlen=recent_rows(season))
+        self._changes: dict[int, tuple[float, int]] = dict.fromkeys((season, 1), (0.0, 0))
+        self._lowest = np.inf
+
+    def push(self, value: float) -> None:
+        """Takes one row in, NaN where it is missing."""
+        for step, (total, count) in self._changes.items():
+            change = abs(value - self._rows[-step]) if len(self._rows) >= step else np.nan
+            if np.isfinite(change):
+                self._changes[step] = (total + change, count + 1)
+        self._rows.append(value)
+        self._lowest = min(self._lowest, value) if np.isfinite(value) else self._lowest
+
+    @property
+    def scale(self) -> float:
+        """The mean size of recent changes."""
+        recent = np.array(self._rows, np.float64)
+        found = [seasonal_error(recent, step) for step in (self.season, 1)]
+        found += [total / count if count and total > 0 else np.nan for total, count in self._changes.values()]
+        return next((one for one in found if np.isfinite(one)), 1.0)
+
+    @property
+    def floor(self) -> float:
+        """What the values cannot fall below: 0 where none ever did."""
+        return 0.0 if 0 <= self._lowest < np.inf else -np.inf
+
+
 class Stream:
     """A causal forecaster that is fed a series row by row, each in constant time and memory.
 
-    After any row the forecast is the one that reading the whole history at once would give.
+    After any row the forecast is the one that reading the whole history at once gives. Its quantiles are the model's
+    own; `Recent` keeps what calibrating them takes.
 
     Args:
         fitted: with a causal model.
@@ -27,7 +67,7 @@ class Stream:
         frequency: of the rows, on whose zone's clock the calendar is read.
 
     Raises:
-        UserError: the model is not causal, or does not know the series.
+        UserError: the model is not causal, does not know the series, or reads static features.
     """
 
     def __init__(self, fitted: FittedModel, unique_id: str, frequency: Frequency = COUNTED) -> None:
@@ -43,10 +83,11 @@ class Stream:
                 "the model does not know this series", found=unique_id, accepted=", ".join(names[:5]),
                 fix="fit the model on data that hold it",
             )  # fmt: skip
+        if model.shape.n_static:
+            raise UserError("rows do not tell the static features that this model reads", fix="fit one without them")
         self.fitted, self.unique_id, self.frequency = fitted, unique_id, frequency
         self._model = model.eval()
         self._state = model.initial_state(1)
-        self._static = torch.zeros(1, model.shape.n_static)
 
     def push(
         self,
@@ -68,7 +109,7 @@ class Stream:
         scale = self.fitted.scaler.series[self.unique_id]
         seen = value is not None and np.isfinite(value)
         x = (float(value) - scale.mean) / scale.deviation if seen and value is not None else 0.0
-        outside = torch.cat([self._covariates(time, past, future), self._static], dim=1)
+        outside = self._covariates(time, past, future)
         output, self._state = self._model.step(torch.tensor([x]), torch.tensor([seen]), outside, self._state)
         point = output.point[0, 0].double().numpy() * scale.deviation + scale.mean
         return point, output.quantiles[0, 0].double().numpy() * scale.deviation + scale.mean

@@ -5,6 +5,7 @@ Shapes: `B` rows of a batch, `L` rows in time, `D` width, `H` horizon.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,9 @@ from tsmamba.config import NetworkConfig
 from tsmamba.models.base import ForecastModel, Output, Shape
 from tsmamba.models.residual import backbone_config
 from tsmamba.windows import Batch
+
+_PIECE = 4096
+"""Rows that are read at once where a whole history is read."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,29 @@ class CausalModel(ForecastModel):
         tokens = self._tokens(last, before, seen, _outside(batch))
         hidden, _ = self.backbone(tokens)
         return (last[..., None] + self.head(hidden)).unflatten(0, batch.x.shape[:2])
+
+    @torch.no_grad()
+    def after(self, batch: Batch, rows: Sequence[int]) -> Float[Tensor, "B M R H"]:
+        """The forecasts after some rows of the window, which is read once, in pieces that need little memory.
+
+        Args:
+            batch: windows.
+            rows: how many rows of the window each forecast has read, at least 1.
+        """
+        x, seen, outside = batch.x.flatten(0, 1), batch.seen.flatten(0, 1), _outside(batch)
+        last = _filled(x, seen)
+        before = torch.cat([torch.zeros_like(last[:, :1]), last[:, :-1]], dim=1)
+        wanted = torch.tensor(rows) - 1
+        point = torch.empty(len(x), len(rows), self.shape.horizon)
+        state = None
+        for start in range(0, x.shape[1], _PIECE):
+            piece = slice(start, start + _PIECE)
+            tokens = self._tokens(last[:, piece], before[:, piece], seen[:, piece], outside[:, piece])
+            hidden, state = self.backbone(tokens, state)
+            here = (wanted >= start) & (wanted < start + _PIECE)
+            at = wanted[here]
+            point[:, here] = last[:, at, None] + self.head(hidden[:, at - start])
+        return point.unflatten(0, batch.x.shape[:2])
 
     def _tokens(self, last: Tensor, before: Tensor, seen: Tensor, outside: Tensor) -> Tensor:
         own = torch.stack([last, last - before, seen.to(last.dtype)], dim=-1)
