@@ -1,0 +1,75 @@
+"""`auto` takes what is more complex only where held-out rows speak clearly for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tsmamba.module import SHRINKAGES, best_shrinkage, safe_shrinkage
+from tsmamba.panel import Panel
+from tsmamba.plan import MOST_STRETCHES, make_plan
+from tsmamba.ridge import fit_ridge, refit_ridge
+from tsmamba.scaling import PanelScaler
+from tsmamba.windows import Windows
+
+
+def sums(savings: list[float]) -> torch.Tensor:
+    """Sums over stretches of 10 errors each: at full shrinkage a stretch saves this share of errors of size 1."""
+    shrinkage = torch.tensor(SHRINKAGES, dtype=torch.float64)
+    errors = 10 * (1 - torch.tensor(savings, dtype=torch.float64)[:, None] * shrinkage)
+    return torch.cat([errors, errors, torch.full((len(savings), 1), 10.0, dtype=torch.float64)], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("savings", "shrinkage"),
+    [
+        ([0.05, 0.04, 0.06, 0.05], 1.0),  # everywhere a little
+        ([0.4, 0.1, -0.2, -0.2], 0.0),  # on the whole, but not everywhere: that may be luck
+        ([-0.1, -0.1, -0.1, -0.1], 0.0),
+        ([0.3], 0.0),  # one stretch tells nothing
+    ],
+)
+def test_the_network_is_used_only_where_it_saves_clearly(savings: list[float], shrinkage: float) -> None:
+    table = torch.cat([sums(savings), torch.zeros(3, 2 * len(SHRINKAGES) + 1, dtype=torch.float64)])
+    assert safe_shrinkage(table) == shrinkage
+
+
+@given(st.integers(0, 10_000))
+@settings(deadline=None, max_examples=30)
+def test_no_shrinkage_is_chosen_whose_squares_are_worse_than_the_ridges(seed: int) -> None:
+    mse, mae = torch.from_numpy(np.random.default_rng(seed).uniform(0.5, 1.5, (2, len(SHRINKAGES))))
+    best = best_shrinkage(mse, mae)
+    assert mse[best] <= mse[0]
+    assert mse[best] / mse[0] + mae[best] / mae[0] <= 2
+
+
+@given(st.integers(20, 120), st.integers(1, 12))
+@settings(deadline=None, max_examples=30)
+def test_stretches_follow_one_another_and_hold_a_horizon(held: int, horizon: int) -> None:
+    panel = Panel.wide(np.random.default_rng(0).normal(size=(300, 2)))
+    plan = make_plan(Windows(panel, PanelScaler.fit(panel, [held] * 2), 24, horizon), [held] * 2)
+    stretches = plan.stretches(plan.valid)
+    for group in range(2):
+        mine = stretches[plan.valid.group == group]
+        counts = np.bincount(mine)
+        assert mine[0] == 0
+        assert (np.diff(mine) >= 0).all()
+        assert len(counts) <= MOST_STRETCHES
+        assert counts.min() >= min(horizon, len(mine))
+
+
+def test_seasons_are_left_out_where_held_out_rows_show_none(hourly: Callable[..., Panel]) -> None:
+    walk = Panel.wide(np.cumsum(np.random.default_rng(1).normal(size=(600, 2)), axis=0))
+    for panel, seasonal in ((walk, False), (hourly(600, 2), True)):
+        windows = Windows(panel, PanelScaler.fit(panel, [150] * 2), 72, 24)
+        plan = make_plan(windows, [150, 150])
+        plain, fit = (fit_ridge(windows, plan.train, plan.valid, seasons=seasons) for seasons in (None, (24,)))
+        assert fit.mse <= plain.mse * (1 + 1e-6)
+        assert (len(fit.strengths) > 1) == seasonal
+        again = refit_ridge(fit, windows, plan.train, (24,))
+        torch.testing.assert_close(again.weight, fit.weight, rtol=1e-4, atol=1e-6)
