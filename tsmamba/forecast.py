@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.series import SeriesFrame
+from mamba_data_prep.series import Finding, SeriesFrame
 
 from tsmamba.export import FORMATS, check_output, write_record, write_table
 from tsmamba.fitted import Forecast
@@ -208,8 +209,7 @@ def _text(result: Result, files: Mapping[str, str]) -> str:
 
 
 def _reading_line(frame: SeriesFrame) -> str:
-    repaired = [f"{entry.rule} ({entry.count:,})" for entry in frame.report.findings]
-    noticed = [f"{entry.rule} ({entry.count:,})" for entry in frame.report.notes]
+    repaired, noticed = _counted(frame.report.findings), _counted(frame.report.notes)
     rows = len(frame.frame)
     zone = f", zone {frame.zone}" if frame.zone else ""
     line = f"Read {rows:,} rows of {len(frame.ids):,} series, step {frame.frequency.alias}{zone}"
@@ -217,6 +217,14 @@ def _reading_line(frame: SeriesFrame) -> str:
         if entries:
             line += f"; {what}: {', '.join(entries)}"
     return line
+
+
+def _counted(entries: Sequence[Finding]) -> list[str]:
+    """Each rule once, with how often it was applied in all columns."""
+    counts: Counter[str] = Counter()
+    for entry in entries:
+        counts[entry.rule] += entry.count
+    return [f"{rule} ({count:,})" for rule, count in counts.items()]
 
 
 def _forecast_rows(result: Result) -> Any:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from tsmamba import metrics
 from tsmamba.backtest import Backtest
@@ -63,6 +64,8 @@ def _draw(axes: Axes, frame: SeriesFrame, forecast: Forecast, name: str, past: B
     point, quantiles = forecast.point[place], forecast.quantiles[place]
     mark: dict[str, Any] = {"marker": "o", "markersize": 3} if len(ahead) <= 2 else {}
     axes.plot(times, values, color=_INK, linewidth=1.1, label="observed")
+    alone = _alone(values)
+    axes.plot(times[alone], values[alone], color=_INK, linestyle="none", marker=".", markersize=4)
     if past is not None and name in past.ids and past.horizon in past.steps_back and len(rows) > past.horizon:
         origin, number = past.steps_back.index(past.horizon), past.ids.index(name)
         axes.plot(
@@ -81,6 +84,7 @@ def _draw(axes: Axes, frame: SeriesFrame, forecast: Forecast, name: str, past: B
     axes.margins(x=0.01)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
     _keep_history_legible(axes, values, point, quantiles)
     if np.issubdtype(times.dtype, np.datetime64):
         locator = AutoDateLocator(minticks=3, maxticks=8)
@@ -92,16 +96,33 @@ def _draw(axes: Axes, frame: SeriesFrame, forecast: Forecast, name: str, past: B
         axes.set_ylim(low, high + 0.22 * (high - low))
 
 
+def _alone(values: np.ndarray) -> np.ndarray:
+    """Observed values without an observed neighbour, which a line does not show."""
+    seen = np.concatenate([[False], np.isfinite(values), [False]])
+    return seen[1:-1] & ~seen[:-2] & ~seen[2:]
+
+
+def _tick(value: float | int, place: int | None) -> str:
+    """A number on an axis, with marks between thousands and without powers of ten."""
+    return f"{value:,.10g}"
+
+
 def _keep_history_legible(axes: Axes, history: np.ndarray, point: np.ndarray, quantiles: np.ndarray) -> None:
-    """Limits the axis where a wide interval would press the series flat."""
+    """Limits the axis where a wide interval would press the series flat, and says how far that reaches."""
     core = np.concatenate([history[np.isfinite(history)], point[np.isfinite(point)]])
     if not len(core):
         return
     low, high = float(core.min()), float(core.max())
     size = max(high - low, 1e-9)
     ends = quantiles[np.isfinite(quantiles)]
-    bottom, top = (min(low, float(ends.min())), max(high, float(ends.max()))) if len(ends) else (low, high)
-    bottom, top = max(bottom, low - 1.5 * size), min(top, high + 1.5 * size)
+    least, most = (min(low, float(ends.min())), max(high, float(ends.max()))) if len(ends) else (low, high)
+    bottom, top = max(least, low - 1.5 * size), min(most, high + 1.5 * size)
+    for cut, end, edge, side in ((most > top, most, 0.99, "top"), (least < bottom, least, 0.01, "bottom")):
+        if cut:
+            axes.text(
+                0.995, edge, f"interval to {end:,.4g}", transform=axes.transAxes, fontsize=7.5, color=_BLUE,
+                ha="right", va=side,
+            )  # fmt: skip
     axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
 
 

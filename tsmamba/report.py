@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.provenance import versions
-from mamba_data_prep.series import IngestReport, SeriesFrame
+from mamba_data_prep.series import Finding, IngestReport, SeriesFrame
 
 from tsmamba.fitted import Forecast
 from tsmamba.forecaster import Forecaster
@@ -20,7 +20,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1120px; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse; font-size: 0.86rem; display: block; overflow-x: auto }
-th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap }
+th, td { padding: 0.2rem 0.5rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } tr.taken { font-weight: 600; background: #eef5fb }
 svg { max-width: 100%; height: auto }
 .note { background: #f6f6f6; padding: 0.5rem 0.9rem; border-left: 3px solid #1f77b4 }
@@ -120,11 +120,19 @@ def _ingest(report: IngestReport) -> str:
     parts = [_html_table(["detected", ""], facts)]
     for heading, entries in (("Repaired", report.findings), ("Noticed, left as it is", report.notes)):
         items = "".join(
-            f"<li><b>{html.escape(entry.rule)}</b> ({entry.count:,}): {html.escape(entry.what)}</li>"
+            f"<li><b>{html.escape(entry.rule)}</b> ({entry.count:,}): {html.escape(entry.what + _where(entry))}</li>"
             for entry in entries
         )
         parts.append(f"<p>{heading}: {'nothing' if not items else ''}</p><ul>{items}</ul>")
     return "".join(parts)
+
+
+def _where(entry: Finding) -> str:
+    """Column and first lines that an entry is about."""
+    lines = ", ".join(f"{line:,}" for line in entry.lines) + (", ..." if entry.count > len(entry.lines) else "")
+    parts = [f"column {entry.column}"] if entry.column else []
+    parts += [f"line {lines}"] if entry.lines else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[int] = ()) -> str:

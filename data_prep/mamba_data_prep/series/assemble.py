@@ -18,6 +18,9 @@ from mamba_data_prep.series.table import Table
 from mamba_data_prep.series.timecolumn import TimeColumn, pinned
 from mamba_data_prep.series.zones import to_instants
 
+_SILENT = 24
+"""Rows without a value at the end of a series that are worth a word."""
+
 
 def assemble(table: Table, column: TimeColumn, roles: Roles, options: ReadOptions, report: IngestReport) -> SeriesFrame:
     """Put the rows on their grids and every series below the other.
@@ -186,6 +189,7 @@ def _facts(frame: pd.DataFrame, roles: Roles, report: IngestReport) -> None:
         if mask.any():
             shown = ", ".join(map(str, summary.index[mask][:5]))
             report.note(rule, f"{what}: {shown}", count=int(mask.sum()))
+    _note_ended(frame, report)
     if missing == len(y):
         raise UserError("every value is missing", path=report.path, fix="check the column to forecast (--target)")
     for code in (-999.0, -9999.0, -99999.0, -99.0):
@@ -193,6 +197,19 @@ def _facts(frame: pd.DataFrame, roles: Roles, report: IngestReport) -> None:
         if count > 1 and np.nanmin(y) == code:
             what = f"{code:g} may stand for 'no value'; if so, say --read missing={code:g}"
             report.note("suspicious_value", what, count=count)
+
+
+def _note_ended(frame: pd.DataFrame, report: IngestReport) -> None:
+    """Series that have values, but none in their last rows: a forecast of them goes on from long ago."""
+    names, y = np.asarray(frame["unique_id"], dtype=object), np.asarray(frame["y"], dtype=np.float64)
+    first = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
+    rows = np.diff(np.append(first, [len(names)]))
+    seen = np.where(np.isnan(y), -1, np.arange(len(y)))
+    silent = first + rows - 1 - np.maximum.reduceat(seen, first)
+    ended = np.flatnonzero((silent >= _SILENT) & (silent >= rows / 20) & (silent < rows))
+    if len(ended):
+        shown = ", ".join(f"{names[first[one]]} (the last {silent[one]:,} rows)" for one in ended[:5])
+        report.note("ended_series", f"series without values at their end: {shown}", count=len(ended))
 
 
 def _resolved(column: TimeColumn, roles: Roles, zone: str | None, options: ReadOptions) -> ReadOptions:

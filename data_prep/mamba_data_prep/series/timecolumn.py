@@ -57,6 +57,7 @@ def find_times(table: Table, options: ReadOptions, report: IngestReport) -> tupl
     if not times.ok.all():
         raise _no_time(table, names, cells, times)
     _tell(table, names, cells, detected.format, report)
+    _note_spreadsheet_days(names, detected.format, times, report)
     return table, TimeColumn(names, detected.format, times)
 
 
@@ -314,6 +315,15 @@ def _tell(table: Table, names: tuple[str, ...], cells: pa.Array, format: TimeFor
             lines=table.lines[rows[:5]].tolist(),
             examples=[(cells[int(rows[0])].as_py(), "next day 00:00")],
         )
+
+
+def _note_spreadsheet_days(
+    names: tuple[str, ...], format: TimeFormat, times: ParsedTimes, report: IngestReport
+) -> None:
+    values = times.values
+    if format.is_index and "date" in plain(names[0]).split() and values.min() > 20_000 and values.max() < 80_000:
+        what = "the dates are whole numbers, and were only counted: spreadsheets count days so; export them as dates"
+        report.note("spreadsheet_days", what, column=names[0])
 
 
 def pinned(options: ReadOptions, column: TimeColumn) -> ReadOptions:
