@@ -74,7 +74,7 @@ class Budget:
 
 BUDGETS = {
     "induction": Budget(steps=3000, seconds=150, solved=2e-5, quiet=1e-3),
-    "copying": Budget(steps=12000, seconds=400, solved=0.01, every=250, cooldown=0.3),
+    "copying": Budget(steps=12000, seconds=240, solved=0.01, every=250, cooldown=0.3),
 }
 
 
