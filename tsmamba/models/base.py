@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from tsmamba.windows import Batch
 
+_STEPS_AT_A_TIME = 64
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -90,7 +92,9 @@ class ForecastModel(nn.Module):
 
     def set_offsets(self, errors: Float[Tensor, "n H"], levels: tuple[float, ...]) -> None:
         """Takes the quantiles' offsets from errors (observed minus forecast, NaN where unobserved), step by step."""
-        found = torch.nanquantile(errors.double(), torch.tensor(levels, dtype=torch.float64), dim=0).T
+        at = torch.tensor(levels, dtype=torch.float64)
+        few = errors.split(_STEPS_AT_A_TIME, dim=1)  # sorting them takes several times their memory
+        found = torch.cat([torch.nanquantile(part.double(), at, dim=0).T for part in few])
         self.offsets.copy_(torch.nan_to_num(found))
 
     def describe(self) -> dict[str, Any]:
