@@ -17,10 +17,11 @@ from tsmamba.backtest import Backtest, roll, rolling_origins
 from tsmamba.conformal import calibrate
 from tsmamba.export import write_record
 from tsmamba.forecaster import Forecaster
-from tsmamba.frames import default_horizon, panel_of
+from tsmamba.frames import MOST_USUAL, default_horizon, panel_of
 from tsmamba.inputs import check_method, input_files, quantile_levels, shown_progress, table_text
 from tsmamba.methods import Task
 from tsmamba.panel import Panel
+from tsmamba.public_holidays import with_holidays
 from tsmamba.reading import read_as_told
 from tsmamba.seasonality import choose_season
 from tsmamba.selection import BASELINES, Note, candidates, compare, honest_choice
@@ -37,6 +38,7 @@ def run_backtest(
     stride: int | None = None,
     refit: bool = False,
     methods: Sequence[str] = (),
+    holidays: str | None = None,
     model: Path | None = None,
     out: Path | None = None,
     levels: Sequence[float] = (),
@@ -54,6 +56,7 @@ def run_backtest(
         origins, stride: how many past rows to forecast from, and how far apart they lie.
         refit: fit anew at every origin.
         methods: names; all that are worth trying by default, and auto.
+        holidays: a country whose holidays models are told.
         model: a run of `tsmamba fit`; what it saw in training is not kept from it.
         out: a folder for `forecasts.csv`, `scores.csv`, `by_series.csv`, `by_horizon.csv` and `backtest.json`.
         force: replace the folder.
@@ -67,8 +70,9 @@ def run_backtest(
         raise UserError("this exists, and is not an earlier backtest", path=out, fix="add --force, or choose another")
     with shown_progress(quiet) as note:
         frame = read_as_told(csv, reading)
-        panel = panel_of(frame)
         loaded = Forecaster.load(model) if model is not None else None
+        place = holidays if loaded is None else loaded.holidays
+        panel = panel_of(with_holidays(frame, place, horizon or MOST_USUAL))
         task = _task(frame, panel, loaded, horizon, quantile_levels(levels), seed, max_time, device)
         rows = rolling_origins(panel.lengths, task.horizon, task.season, count=origins, stride=stride)
         if loaded is not None:

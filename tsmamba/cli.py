@@ -168,6 +168,7 @@ _levels = click.option(
     metavar="PERCENT",
     help="Width of an interval in percent; repeatable; 80 and 95 by default.",
 )
+_holidays = click.option("--holidays", metavar="COUNTRY", help="Tell models public holidays, e.g. of DE or US-CA.")
 _device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 _max_time = click.option("--max-time", metavar="TIME", help="Training stops after so long: 90s, 5m, 1h.")
 _short_time = click.option(
@@ -199,6 +200,7 @@ Examples:
 @click.option("--plot", type=_FILE, help="Picture: .png, .svg or .html.")
 @click.option("--report", type=_FILE, help="One offline page with everything: .html.")
 @_method
+@_holidays
 @_levels
 @_reading
 @_short_time
@@ -225,6 +227,7 @@ Examples:
 @_horizon
 @click.option("--out", type=_FILE, required=True, metavar="RUN", help="Folder of the run.")
 @_method
+@_holidays
 @_levels
 @_reading
 @_max_time
@@ -257,6 +260,7 @@ Examples:
 @click.option("--method", "methods", multiple=True, metavar="NAME", help="Which methods; repeatable; all by default.")
 @click.option("--model", type=_FILE, metavar="RUN", help="A run made by `tsmamba fit`, measured as it is.")
 @click.option("--out", type=_FILE, metavar="FOLDER", help="Folder for forecasts, scores and the report.")
+@_holidays
 @_levels
 @_reading
 @_max_time
@@ -284,6 +288,7 @@ Examples:
 @click.option("--model", type=_FILE, metavar="RUN", help="A run made by `tsmamba fit`; fitted anew without it.")
 @click.option("--out", type=_FILE, help="The page; CSV.report.html by default.")
 @_method
+@_holidays
 @_levels
 @_reading
 @_short_time

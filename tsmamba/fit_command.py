@@ -24,6 +24,7 @@ def run_fit(
     out: Path,
     horizon: int | None = None,
     method: str = "auto",
+    holidays: str | None = None,
     levels: Sequence[float] = (),
     max_time: str | None = None,
     device: str = "auto",
@@ -44,6 +45,7 @@ def run_fit(
     settings = {
         "csv": str(csv), "input": fingerprint(csv).to_dict(), "reading": dict(reading), "horizon": horizon,
         "method": method, "levels": list(quantile_levels(levels)), "seed": seed, "max_time": max_time, "device": device,
+        "holidays": holidays,
     }  # fmt: skip
     folder = RunFolder(out)
     folder.open(settings, resume=resume, may_change=("csv", "device"), note=lambda text: None)
@@ -73,7 +75,7 @@ def _fit(csv: Path, reading: Mapping[str, Any], out: Path, settings: Mapping[str
         frame = read_as_told(csv, reading)
         forecaster = Forecaster(
             settings["horizon"], settings["method"], levels=tuple(settings["levels"]), seed=settings["seed"],
-            max_time=settings["max_time"], device=settings["device"],
+            max_time=settings["max_time"], device=settings["device"], holidays=settings["holidays"],
         ).fit(frame, note=note, folder=out / "training")  # fmt: skip
         note("writing")
     forecast = forecaster.forecast(frame)

@@ -61,6 +61,7 @@ def run_forecast(
     plot: Path | None = None,
     report: Path | None = None,
     method: str = "auto",
+    holidays: str | None = None,
     levels: Sequence[float] = (),
     max_time: str | None = None,
     device: str = "auto",
@@ -78,6 +79,7 @@ def run_forecast(
         out: the table; `NAME.forecast.csv` beside the input by default.
         plot, report: a picture, a page.
         method: auto or a method's name.
+        holidays: a country whose holidays models are told.
         levels: widths of intervals in percent.
         max_time, device, seed: of training.
         force: replace outputs that this program did not write.
@@ -95,10 +97,13 @@ def run_forecast(
     for path, accepted in ((out, FORMATS), (plot, _PICTURES), (report, (".html",))):
         if path is not None:
             check_output(path, accepted, sources, force)
-    settings = {"levels": quantile_levels(levels), "max_time": max_time, "device": device, "seed": seed}
+    settings = {
+        "levels": quantile_levels(levels), "max_time": max_time, "device": device, "seed": seed, "holidays": holidays,
+    }  # fmt: skip
     result = _forecast(csv, reading, horizon, model, method, settings, quiet)
     write_table(out, result.table, result.times)
-    about = {"settings": {"horizon": result.forecast.point.shape[1], "method": method}, **_facts(result)}
+    asked = {"horizon": result.forecast.point.shape[1], "method": method, "holidays": holidays}
+    about = {"settings": asked, **_facts(result)}
     written = {"out": out, "plot": plot, "report": report}
     if plot is not None:
         _write_plot(result, plot)

@@ -19,9 +19,10 @@ from tsmamba.baselines import Smoothing
 from tsmamba.config import LEVELS
 from tsmamba.conformal import Calibration
 from tsmamba.fitted import BUNDLE_KIND, FittedModel, Forecast
-from tsmamba.frames import default_horizon, forecast_table, frame_of, panel_of
+from tsmamba.frames import MOST_USUAL, default_horizon, forecast_table, frame_of, panel_of
 from tsmamba.methods import Combination, FittedMethod, Learned, Local, Task
 from tsmamba.panel import Panel
+from tsmamba.public_holidays import with_holidays
 from tsmamba.seasonality import choose_season
 from tsmamba.selection import Note, Selection, describe, select
 from tsmamba.source import Source
@@ -39,6 +40,7 @@ class Forecaster:
         seed: of whatever is drawn at random.
         max_time: at which training stops, such as "90s".
         device: auto, cpu or cuda.
+        holidays: a country whose public holidays are told to models, as DE, or a part of one, as DE-BY.
 
     Attributes:
         selection_: what was compared and taken, after `fit`.
@@ -60,6 +62,7 @@ class Forecaster:
         seed: int = 0,
         max_time: str | None = None,
         device: str = "auto",
+        holidays: str | None = None,
     ) -> None:
         self.horizon = horizon
         self.method = method
@@ -68,6 +71,7 @@ class Forecaster:
         self.seed = seed
         self.max_time = max_time
         self.device = device
+        self.holidays = holidays
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -112,7 +116,7 @@ class Forecaster:
             UserError: the table cannot be understood, or a parameter is out of range.
         """
         self.frame_: SeriesFrame | None = _as_frame(frame, options, future, static)
-        panel = panel_of(self.frame_)
+        panel = self._panel(self.frame_, self.horizon or MOST_USUAL)
         self.task_ = self._task(self.frame_, panel)
         self.selection_ = select(panel, self.task_, self._methods(), note=note, folder=folder)
         self._remember(panel, self.frame_)
@@ -154,7 +158,7 @@ class Forecaster:
                 "the series have another step than those the model was fitted on",
                 path=frame.report.path or None, found=frame.frequency.alias, accepted=self.frequency_,
             )  # fmt: skip
-        panel = panel_of(frame)
+        panel = self._panel(frame, self.task_.horizon)
         return self.selection_.calibration.apply(self.selection_.method.predict(panel), panel)
 
     def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
@@ -241,6 +245,9 @@ class Forecaster:
         forecaster.source_ = Source.from_dict(found["source"])
         return forecaster
 
+    def _panel(self, frame: SeriesFrame, horizon: int) -> Panel:
+        return panel_of(with_holidays(frame, self.holidays, horizon))
+
     def _methods(self) -> list[str]:
         return [] if self.method == "auto" else [self.method]
 
@@ -264,7 +271,7 @@ class Forecaster:
                 "the forecaster was fitted for a shorter horizon", found=horizon,
                 accepted=f"up to {self.task_.horizon}", fix="fit it again with this horizon",
             )  # fmt: skip
-        panel = panel_of(self.frame_)
+        panel = self._panel(self.frame_, horizon)
         self.task_ = replace(self.task_, horizon=horizon)
         self.selection_ = select(panel, self.task_, self._methods())
         self._remember(panel, self.frame_)

@@ -15,7 +15,7 @@ from mamba_data_prep.series import ReadOptions, SeriesFrame, read_series
 from tsmamba.fitted import Forecast
 from tsmamba.panel import ID, TARGET, TIME, Panel, Series
 
-_USUAL_MOST = 60
+MOST_USUAL = 60
 """Longest season that is forecast whole by default."""
 
 
@@ -105,7 +105,7 @@ def forecast_table(forecast: Forecast, frame: SeriesFrame, horizon: int | None =
 def default_horizon(frame: SeriesFrame, season: int) -> int:
     """A season where that is no more than 60 rows, else two of the calendar's shortest, else 12; short for few rows."""
     shortest = min(frame.frequency.seasonal_periods, default=0)
-    usual = season if 1 < season <= _USUAL_MOST else (2 * shortest if 1 < shortest <= _USUAL_MOST else 12)
+    usual = season if 1 < season <= MOST_USUAL else (2 * shortest if 1 < shortest <= MOST_USUAL else 12)
     longest = int(np.unique(frame.frame[ID].to_numpy(), return_counts=True)[1].max())
     return max(min(usual, longest // 4), 1)
 

@@ -12,6 +12,7 @@ from tsmamba.conformal import Calibration
 from tsmamba.fitted import FittedModel, Forecast
 from tsmamba.forecaster import Forecaster
 from tsmamba.methods import Learned
+from tsmamba.public_holidays import holiday_flags
 from tsmamba.source import Source
 from tsmamba.stream_rows import Clock, Row, RowReader
 from tsmamba.streaming import Recent, Stream
@@ -23,10 +24,12 @@ _LONGEST_GAP = 10_000
 class _Series:
     """One series of the stream: its state, its last time, and what calibration needs of its past."""
 
-    def __init__(self, fitted: FittedModel, unique_id: str, source: Source, calibration: Calibration) -> None:
+    def __init__(
+        self, fitted: FittedModel, unique_id: str, source: Source, calibration: Calibration, place: str | None
+    ) -> None:
         self.stream = Stream(fitted, unique_id, source.frequency)
         self.unique_id, self.levels, self.frequency = unique_id, fitted.levels, source.frequency
-        self.calibration, self.recent = calibration, Recent(calibration.season)
+        self.calibration, self.recent, self.place = calibration, Recent(calibration.season), place
         self.last: np.datetime64 | int | None = None
 
     def push(self, time: np.datetime64 | int, row: Row) -> Forecast:
@@ -41,13 +44,19 @@ class _Series:
                 )  # fmt: skip
             for skipped in self.frequency.after(self.last, np.arange(1, steps)):
                 self.recent.push(np.nan)
-                self.stream.push(skipped, None, [np.nan] * len(row.past), [np.nan] * len(row.future))
+                unknown = [np.nan] * len(row.future)
+                self.stream.push(skipped, None, [np.nan] * len(row.past), [*unknown, *self._holiday(skipped)])
         self.last = time
         self.recent.push(row.value)
-        point, _ = self.stream.push(time, row.value, row.past, row.future)
+        point, _ = self.stream.push(time, row.value, row.past, [*row.future, *self._holiday(time)])
         every = np.repeat(point[:, None], len(self.levels), axis=1)
         forecast = Forecast((self.unique_id,), self.levels, point[None], every[None])
         return self.calibration.shifted(forecast, np.array([self.recent.scale]), np.array([self.recent.floor]))
+
+    def _holiday(self, time: np.datetime64 | int) -> list[float]:
+        if self.place is None:
+            return []
+        return holiday_flags(np.array([time]), self.frequency, self.place).tolist()
 
 
 def run_stream(rows: Iterable[str], model: Path, horizon: int | None = None) -> Iterator[str]:
@@ -78,7 +87,8 @@ def run_stream(rows: Iterable[str], model: Path, horizon: int | None = None) -> 
     series: dict[str, _Series] = {}
     for row in reader:
         if row.unique_id not in series:
-            series[row.unique_id] = _Series(fitted, row.unique_id, source, forecaster.selection_.calibration)
+            calibration, place = forecaster.selection_.calibration, forecaster.holidays
+            series[row.unique_id] = _Series(fitted, row.unique_id, source, calibration, place)
         one = series[row.unique_id]
         time = clock.read(row, one.last)
         forecast = one.push(time, row)

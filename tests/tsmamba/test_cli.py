@@ -121,6 +121,37 @@ def test_fit_then_forecast_from_the_run_that_moved(sales: Path, tmp_path: Path) 
     assert "shorter horizon" in longer.stderr
 
 
+def test_covariates_of_further_files_reach_the_model_and_are_asked_for_again(tmp_path: Path) -> None:
+    """Known ahead from one file, fixed facts from another; the ridge reads neither, but its bundle knows of them."""
+    rng, times = np.random.default_rng(1), pd.date_range("2024-01-01", periods=90, freq="D")
+    shops = [
+        pd.DataFrame({"unique_id": name, "ds": times, "y": 10 + rng.normal(size=90), "price": rng.normal(size=90)})
+        for name in ("a", "b")
+    ]
+    whole = pd.concat(shops, ignore_index=True)
+    known = whole["ds"] < times[80]
+    whole[known].to_csv(tmp_path / "sales.csv", index=False)
+    whole[~known].drop(columns="y").to_csv(tmp_path / "ahead.csv", index=False)
+    (tmp_path / "shops.csv").write_text("unique_id,size,town\na,3,Ulm\nb,5,Bonn\n")
+    further = ["--future", tmp_path / "ahead.csv", "--static", tmp_path / "shops.csv"]
+    fitted = run(
+        "fit", tmp_path / "sales.csv", *further, "--horizon", 7, "--method", "ridge", "--out", tmp_path / "run"
+    )
+    assert fitted.exit_code == 0, fitted.output
+    names = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["names"]
+    assert names == {"past": [], "future": ["price"], "static": ["size", "town_Bonn", "town_Ulm"]}
+    again = run("forecast", tmp_path / "sales.csv", *further, "--model", tmp_path / "run", "--json")
+    assert again.exit_code == 0, again.output
+    assert len(pd.read_csv(tmp_path / "sales.forecast.csv")) == 14
+    without = run("forecast", tmp_path / "sales.csv", "--model", tmp_path / "run")
+    assert without.exit_code == 2
+    assert "other" in without.stderr
+    assert "covariates" in without.stderr
+    strange = run("forecast", tmp_path / "sales.csv", "--future", tmp_path / "shops.csv", "--horizon", 7)
+    assert strange.exit_code == 2
+    assert "shops.csv" in strange.stderr
+
+
 def test_a_backtest_s_coverage_can_be_recomputed_from_its_table(sales: Path, tmp_path: Path) -> None:
     result = run(
         "backtest",
