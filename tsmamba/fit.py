@@ -33,6 +33,9 @@ from tsmamba.windows import Windows
 
 __all__ = ["FittedModel", "Forecast", "fit_panel"]
 
+DOUBTING = 2.0
+"""Standard errors by which a network must be better where a ridge found nothing: there, luck is likelier."""
+
 
 def fit_panel(
     panel: Panel,
@@ -163,14 +166,19 @@ class Fit:
         return model, {"model": "ridge", **report, **scores}
 
     def _residual(self) -> tuple[ForecastModel, dict[str, Any]]:
-        seasons = choose_seasons(self.panel, self.config)
+        seasons = choose_seasons(self.panel, self.config, self.held_back)
         fit, report = self._fit_ridge(seasons)
         plan = self._plan(fit.lookback, calendar=self.calendar)
         torch.manual_seed(self.config.seed)
         model = ResidualModel(self._shape(plan.windows), self.config.network, len(fit.own))
         model.ridge.set(fit.weight, fit.own)
         self._calibrate(model, plan)
-        trained = train_network(model, plan, self.config, self.folder, resume=self.resume, note=self.note)
+        caution = (
+            DOUBTING if fit.like_naive else 1.0
+        )  # where a line finds nothing, what a network finds is likelier luck
+        trained = train_network(
+            model, plan, self.config, self.folder, caution=caution, resume=self.resume, note=self.note
+        )
         scores = self._calibrate(model, plan)
         again = self._refitted(fit, plan, seasons)
         model.ridge.set(again.weight, again.own)

@@ -247,15 +247,17 @@ def best_shrinkage(mse: Float64[Tensor, " K"], mae: Float64[Tensor, " K"]) -> in
     return int(errors.masked_fill(mse > mse[0], float("inf")).argmin())
 
 
-def safe_shrinkage(sums: Float64[Tensor, "S K2_1"]) -> float:
-    """The best shrinkage over stretches of held-out rows if it saves more than a standard error over them; else 0.
+def safe_shrinkage(sums: Float64[Tensor, "S K2_1"], caution: float = 1.0) -> float:
+    """The shrinkage that saves most over stretches of held-out rows, after `caution` standard errors are taken off.
+
+    0 where nothing is left of what any saves, or where there is but one stretch: that might be luck.
 
     Source: Breiman, Friedman, Olshen, Stone 1984, Classification and Regression Trees, section 3.4.3.
     """
-    sums = sums[sums[:, -1] > 0]
-    best = best_shrinkage(*mean_errors(sums.sum(dim=0)))
-    mse, mae = mean_errors(sums)
-    whole = [errors[0].clamp(min=_LEAST) for errors in mean_errors(sums.sum(dim=0))]
-    saved = (mse[:, 0] - mse[:, best]) / whole[0] + (mae[:, 0] - mae[:, best]) / whole[1]
-    clear = len(saved) > 1 and float(saved.mean()) > float(saved.std()) / len(saved) ** 0.5
-    return SHRINKAGES[best] if clear else 0.0
+    whole, _ = mean_errors(sums.sum(dim=0))
+    mse, mae = mean_errors(sums[sums[:, -1] > 0])
+    if len(mse) < 2:
+        return 0.0
+    saved = 2 - mse / mse[:, :1].clamp(min=_LEAST) - mae / mae[:, :1].clamp(min=_LEAST)
+    left = saved.mean(dim=0) - caution * saved.std(dim=0) / len(saved) ** 0.5
+    return SHRINKAGES[int(left.masked_fill(whole > whole[0], -float("inf")).argmax())]

@@ -11,6 +11,7 @@ from mamba_data_prep.errors import UserError
 
 from tsmamba.config import FitConfig
 from tsmamba.panel import Panel
+from tsmamba.seasonality import RECENT, is_seasonal
 from tsmamba.windows import Origins, Windows
 
 MOST_LOOKBACK = 512
@@ -20,6 +21,7 @@ CALENDAR_DAYS = (1.0, 7.0, 30.4, 365.25)
 LEAST_CYCLES = 3
 MOST_CHOOSING = 2**15
 MOST_STRETCHES = 16
+MOST_ASKED = 24
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,14 @@ def held_back_rows(panel: Panel, horizon: int, config: FitConfig) -> list[int]:
     return rows
 
 
-def choose_seasons(panel: Panel, config: FitConfig) -> tuple[int, ...]:
-    """As asked, or the two shortest that the frequency suggests."""
+def choose_seasons(panel: Panel, config: FitConfig, held_back: Sequence[int]) -> tuple[int, ...]:
+    """As asked, or those of the two shortest that the frequency suggests which the training rows confirm."""
     if not isinstance(config.seasons, str):
         return config.seasons
-    return tuple(season for season in panel.frequency.seasonal_periods if season > 1)[:2]
+    proposed = tuple(season for season in panel.frequency.seasonal_periods if season > 1)[:2]
+    numbers = np.unique(np.linspace(0, len(panel) - 1, min(len(panel), MOST_ASKED)).round().astype(np.int64))
+    histories = [panel.series[n].values[: len(panel.series[n]) - held_back[n]][-RECENT:] for n in numbers]
+    return tuple(season for season in proposed if is_seasonal(histories, season))
 
 
 def calendar_columns(panel: Panel, which: str, held_back: Sequence[int]) -> tuple[int, ...]:

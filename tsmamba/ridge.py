@@ -137,6 +137,11 @@ class RidgeFit:
     own_strength: float | None
     mse: float
 
+    @property
+    def like_naive(self) -> bool:
+        """Whether the penalties are the largest there are: then these are hardly more than the simple forecasts."""
+        return min(self.strengths.values()) >= STRENGTHS[-1]
+
 
 def anchored(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Windows (n, L), horizons (n, H) and which of these are known (n, H), around each window's last value."""
@@ -173,8 +178,8 @@ def fit_ridge(
     """Fits one matrix for all series, and where that is better on held-out windows, one near it for each series.
 
     For each simple forecast of `priors` the strength is chosen on the held-out windows. The fit is the mean of these
-    matrices, or where that is better the one that shrinks towards the last value alone, at the longest lookback whose
-    error is not notably above the least.
+    matrices, or where that is notably better the one that shrinks towards the last value alone, at the longest
+    lookback whose error is not notably above the least.
 
     Args:
         windows: of the longest lookback.
@@ -194,7 +199,8 @@ def fit_ridge(
         matrices = priors(lookback, windows.horizon, seasons or ())
         found = {name: solver.best(prior, held) for name, prior in matrices.items()}
         plain = {name: found[name] for name in list(found)[:1]}
-        fits.append(min((_averaged(some, lookback, held) for some in (plain, found)), key=lambda fit: fit.mse))
+        alone, together = (_averaged(some, lookback, held) for some in (plain, found))
+        fits.append(together if together.mse <= (1 + NEGLIGIBLE) * alone.mse else alone)
     enough = (1 + NEGLIGIBLE) * min(fit.mse for fit in fits)
     best = max((fit for fit in fits if fit.mse <= enough), key=lambda fit: fit.lookback)
     return _with_own(best, train_parts, valid_parts) if own else best

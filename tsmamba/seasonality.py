@@ -10,7 +10,7 @@ from jaxtyping import Float64
 _LEAST_STRENGTH = 0.15
 _WORTH_MORE_STATES = 0.05
 """By how much the correlation over a longer season must exceed that over a shorter one to be preferred to it."""
-_RECENT = 20_000
+RECENT = 20_000
 """Rows that are looked at, the latest: enough for two years of hours."""
 
 
@@ -24,7 +24,7 @@ def choose_season(histories: Sequence[Float64[np.ndarray, " _"]], candidates: Se
     Returns:
         One of the candidates (the shortest where the data show none of them), or what was found.
     """
-    recent = [history[-_RECENT:] for history in histories]
+    recent = [history[-RECENT:] for history in histories]
     if not candidates:
         found = [_searched(history) for history in recent]
         return int(np.median(found)) if found and len(set(found)) == 1 else 1
@@ -32,11 +32,15 @@ def choose_season(histories: Sequence[Float64[np.ndarray, " _"]], candidates: Se
     possible = sorted(season for season in candidates if 2 * season <= longest)
     best, best_likeness = 0, -1.0
     for season in possible:
-        strength = float(np.median([seasonal_strength(history, season) for history in recent]))
         likeness = float(np.median([_likeness(history, season) for history in recent]))
-        if strength > _LEAST_STRENGTH and likeness > best_likeness + (_WORTH_MORE_STATES if best else 0):
+        if is_seasonal(recent, season) and likeness > best_likeness + (_WORTH_MORE_STATES if best else 0):
             best, best_likeness = season, likeness
     return best or (possible[0] if possible else 1)
+
+
+def is_seasonal(histories: Sequence[Float64[np.ndarray, " _"]], season: int) -> bool:
+    """Whether most of the series are more alike one season apart than half a season apart."""
+    return float(np.median([seasonal_strength(history, season) for history in histories])) > _LEAST_STRENGTH
 
 
 def seasonal_strength(history: Float64[np.ndarray, " T"], season: int) -> float:

@@ -33,6 +33,7 @@ def train_network(
     config: FitConfig,
     folder: Path,
     *,
+    caution: float = 1.0,
     resume: bool = False,
     note: Note = lambda text: None,
 ) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def train_network(
         model: on the CPU, where it is again afterwards.
         plan: which windows train, and which choose.
         config: of the fit; recorded in the run folder.
+        caution: standard errors by which a residual model's network must be better than its ridge.
         folder: of the run; TSMamba's stages have folders of their own in it.
         resume: go on with the run in the folder.
         note: told how far training has come.
@@ -53,7 +55,7 @@ def train_network(
         return _train_stages(model, plan, config, folder, resume, note)
     report = _train(module_for(model, config.train, config.levels), plan, config, folder, resume, note)
     if isinstance(model, ResidualModel):
-        shrinkage = choose_shrinkage(model, plan)
+        shrinkage = choose_shrinkage(model, plan, caution)
         model.shrinkage.fill_(shrinkage)
         report["shrinkage"] = shrinkage
     return report
@@ -93,13 +95,13 @@ def _train(
 
 
 @torch.no_grad()
-def choose_shrinkage(model: ResidualModel, plan: Plan) -> float:
-    """The shrinkage that the held-back rows like best, all of them looked at; 0 where it might be luck."""
+def choose_shrinkage(model: ResidualModel, plan: Plan, caution: float) -> float:
+    """The shrinkage that the held-back rows like best, all of them looked at (see `safe_shrinkage`)."""
     model.eval()
     sums = torch.zeros(MOST_STRETCHES, 2 * len(SHRINKAGES) + 1, dtype=torch.float64)
     for part, batch in plan.windows.batches(plan.choosing(), 1024):
         sums.index_add_(0, torch.from_numpy(plan.stretches(part)), shrinkage_errors(model, batch))
-    return safe_shrinkage(sums)
+    return safe_shrinkage(sums, caution)
 
 
 def run_settings(train: TrainConfig, n_windows: int, seed: int, folder: Path, *, resume: bool) -> RunSettings:
