@@ -252,4 +252,6 @@ def _forecast_rows(result: Result) -> Any:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}" if np.isfinite(value) else "-"
+    if not np.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:,.4g}"

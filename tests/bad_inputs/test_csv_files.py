@@ -303,6 +303,14 @@ GOOD = [
         "h",
     ),
 ]
+GOOD += [
+    Good(
+        "blanks_between_thousands",
+        "date;y\n2020-01-01;1\u202f000,5\n2020-01-02;1\u00a0002\n2020-01-03;3,25\n".encode(),
+        {"y": [1000.5, 1002, 3.25]},
+        rules={"decimal_comma", "thousands"},
+    ),
+]
 BAD = [
     Bad("empty", b"", 1, "empty", "complete"),
     Bad("only_blanks", b"\n \n\n", 1, "empty", "complete"),
@@ -415,6 +423,10 @@ BAD = [
     Bad("binary", bytes(range(256)) * 20, None, "", ""),
     Bad("parquet_cut", b"PAR1" + b"\0" * 30, 1, "broken Parquet", "again"),
     Bad("no_such_column", FIVE, 1, "no column of this name", "spelling", ReadOptions(target=("sales",))),
+    Bad("times_across", b"shop,2019,2020,2021\nA,1,2,3\nB,2,3,4\n", 1, "across the header", "melt(['shop']"),
+    Bad(
+        "months_of_no_language", b"Monat;y\nMai 2020;1\nJuni 20;2\nJuli 20;3\n", 2, "named like times", "ignore='Monat'"
+    ),
     Bad("year_out_of_range", b"date,y\n0001-01-01,1\n2020-01-02,2\n2020-01-03,3\n", 2, "no time", "correct"),
 ]
 

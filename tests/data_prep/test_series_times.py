@@ -63,7 +63,7 @@ def test_times_and_their_step(name: str, tmp_path: Path) -> None:
     assert read.report.findings == []
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("midnight_without_clock", "fractions")])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "midnight_without_clock"])
 def test_times_are_written_as_the_source_writes_them(name: str, tmp_path: Path) -> None:
     read = read_series(table_of(name, tmp_path))
     written = read.format_times(read.frame["ds"])

@@ -88,3 +88,18 @@ def test_the_report_for_people_names_each_repair(odd: Path) -> None:
     text = doctor(odd, "--force").stdout
     assert findings
     assert all(finding["rule"] in text for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rule", "words"),
+    [
+        ("ended", "ds,a,b\n" + "".join(f"{2000 + n},{n},{n if n < 30 else ''}\n" for n in range(40)), "ended_series",
+         "b (the last 10 rows)"),
+        ("counted", "Date,y\n" + "".join(f"{44000 + n},{n}\n" for n in range(20)), "spreadsheet_days", "export them"),
+    ],
+    ids=["ended", "counted"],
+)  # fmt: skip
+def test_what_may_mislead_is_noticed(name: str, text: str, rule: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.csv").write_text(text)
+    notes = {note.rule: note.what for note in read_series(tmp_path / f"{name}.csv").report.notes}
+    assert words in notes[rule]

@@ -18,7 +18,7 @@ from mamba_data_prep.series.table import Table
 from mamba_data_prep.series.timecolumn import TimeColumn, pinned
 from mamba_data_prep.series.zones import to_instants
 
-_SILENT = 24
+_SILENT = 3
 """Rows without a value at the end of a series that are worth a word."""
 
 

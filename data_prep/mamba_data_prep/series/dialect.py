@@ -22,6 +22,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _TYPED = re.compile(
     r"[\s$€£(]*[-+\u2212]?[\d.][\d\s.,:/'+\-\u2212TZQWM\u00a0\u202f]*([eE][-+]?\d+)?\s*[%)\w°/³²]{0,6}\s*"
 )
+_PERIOD = re.compile(r"(1[89]|20|21)\d\d([-/. ]?(\d\d|[QM W]\d{1,2})([-/.]\d\d)?)?")
 _NUMBER = re.compile(r"\s*[-+\u2212(]?[$€£]?\s*(\d[\d.,' \u00a0\u202f]*|[.,]\d+)([eE][-+]?\d+)?\s*[%)]?\s*")
 
 
@@ -56,6 +57,7 @@ def find_dialect(text: str, path: Path, options: ReadOptions, report: IngestRepo
     if options.skip is None:
         skipped = _titles(rows, width)
         rows, skip = rows[skipped:], skip + skipped
+    _refuse_times_across(rows, path, skip + 1)
     header = _header_rows(rows, width) if options.header is None else options.header
     if len(rows) <= header:
         raise UserError("there is a header but no data", path=path, line=skip + 1, fix="check that the file is whole")
@@ -166,6 +168,23 @@ def _header_rows(rows: Sequence[Sequence[str]], width: int) -> int:
             break
         count += 1
     return count if typed else 1
+
+
+def _refuse_times_across(rows: Sequence[Sequence[str]], path: Path, line: int) -> None:
+    """Refuse a table that has a column for each time: its header would be read as data."""
+    first = [cell.strip() for cell in rows[0]] if rows else []
+    names = next((place for place, cell in enumerate(first) if _PERIOD.fullmatch(cell)), len(first))
+    times = first[names:]
+    if 1 <= names <= 8 and len(times) >= 3 and all(map(_PERIOD.fullmatch, times)) and times == sorted(set(times)):
+        columns = ", ".join(map(repr, first[:names]))
+        raise UserError(
+            "the times run across the header, one column for each",
+            path=path,
+            line=line,
+            found=",".join(first)[:80],
+            accepted="a row for each time",
+            fix=f"turn the table: pandas.read_csv(FILE).melt([{columns}], var_name='ds', value_name='y').to_csv(...)",
+        )
 
 
 def _names(header: Sequence[Sequence[str]], width: int, line: int, path: Path, report: IngestReport) -> tuple[str, ...]:

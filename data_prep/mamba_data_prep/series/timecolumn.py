@@ -84,7 +84,25 @@ def _chosen(table: Table, options: ReadOptions) -> tuple[tuple[str, ...], Detect
         detected = detect_times(table.text(name), dayfirst=options.dayfirst, integers=name == names[0])
         if detected and detected.share >= BY_CONTENT and _fits_content(detected):
             return _with_clock(table, name, names, detected, options)
+    _refuse_unread(table, [name for _, _, name in ranked])
     return (), None
+
+
+def _refuse_unread(table: Table, names: list[str]) -> None:
+    """Rows are only counted where no column claims to hold their times."""
+    for name in names:
+        cells = table.text(name)
+        words = pc.match_substring_regex(cells, r"\p{L}{3}|\d:\d|\d/\d").to_numpy(zero_copy_only=False)
+        if words.mean() >= BY_NAME:
+            row = int(np.flatnonzero(words)[0])
+            raise UserError(
+                f"column {name!r} is named like times, but its cells cannot be read as such",
+                path=table.path,
+                line=int(table.lines[row]),
+                found=cells[row].as_py(),
+                accepted="dates like 2020-01-31, 31.1.2020, 1949-01, Jan 2020, 1956 Q1, 1991-W06",
+                fix=f"write them so; or name another column (--time); or count the rows (--read ignore={name!r})",
+            )
 
 
 def _as_told(table: Table, options: ReadOptions) -> Detected:

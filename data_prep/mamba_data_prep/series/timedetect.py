@@ -180,9 +180,12 @@ def _tails(text: str, compact: bool) -> list[str]:
     half = (" " if match["p"] and match["p"].startswith(" ") else "") + "%p" if match["p"] else ""
     mark = match["c"]
     seconds = f"{match['sec'][0]}%S" if match["sec"] else ""
-    fraction = match["frac"][0] + "%f" if match["frac"] else ""
+    point = match["frac"][0] if match["frac"] else ""
+    fraction = f"{point}%f" if point else ""
     zone = _zone(match["zone"] or "")
     tails = [f"{lead}%{h}{mark}%M{seconds}{fraction}{half}{zone}" for h in hours]
+    if match["frac"] and len(match["frac"]) == 4:
+        tails = [tail.replace("%f", "%3f") for tail in tails] + tails
     loose_fraction = f"[{fraction}]" if fraction else ""
     loose_zone = f"[{zone}]" if zone else ""
     tails += [f"{lead}%{h}{mark}%M{seconds}{loose_fraction}{half}{zone}" for h in hours if fraction]

@@ -21,15 +21,25 @@ _DAYS = "(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?"
 _ZONE = r"z|utc|gmt|[+-]\d{2}:?(?:\d{2})?"
 _READ = {
     **{"Y": r"\d{4}", "y": r"\d{2}", "m": r"\d{2}", "-m": r"\d{1,2}", "d": r"\d{2}", "-d": r"\d{1,2}", "j": r"\d{3}"},
-    **{"H": r"\d{2}", "-H": r"\d{1,2}", "I": r"\d{2}", "-I": r"\d{1,2}", "M": r"\d{2}", "S": r"\d{2}", "f": r"\d{1,9}"},
+    **{
+        "H": r"\d{2}",
+        "-H": r"\d{1,2}",
+        "I": r"\d{2}",
+        "-I": r"\d{1,2}",
+        "M": r"\d{2}",
+        "S": r"\d{2}",
+        "f": r"\d{1,9}",
+        "3f": r"\d{3}",
+    },
     **{"p": r"[ap]\.?m\.?", "b": _NAMES, "B": _NAMES, "q": r"[1-4]", "G": r"\d{4}", "V": r"\d{2}", "-V": r"\d{1,2}"},
     **{"u": r"[1-7]", "z": _ZONE, ":z": _ZONE, "Z": _ZONE, "s": r"-?\d{1,11}(?:\.\d{1,9})?", "L": r"-?\d{1,14}"},
     **{"K": r"-?\d{1,17}", "N": r"-?\d{1,19}", "i": r"-?\d{1,15}(?:\.0+)?"},
 }
-"""Directive -> what it reads. `%L`, `%K` and `%N` are milli-, micro- and nanoseconds since 1970, `%i` an integer."""
+"""Directive -> what it reads. `%3f` is a fraction of three digits; `%L`, `%K` and `%N` are milli-, micro- and
+nanoseconds since 1970, `%i` an integer."""
 
 _EPOCHS = {"s": 1_000_000_000, "L": 1_000_000, "K": 1000, "N": 1}
-_DIRECTIVE = re.compile(r"%(-?[a-zA-Z]|:z)|(\[)|(\])|([^%\[\]]+)")
+_DIRECTIVE = re.compile(r"%(-?[a-zA-Z]|:z|3f)|(\[)|(\])|([^%\[\]]+)")
 _YEARS = (1678, 2261)
 """The whole years that nanoseconds in 64 bits can hold."""
 
@@ -64,7 +74,7 @@ class TimeFormat:
     @cached_property
     def directives(self) -> tuple[str, ...]:
         """The directives in order, without padding signs."""
-        return tuple(found[0].lstrip("-:") for found in _DIRECTIVE.findall(self.pattern) if found[0])
+        return tuple(found[0].lstrip("-:3") for found in _DIRECTIVE.findall(self.pattern) if found[0])
 
     @property
     def is_index(self) -> bool:
@@ -89,7 +99,7 @@ class TimeFormat:
             if directive == "a" or directive == "A":
                 parts.append(_DAYS)
             elif directive:
-                parts.append(f"(?P<{directive.lstrip('-:')}>{_READ[directive]})")
+                parts.append(f"(?P<{directive.lstrip('-:3')}>{_READ[directive]})")
             else:
                 parts.append("(?:" if opened else ")?" if closed else re.escape(literal).replace("\\ ", " +"))
         return f"^(?i:{''.join(parts)})$"
@@ -256,6 +266,7 @@ _PARTS: dict[str, Callable[[pd.DatetimeIndex], list[str]]] = {
     "M": lambda t: [f"{v:02d}" for v in t.minute],
     "S": lambda t: [f"{v:02d}" for v in t.second],
     "f": lambda t: [f"{u:06d}" + (f"{n:03d}" if n else "") for u, n in zip(t.microsecond, t.nanosecond, strict=True)],
+    "3f": lambda t: [f"{u // 1000:03d}" for u in t.microsecond],
     "p": lambda t: ["PM" if v >= 12 else "AM" for v in t.hour],
     "b": lambda t: [MONTHS[v - 1].capitalize() for v in t.month],
     "B": lambda t: [(*_LONG, "december")[v - 1].capitalize() for v in t.month],

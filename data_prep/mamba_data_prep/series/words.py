@@ -28,7 +28,7 @@ WEAK_TIMES = (
     "day",
     "year",
     "yr",
-    "jahr",
+    *("jahr", "monat", "woche", "tag", "mois", "semaine", "jour", "mes", "semana"),
     "t",
     "step",
 )
