@@ -6,7 +6,6 @@ Exit codes: 0 done, 2 the user's input, 3 stopped but resumable, 1 a bug.
 
 from __future__ import annotations
 
-import errno
 import json as jsonlib
 import os
 import signal
@@ -16,43 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from mamba_data_prep.errors import Interrupted, UserError
+from mamba_data_prep.errors import addressed
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
-_ENVIRONMENT_ERRORS = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EFBIG,
-        errno.ENAMETOOLONG,
-    }
-)
-
 _FILE = click.Path(path_type=Path)
-
-
-class _Refused(click.ClickException):
-    """The user's input or machine is in the way; the message says how to mend it."""
-
-    exit_code = UserError.exit_code
-    label = "error"
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"tsmamba: {self.label}: {self.message}", err=True)
-
-
-class _Stopped(_Refused):
-    """The work was stopped; nothing is half-written, and a run can be resumed."""
-
-    exit_code = Interrupted.exit_code
-    label = "stopped"
 
 
 class _Commands(click.Group):
@@ -62,22 +29,17 @@ class _Commands(click.Group):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except UserError as error:
-            raise _Refused(str(error)) from None
-        except Interrupted as error:
-            raise _Stopped(str(error)) from None
-        except (KeyboardInterrupt, click.Abort) as error:
-            by = error.args[0] if error.args else "the keyboard"
-            raise _Stopped(f"by {by}; nothing was left half-written") from None
         except BrokenPipeError:
             # Whoever read our output has had enough; stdout must not be flushed again when Python leaves.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
-        except OSError as error:
-            if error.errno not in _ENVIRONMENT_ERRORS:
+        except (Exception, KeyboardInterrupt) as error:
+            told = addressed(error)
+            if told is None:
                 raise
-            where = f"{error.filename}: " if error.filename else ""
-            raise _Refused(f"{where}{error.strerror}") from None
+            message, code = told
+            click.echo(f"tsmamba: {message}", err=True)
+            ctx.exit(code)
         return result
 
 

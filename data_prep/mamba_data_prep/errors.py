@@ -6,7 +6,16 @@ bug and shows its traceback with exit code 1.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+
+_ENVIRONMENT = frozenset(
+    (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR),
+        *(errno.EISDIR, errno.EFBIG, errno.ENAMETOOLONG),
+    )
+)
+"""What a machine answers to a wrong name, a missing permission or a full disk: nothing that a program did wrong."""
 
 
 class UserError(Exception):
@@ -61,6 +70,21 @@ class Interrupted(Exception):
     """The work was stopped (Ctrl-C, SIGTERM, time limit); what was done is saved and can be resumed."""
 
     exit_code = 3
+
+
+def addressed(error: BaseException) -> tuple[str, int] | None:
+    """What a command line says of an error that is addressed to people, and its exit code; None for a bug."""
+    if isinstance(error, UserError):
+        return f"error: {error}", UserError.exit_code
+    if isinstance(error, Interrupted):
+        return f"stopped: {error}", Interrupted.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        by = error.args[0] if error.args else "the keyboard"
+        return f"stopped: by {by}; nothing was left half-written", Interrupted.exit_code
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"error: {where}{error.strerror}", UserError.exit_code
+    return None
 
 
 def _shortened(value: object, limit: int = 80) -> str:
