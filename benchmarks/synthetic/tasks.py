@@ -25,6 +25,7 @@ class Task:
 
     Attributes:
         practice: Makes the sequences it is trained on.
+        validation: Makes the fresh sequences that tell when to stop.
         tests: What makes the sequences it is tested on, by the name of the test.
         tokens: Size of the vocabulary, signs included.
         length: Of the training sequences, at most.
@@ -33,6 +34,7 @@ class Task:
     """
 
     practice: Maker
+    validation: Maker
     tests: dict[str, Maker]
     tokens: int
     length: int
@@ -79,26 +81,39 @@ COPIED = 16
 """Tokens to remember in selective copying."""
 
 
-def selective_copying(batch: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def selective_copying(
+    batch: int, length: int, generator: torch.Generator, *, copied: int = COPIED
+) -> tuple[Tensor, Tensor]:
     """Tokens at random places among noise, then as many signs that ask for them, in their order."""
-    room = length - COPIED
-    places = torch.rand(batch, room, generator=generator).argsort(1)[:, :COPIED].sort(1).values
-    data = torch.randint(VOCABULARY, (batch, COPIED), generator=generator)
+    room = length - copied
+    places = torch.rand(batch, room, generator=generator).argsort(1)[:, :copied].sort(1).values
+    data = torch.randint(VOCABULARY, (batch, copied), generator=generator)
     ids = torch.full((batch, length), NOISE)
     ids[:, room:] = ASK
     return ids.scatter_(1, places, data), data
 
 
+def selective_copying_few_and_many(batch: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Selective copying of 16 tokens in one batch of five, else of 1 to 16, even on a scale of logarithms.
+
+    What is learnt on few tokens, such as to count the questions, serves for many.
+    """
+    share = min(1.0, 1.25 * torch.rand(1, generator=generator).item())
+    return selective_copying(batch, length, generator, copied=round(COPIED**share))
+
+
 TASKS = {
     "induction": Task(
         practice=induction_heads_near_and_far,
+        validation=induction_heads_near_and_far,
         tests={"anywhere": induction_heads, "at the start": induction_heads_from_the_start},
         tokens=VOCABULARY + 1,
         length=256,
         lengths=(64, 128, 256, 512, 1024, *(2**k for k in range(12, 21, 2))),
     ),
     "copying": Task(
-        practice=selective_copying,
+        practice=selective_copying_few_and_many,
+        validation=selective_copying,
         tests={"anywhere": selective_copying},
         tokens=VOCABULARY + 2,
         length=256,

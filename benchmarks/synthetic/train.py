@@ -33,7 +33,7 @@ MOST_WITH_ATTENTION = 2**12
 """Tokens; every piece of a layer of attention sees all before it, so its time grows with their square."""
 
 RATES = {"attention": 1e-3, "hybrid": 1e-3}
-"""Learning rates of the mixers that do not take their budget's: the greater one of the two that the paper tried."""
+"""Learning rates of the mixers that do not take their budget's."""
 
 STILL = 20.0
 """Step sizes below exp(-STILL), one part in 5e8, count as no step at all."""
@@ -74,7 +74,7 @@ class Budget:
 
 BUDGETS = {
     "induction": Budget(steps=3000, seconds=150, solved=2e-5, quiet=1e-3),
-    "copying": Budget(steps=12000, seconds=240, solved=0.01, every=250, cooldown=0.3),
+    "copying": Budget(steps=12000, seconds=300, solved=0.01, batch=16, every=250, cooldown=0.3),
 }
 
 
@@ -160,7 +160,7 @@ def _optimise(model: Tagger, mixer: str, task: Task, budget: Budget, seed: int) 
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % budget.every == 0:
-            right, loss = examine(model, task.practice, task.length, budget.sequences, seed=step)
+            right, loss = examine(model, task.validation, task.length, budget.sequences, seed=step)
             print(f"  {mixer}, step {step}: right {right:.3f}, loss {loss:.2g}", flush=True)
             solved = solved + 1 if loss < budget.solved else 0
             if solved == 2:

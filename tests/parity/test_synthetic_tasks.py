@@ -48,6 +48,13 @@ def test_selective_copying_asks_for_the_tokens_in_their_order():
         assert [token for token in row if token != NOISE] == answer
 
 
+def test_selective_copying_is_practised_on_few_tokens_and_many():
+    draw = generator()
+    found = [tasks.selective_copying_few_and_many(1, 64, draw)[1].shape[1] for _ in range(400)]
+    assert set(found) == set(range(1, COPIED + 1))
+    assert 0.15 < sum(count == COPIED for count in found) / 400 < 0.3
+
+
 @pytest.mark.parametrize("mixer", train.MIXERS)
 def test_pieces_answer_as_the_whole_does(mixer, monkeypatch):
     model = train.Tagger(mixer, 18, 16)
