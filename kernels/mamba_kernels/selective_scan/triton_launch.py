@@ -67,6 +67,8 @@ class Tile:
 def forward_tile(states: int, width: int, lanes: int = 32) -> Tile:
     """Choose a forward tile: all states of a channel in one thread up to N = 16, and two channels where there are two.
 
+    More states lie across lanes, with one channel in a thread and fewer steps unrolled, or registers would not do.
+
     Args:
         states: N.
         width: Channels in a group, D / G.
@@ -74,15 +76,21 @@ def forward_tile(states: int, width: int, lanes: int = 32) -> Tile:
     """
     padded = 1 << (states - 1).bit_length()
     across = max(1, padded // 16)
-    return Tile(8, padded // across, 2 if width * across > lanes else 1, max(1, lanes // across), across)
+    if across > 1:
+        return Tile(4, padded // across, 1, max(1, lanes // across), across)
+    return Tile(8, padded, 2 if width > lanes else 1, lanes, 1)
 
 
 def backward_tile(states: int, lanes: int = 32) -> Tile:
-    """Choose a backward tile: states lie across four lanes or more, which makes the sums for dB and dC short."""
+    """Choose a backward tile: states lie across four lanes or more, which makes the sums for dB and dC short.
+
+    More than 16 states leave registers for two channels in a thread, more than 64 for one.
+    """
     padded = 1 << (states - 1).bit_length()
     across = min(padded, max(4, padded // 4))
     deep = padded // across
-    return Tile(3, deep, 4, max(1, lanes // across), across)
+    inside = 4 if padded <= 16 else 2 if padded <= 64 else 1
+    return Tile(3, deep, inside, max(1, lanes // across), across)
 
 
 def chunk_length(programs: int, length: int) -> int:

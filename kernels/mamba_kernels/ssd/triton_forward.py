@@ -66,6 +66,32 @@ def load_rows(rows, stride, t, left, columns, width, REVERSE: tl.constexpr, MATH
 
 @no_type_check
 @triton.jit
+def inner(
+    own_p,
+    own_stride,
+    other_p,
+    other_stride,
+    t,
+    t2,
+    left,
+    width,
+    BLOCK: tl.constexpr,
+    T: tl.constexpr,
+    REVERSE: tl.constexpr,
+    MATH: tl.constexpr,
+):
+    """Return (T, T), the inner products of own rows at positions t with other rows at positions t2 of a chunk."""
+    total = tl.zeros((T, T), MATH[2])
+    for first in range(0, width, BLOCK):
+        columns = first + tl.arange(0, BLOCK)
+        own = load_rows(own_p, own_stride, t, left, columns, width, REVERSE, MATH)
+        other = load_rows(other_p, other_stride, t2, left, columns, width, REVERSE, MATH)
+        total = product(own, tl.trans(other), total, MATH)
+    return total
+
+
+@no_type_check
+@triton.jit
 def load_state(state, p, P, n, N, MATH: tl.constexpr):
     """Return a block (PB, NB) of one head's state, zero past its end."""
     mask = (p < P)[:, None] & (n < N)[None, :]
@@ -305,12 +331,7 @@ def ssd_outputs(
     for k in range(tile + 1):
         t2 = k * T + tl.arange(0, T)
         other = load_steps(steps, batch, head, chunk, t2, sizes, Q)
-        mix = tl.zeros((T, T), ACC)
-        for n0 in range(0, N, NB):
-            n = n0 + tl.arange(0, NB)
-            c = load_rows(c_p, strides[7], t, left, n, N, REVERSE, MATH)
-            b = load_rows(b_p, strides[4], t2, left, n, N, REVERSE, MATH)
-            mix = product(c, tl.trans(b), mix, MATH)
+        mix = inner(c_p, strides[7], b_p, strides[4], t, t2, left, N, NB, T, REVERSE, MATH)
         among, decay = pair_decays(own, other, True)
         mix = tl.where(among, mix * decay * other[3][None, :], 0.0)
         y = product(mix, load_rows(x_p, strides[1], t2, left, p, P, REVERSE, MATH), y, MATH)

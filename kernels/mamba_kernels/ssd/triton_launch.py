@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mamba_kernels.ssd.triton_backward import ssd_backward_inputs, ssd_backward_projections, ssd_backward_steps
+from mamba_kernels.ssd.triton_backward import (
+    ssd_backward_inputs,
+    ssd_backward_pairs,
+    ssd_backward_projections,
+    ssd_backward_steps,
+)
 from mamba_kernels.ssd.triton_forward import ssd_carry, ssd_chunk_states, ssd_outputs, ssd_steps
 from mamba_kernels.triton_runtime import accumulator, cdiv, launch, rows, tensor_type
 
@@ -21,6 +26,9 @@ BUSY = 512
 
 WARPS, STAGES = 4, 2
 """Warps of a program that multiplies matrices, and stages of its pipelined loops."""
+
+WIDE = (9, 10)
+"""Compute capabilities whose matrix units take 64 rows at once."""
 
 HEADS, NUMBERS = 8, 512
 """Heads of a program of `ssd_steps`, numbers of a state of a program of `ssd_carry`."""
@@ -67,7 +75,15 @@ def precision(dtype: torch.dtype, platform: str) -> tuple[torch.dtype, str]:
     return torch.float32, "tf32x3" if dtype == torch.float32 else "tf32"
 
 
-def shape_of(chunk_size: int, length: int, width: int, states: int, operands: torch.dtype) -> tuple[int, int, int, int]:
+def longest_tile(device: torch.device) -> int:
+    """Return the positions of a tile: 64 where a GPU's matrix units or registers are made for it, 32 on other GPUs."""
+    wide = platform(device) != "cuda" or torch.cuda.get_device_capability(device)[0] in WIDE
+    return 64 if wide else 32
+
+
+def shape_of(
+    chunk_size: int, length: int, width: int, states: int, operands: torch.dtype, tile: int
+) -> tuple[int, int, int, int]:
     """Choose the positions of a chunk and of a tile, and the channels and states of a block; all are powers of two.
 
     Args:
@@ -76,11 +92,17 @@ def shape_of(chunk_size: int, length: int, width: int, states: int, operands: to
         width: P.
         states: N.
         operands: The type of the operands of matrix products: the wider, the smaller are the tiles.
+        tile: Positions of a tile at most; see `longest_tile`.
     """
     most = {torch.float64: 16, torch.float32: 32}.get(operands, 64)
     chunk = power_of_two(min(chunk_size, length), 16, LONGEST_CHUNK)
     blocks = power_of_two(width, 16, most), power_of_two(states, 16, most)
-    return chunk, min(chunk, most), *blocks
+    return chunk, min(chunk, most, tile), *blocks
+
+
+def stages_of(tile: int, full: bool) -> int:
+    """Return the stages of a kernel's loops: a single one where its registers are `full` and its tiles are long."""
+    return 1 if full and tile > 32 else STAGES
 
 
 @dataclass(frozen=True)
@@ -107,7 +129,7 @@ class Plan:
         dtype = dt.dtype
         narrow = torch.promote_types(torch.promote_types(x.dtype, B.dtype), C.dtype)
         operands, name = precision(torch.float64 if dtype == torch.float64 else narrow, platform(x.device))
-        shape = shape_of(chunk_size, length, width, states, operands)
+        shape = shape_of(chunk_size, length, width, states, operands, longest_tile(x.device))
         chunks, acc = cdiv(length, shape[0]), accumulator(dtype)
         sizes, widths = (length, heads, groups, chunks, batch), (width, states)
         steps = torch.empty(3, batch, heads, chunks * shape[0], dtype=dtype, device=x.device)
@@ -131,9 +153,10 @@ class Plan:
         """Tiles of a chunk."""
         return self.shape[0] // self.shape[1]
 
-    def options(self, warps: int = 4) -> dict[str, Any]:
-        """Return the constants of a launch."""
-        return {"REVERSE": self.reverse, "SHAPE": self.shape, "MATH": self.math, "num_warps": warps}
+    def options(self, full: bool = False) -> dict[str, Any]:
+        """Return the constants of a launch; `full`: of a kernel with hardly a register to spare."""
+        constants = {"REVERSE": self.reverse, "SHAPE": self.shape, "MATH": self.math}
+        return constants | {"num_warps": WARPS, "num_stages": stages_of(self.shape[1], full)}
 
     def empty(self, *shape: int) -> Tensor:
         """Return memory in the dtype that is computed in."""
@@ -193,43 +216,44 @@ def ssd_backward(
     _carry(plan, before, initial_state, None)
     after = _chunk_states(plan, grad, plan.C, True)
     dstate, through = _carry(plan, after, grad_final, before)
-    dx, shares = _inputs_back(plan, grad, after)
-    dC, enter = _projections_back(plan, grad, before, True)
-    dB, _ = _projections_back(plan, grad, after, False)
-    ddt, dA = _steps_back(plan, (*shares, enter, through))
+    dx, shares = _inputs_back(plan, grad, (before, after))
+    dB, dC = (_projections_back(plan, grad, states, states is before) for states in (after, before))
+    ddt, dA = _steps_back(plan, (*shares, through))
     return [dx, ddt, dA, dB.to(inputs.B.dtype), dC.to(inputs.C.dtype), dstate]
 
 
-def _inputs_back(plan: Plan, grad: Tensor, after: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return dx, and the shares of the steps' gradients."""
+def _inputs_back(plan: Plan, grad: Tensor, states: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return dx, and the shares of the steps' gradients through pairs of positions and through the states."""
     _, heads, _, _, batch = plan.sizes
     blocks, width = plan.blocks[0], plan.steps[0].shape[3]
     dx = torch.empty(plan.x.shape, dtype=plan.x.dtype, device=plan.x.device)
-    pairs = plan.empty(blocks, plan.tiles, batch, heads, width)
-    steps, leave = (plan.empty(blocks, batch, heads, width) for _ in range(2))
+    of_logs, of_pairs = plan.empty(plan.tiles, batch, heads, width), plan.empty(batch, heads, width)
+    of_states = [plan.empty(blocks, batch, heads, width) for _ in range(3)]
     tensors = (plan.x, plan.B, plan.C, grad)
     strides = tuple(s for tensor in tensors for s in tensor.stride()[:3])
-    arguments = (tensors[:3], grad, after, plan.steps, (dx, pairs, steps, leave), plan.sizes, plan.widths, strides)
+    rest = (plan.sizes, plan.widths, strides)
+    arguments = (tensors[:3], grad, states, plan.steps, (dx, *of_states), *rest)
     launch(ssd_backward_inputs, plan.grid(heads, blocks, plan.tiles), arguments, plan.options())
-    return dx, (pairs, steps, leave)
+    arguments = (tensors[:3], grad, plan.steps, (of_logs, of_pairs), *rest)
+    launch(ssd_backward_pairs, plan.grid(heads, plan.tiles), arguments, plan.options(full=True))
+    return dx, (of_logs, of_pairs, *of_states)
 
 
-def _projections_back(plan: Plan, grad: Tensor, states: Tensor, of_c: bool) -> tuple[Tensor, Tensor | None]:
-    """Return dC and the shares of the gradient through the entering states, or dB."""
+def _projections_back(plan: Plan, grad: Tensor, states: Tensor, of_c: bool) -> Tensor:
+    """Return dC, or dB."""
     length, heads, groups, _, batch = plan.sizes
     blocks = plan.blocks[1]
     programs = plan.grid(groups, blocks, plan.tiles)[0]
     each = cdiv(heads // groups, min(heads // groups, cdiv(BUSY, programs)))
     splits = cdiv(heads // groups, each)
     shares = plan.empty(splits, batch, length, groups, plan.widths[1])
-    enter = plan.empty(blocks, batch, heads, plan.steps[0].shape[3]) if of_c else None
     own, other = (grad, plan.x) if of_c else (plan.x, grad)
-    parameters = (plan.B, plan.C) if of_c else (plan.C, plan.B)
-    strides = tuple(s for tensor in (own, other, *parameters) for s in tensor.stride()[:3])
-    arguments = ((own, other), parameters, states, plan.steps, (shares, enter), plan.sizes, plan.widths, strides, each)
-    options = plan.options() | {"OF_C": of_c}
+    parameter = plan.B if of_c else plan.C
+    strides = tuple(s for tensor in (own, other, parameter) for s in tensor.stride()[:3])
+    arguments = ((own, other), parameter, states, plan.steps, shares, plan.sizes, plan.widths, strides, each)
+    options = plan.options(full=True) | {"OF_C": of_c}
     launch(ssd_backward_projections, plan.grid(groups, blocks, plan.tiles, splits), arguments, options)
-    return shares.sum(0), enter
+    return shares.sum(0)
 
 
 def _steps_back(plan: Plan, shares: tuple[Tensor | None, ...]) -> tuple[Tensor, Tensor]:
@@ -237,7 +261,7 @@ def _steps_back(plan: Plan, shares: tuple[Tensor | None, ...]) -> tuple[Tensor, 
     length, heads, _, chunks, batch = plan.sizes
     ddt, dA = plan.empty(batch, length, heads), plan.empty(batch, heads, chunks)
     through = shares[-1]
-    counts = (*plan.blocks, 0 if through is None else through.shape[0])
+    counts = (plan.blocks[0], 0 if through is None else through.shape[0])
     options = {"REVERSE": plan.reverse, "Q": plan.shape[0], "T": plan.shape[1], "ACC": plan.math[2], "num_warps": 4}
     arguments = (plan.A, plan.steps[0], shares, (ddt, dA), plan.sizes, counts)
     launch(ssd_backward_steps, plan.grid(heads), arguments, options)
