@@ -3,9 +3,10 @@
     python -m benchmarks.aot [--target sm_90 ...] [--states 16 ...]
 
 Compiles every kernel ahead of time for five targets, takes NVIDIA's code apart with the disassembler that comes with
-Triton, and counts the instructions of the innermost loop by unit. An element is one (batch, position, channel). From
-the counts follows a bound: every SM issues four instructions of 32 lanes a cycle and makes 16 exponentials. Nothing is
-run: latency, occupancy and caches can only make it slower.
+Triton, and counts the instructions of the scan's innermost loop by unit. An element is one (batch, position, channel).
+From the counts follows a bound: a multiprocessor of NVIDIA's issues instructions of 128 lanes a cycle, a compute unit
+of AMD's of 64, and either makes 16 exponentials. SSD is bound by matrix products and memory, of which the schedule
+tells the amounts. Nothing is run: latency, occupancy and caches can only make it slower.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,50 +28,51 @@ from benchmarks.common import print_table, save_results
 os.environ.pop("TRITON_INTERPRET", None)  # kernels are compiled here, whatever the caller's shell says
 
 import triton
-import triton.language as tl
-from mamba_kernels.causal_conv1d import triton_kernels as conv
-from mamba_kernels.causal_conv1d import triton_op as conv_op
-from mamba_kernels.rms_norm import triton_op as norm
-from mamba_kernels.selective_scan.triton_backward import scan_backward
-from mamba_kernels.selective_scan.triton_chunks import scan_carry, scan_chunk
-from mamba_kernels.selective_scan.triton_forward import scan_forward
-from mamba_kernels.selective_scan.triton_launch import SPACING, Tile, backward_tile, chunk_tile, forward_tile
-from mamba_kernels.triton_update import advance_conv, advance_scan
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from benchmarks.aot_kernels import Kernel, other_kernels, scan_kernels, ssd_kernels, ssd_work
+
+STATES = (1, 4, 16, 64, 128, 256)
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942")
 SHARED_LIMIT = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "sm_120": 99, "gfx942": 64}
 """KiB of shared memory that one block may have (CUDA programming guide, table of compute capabilities; CDNA 3 ISA)."""
 
-PROCESSORS = {"sm_80": (108, 1.41, 2039), "sm_90": (132, 1.755, 3350)}
-"""Multiprocessors, GHz and GB/s of an A100 80 GB SXM and an H100 SXM."""
-
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-BF16, FP32 = "*bf16", "*fp32"
-
 
 @dataclass(frozen=True)
-class Kernel:
-    """A kernel to compile.
+class Processor:
+    """Peak figures of a processor, by its vendor.
 
     Attributes:
-        name: What the table calls it.
-        function: The Triton function.
-        arguments: Type of each argument, nested as at the launch; None for what is left out. A `!` at the end says that
-            nothing is known of divisibility.
-        constants: Its constants.
-        elements: Elements in one turn of the innermost loop of one program; 0 where there is no such loop.
-        traffic: Bytes an element that have to be moved.
+        name: Which one.
+        bandwidth: GB/s of its memory.
+        tensor: Multiply-adds of bfloat16 matrix products in 10^12 a second, without sparsity.
+        units: Multiprocessors or compute units; 0 if the vendor does not say.
+        clock: Their GHz.
+        lanes: Lanes a cycle and unit of ordinary instructions.
+        source: Where the vendor says so.
     """
 
     name: str
-    function: Any
-    arguments: Mapping[str, Any]
-    constants: Mapping[str, Any]
-    warps: int = 1
-    elements: int = 0
-    traffic: float = 0.0
+    bandwidth: float
+    tensor: float
+    units: int
+    clock: float
+    lanes: int
+    source: str
+
+
+PROCESSORS = {
+    "sm_80": Processor("A100 80 GB SXM", 2039, 156, 108, 1.41, 128, "NVIDIA A100 Tensor Core GPU data sheet"),
+    "sm_90": Processor("H100 SXM", 3350, 494.5, 132, 1.755, 128, "NVIDIA H100 Tensor Core GPU data sheet, white paper"),
+    "sm_100": Processor("B200 SXM", 8000, 1125, 0, 0, 128, "NVIDIA HGX B200 data sheet; no count of units, no clock"),
+    "sm_120": Processor("RTX 5090", 1792, 104.8, 170, 2.407, 128, "NVIDIA RTX Blackwell architecture white paper"),
+    "gfx942": Processor("MI300X", 5300, 653.7, 304, 2.1, 64, "AMD Instinct MI300X data sheet, CDNA 3 white paper"),
+}
+EXPONENTIALS = 16
+"""A cycle and unit, on all of them (CUDA programming guide, throughput of arithmetic instructions; CDNA 3 ISA)."""
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 def target_of(name: str) -> GPUTarget:
@@ -103,10 +105,13 @@ def _source(kernel: Kernel) -> ASTSource:
 
 def compile_kernel(kernel: Kernel, target: str) -> dict[str, Any]:
     """Compile for one target and return what it needs, and for NVIDIA the instructions of an element."""
-    compiled = triton.compile(_source(kernel), target=target_of(target), options={"num_warps": kernel.warps})
-    row: dict[str, Any] = {"kernel": kernel.name, "target": target, "warps": kernel.warps}
+    compiled = triton.compile(
+        _source(kernel), target=target_of(target), options={"num_warps": kernel.warps, "num_stages": kernel.stages}
+    )
+    row: dict[str, Any] = {"kernel": kernel.name, "target": target, "warps": kernel.warps, "states": kernel.states}
     if target.startswith("gfx"):
-        return row | _amd_resources(compiled.asm["amdgcn"]) | {"shared": compiled.metadata.shared}
+        code = compiled.asm["amdgcn"]
+        return row | _amd_resources(code) | {"shared": compiled.metadata.shared} | _counts(kernel, code, target)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
@@ -134,135 +139,47 @@ def _amd_resources(assembly: str) -> dict[str, int]:
     }
 
 
+LABEL = re.compile(r"^\s*(\.L\w+):")
+NVIDIA = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*(?:.*?`\((\.L\w+)\))?.*?;")
+AMD = re.compile(r"^\s+([a-z]\w+)(?:\s+(\.L\w+))?")
+
+
 def innermost_loop(code: str) -> list[str]:
-    """Return the names of the instructions of the longest loop without a loop inside, from nvdisasm's output."""
+    """Return the names of the instructions of the longest loop without a loop inside, of either make's assembly."""
     labels: dict[str, int] = {}
     names: list[str] = []
     jumps: list[tuple[int, int]] = []
+    instruction = NVIDIA if NVIDIA.search(code) else AMD
     for line in code.splitlines():
-        if label := re.match(r"^\s*(\.L_\w+):", line):
+        if label := LABEL.match(line):
             labels[label[1]] = len(names)
-        elif found := re.search(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*(.*?);", line):
+        elif found := instruction.search(line):
             names.append(found[1].split(".")[0])
-            to = re.search(r"`\((\.L\w+)\)", found[2])
-            if names[-1] == "BRA" and to and labels.get(to[1], len(names)) < len(names) - 1:
-                jumps.append((labels[to[1]], len(names) - 1))
+            begin = labels.get(found[2], len(names))
+            if ("BRA" in names[-1] or "branch" in names[-1]) and begin < len(names) - 1:
+                jumps.append((begin, len(names) - 1))
     inner = [j for j in jumps if not any(j[0] <= other[0] and other[1] <= j[1] and other != j for other in jumps)]
     start, end = max(inner, key=lambda loop: loop[1] - loop[0], default=(0, -1))
     return names[start : end + 1]
 
 
 def _counts(kernel: Kernel, code: str, target: str) -> dict[str, Any]:
+    """Count instructions and exponentials of an element; on AMD, where scalar ones run beside, vector instructions."""
     if not kernel.elements:
         return {}
     names = Counter(innermost_loop(code))
-    scale = 32 * kernel.warps / kernel.elements
-    per_element, exponentials = names.total() * scale, names["MUFU"] * scale
+    amd = target.startswith("gfx")
+    scale = (64 if amd else 32) * kernel.warps / kernel.elements
+    special = sum(n for name, n in names.items() if name.startswith(("MUFU", "v_exp", "v_rcp", "v_log")))
+    per_element = sum(n for name, n in names.items() if not amd or name.startswith("v_")) * scale
+    exponentials, processor = special * scale, PROCESSORS[target]
+    cycles = processor.units * processor.clock
+    bounds = {"HBM": processor.bandwidth / kernel.traffic}
+    if cycles:
+        bounds |= {"issue": cycles * processor.lanes / per_element, "exp": cycles * EXPONENTIALS / exponentials}
     row = {"instructions": per_element, "exponentials": exponentials}
-    if target not in PROCESSORS:
-        return row
-    multiprocessors, clock, bandwidth = PROCESSORS[target]
-    bounds = {
-        "issue": multiprocessors * clock * 128 / per_element,
-        "exp": multiprocessors * clock * 16 / exponentials if exponentials else float("inf"),
-        "HBM": bandwidth / kernel.traffic,
-    }
-    return (
-        row
-        | {f"{name} bound": bound for name, bound in bounds.items()}
-        | {"limit": min(bounds, key=bounds.__getitem__)}
-    )
-
-
-def _scan_constants(tile: Tile, states: int, full: bool) -> dict[str, Any]:
-    constants = {k: v for k, v in tile.options(states).items() if k != "num_warps"}
-    return constants | {"SOFTPLUS": full, "REVERSE": False, "ACC": tl.float32}
-
-
-SIZES = ("i32!",) * 4
-
-
-def scan_kernels(states: int, full: bool, lanes: int = 32) -> list[Kernel]:
-    """The scan's kernels in bf16; `full` with gate, skip, bias and softplus, as Mamba uses it."""
-    name = f"{{}}, N = {states}, {'gate, skip, bias, softplus' if full else 'bare'}"
-    vector, rows = (FP32, BF16) if full else (None, None)
-    inputs = (BF16, BF16, FP32, BF16, BF16, vector, rows, vector, None)
-    tile, back = forward_tile(states, 4096, lanes), backward_tile(states, lanes)
-    strides, chunk = ("i32",) * 14, "i32!"
-    forward = {"inputs": inputs, "entry": FP32, "DY": None, "sizes": SIZES, "strides": strides, "chunk": chunk}
-    constants = _scan_constants(tile, states, full)
-    piece = chunk_tile(states, 4096, lanes)
-    cut = _scan_constants(piece, states, full)
-    dense = Tile(back.segment, tile.ni, tile.bi, tile.bd, tile.no)
-    refine = forward | {"DY": rows, "outputs": (FP32 if full else None, FP32, None, rows)}
-    grad = FP32 if full else BF16
-    backward = {
-        "inputs": (*inputs[:6], *inputs[7:]),
-        "grads": (grad, FP32, FP32),
-        "outputs": (BF16, BF16, *[FP32] * 6),
-        "sizes": SIZES,
-        "strides": ("i32",) * 12,
-        "chunk": chunk,
-    }
-    local = {
-        "inputs": (BF16, BF16, FP32, BF16, vector, None),
-        "outputs": (FP32, FP32),
-        "sizes": SIZES,
-        "strides": ("i32",) * 7,
-        "chunk": chunk,
-    }
-    kept, extra = 4 * states / back.segment, 2 if full else 0
-    unit, part = tile.channels * tile.segment, piece.channels * piece.segment
-    shares = 8 * states / back.channels
-    return [
-        Kernel(name.format("forward"), scan_forward, forward | {"outputs": (BF16, FP32, FP32, None)},
-               constants | {"SPACING": SPACING}, 1, unit, 6 + extra),
-        Kernel(name.format("backward, refine"), scan_forward, refine,
-               _scan_constants(dense, states, full) | {"SPACING": back.segment}, 1, tile.channels * back.segment,
-               4 + kept + (10 if full else 0)),
-        Kernel(name.format("backward, walk"), scan_backward, backward, _scan_constants(back, states, full), back.warps,
-               back.channels * back.segment, 4 + (4 if full else 2) + 4 + kept + shares),
-        Kernel(name.format("chunk, forward"), scan_chunk, local, cut | {"ADJOINT": False}, 1, part, 4),
-        Kernel(name.format("chunk, backward"), scan_chunk, local, cut | {"ADJOINT": True}, 1, part, 4),
-    ]  # fmt: skip
-
-
-def other_kernels() -> list[Kernel]:
-    """The other operators' kernels in bf16, and the carry over chunks."""
-    conv_inputs = (BF16, FP32, FP32, BF16, "*i64")
-    constants = {"REVERSE": False, "K": 4, "BT": conv_op.BT, "BD": conv_op.BD, "ACC": tl.float32}
-    two, silu = ("i32", "i32"), constants | {"SILU": True}
-    sums = {"inputs": conv_inputs, "DY": BF16, "outputs": (FP32, FP32), "sizes": two, "strides": two, "dy_strides": two}
-    back = {"W": FP32, "SINCE": "*i64", "DZ": FP32, "DFINAL": BF16, "outputs": (BF16, FP32), "sizes": two}
-    width = {"BLOCK": 1024, "ACC": tl.float32}
-    forward = {
-        "X": BF16,
-        "RESIDUAL": FP32,
-        "W": FP32,
-        "outputs": (BF16, FP32),
-        "D": "i32",
-        "strides": two,
-        "eps": "fp32",
-    }
-    backward = {"grads": (BF16, FP32), "TOTAL": FP32, "W": FP32, "outputs": (FP32, FP32), "sizes": two, "eps": "fp32"}
-    step = {
-        "inputs": (FP32, BF16, BF16, FP32, BF16, BF16, FP32, BF16, FP32),
-        "outputs": (BF16, FP32),
-        "sizes": ("i32",) * 3,
-    }
-    carry = {"END": FP32, "DECAY": FP32, "FIRST": FP32, "chunks": "i32!", "size": "i32!"}
-    token = {"inputs": (BF16, BF16, FP32, FP32), "outputs": (BF16, BF16), "D": "i32"}
-    convolution = {"inputs": conv_inputs, "Y": BF16, "sizes": two, "strides": two}
-    return [
-        Kernel("chunk, carry", scan_carry, carry, {"ADJOINT": False, "BLOCK": 128, "ACC": tl.float32}, 4),
-        Kernel("convolution forward", conv.conv_forward, convolution, silu, 4),
-        Kernel("convolution backward, sums", conv.conv_backward_sums, sums, silu, 4),
-        Kernel("convolution backward, inputs", conv.conv_backward_inputs, back, constants, 4),
-        Kernel("norm forward", norm.norm_forward, forward, width, 4),
-        Kernel("norm backward", norm.norm_backward, backward | {"strides": ("i32",) * 3}, width | {"ROWS": 32}, 4),
-        Kernel("scan, one token", advance_scan, step, {"SOFTPLUS": True, "NP": 16, "BD": 32, "ACC": tl.float32}, 4),
-        Kernel("convolution, one token", advance_conv, token, {"SILU": True, "K": 4, "BD": 128, "ACC": tl.float32}, 4),
-    ]
+    found = {f"{name} bound": bounds.get(name) for name in ("issue", "exp", "HBM")}
+    return row | found | {"limit": min(bounds, key=bounds.__getitem__)}
 
 
 def problems(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -289,32 +206,77 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def of_states(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a number of states: what the scan's kernels of it need at most."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if not row["states"]:
+            continue
+        line = found.setdefault(row["states"], {"N": row["states"], "spills": 0, "shared bytes": 0})
+        line["spills"] = max(line["spills"], row["spills"])
+        line["shared bytes"] = max(line["shared bytes"], row["shared"])
+        name = f"registers {row['target']}"
+        line[name] = max(line.get(name, 0), row["registers"])
+        for kind in ("forward", "backward, walk"):
+            if row["target"] == "sm_90" and row["kernel"].startswith(f"{kind}, N") and "gate" in row["kernel"]:
+                line[f"instructions {kind}"] = row["instructions"]
+    return list(found.values())
+
+
 def bounds_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the counts allow at most, on the processors whose figures are known."""
+    """What the counts allow at most at N = 16, on the processors whose figures are known."""
     names = ("kernel", "target", "issue bound", "exp bound", "HBM bound", "limit")
-    return [{name: row[name] for name in names} for row in rows if "limit" in row]
+    return [{name: row[name] for name in names} for row in rows if "limit" in row and row["states"] == 16]
+
+
+def ssd_bounds() -> list[dict[str, Any]]:
+    """What the amounts of work allow SSD at most, in 10^9 elements a second."""
+    rows = []
+    for work in ssd_work():
+        for processor in PROCESSORS.values():
+            bounds = {"tensor": processor.tensor * 1e3 / work.products, "HBM": processor.bandwidth / work.traffic}
+            rows.append(
+                {"pass": work.name, "processor": processor.name, "multiply-adds": work.products, "bytes": work.traffic}
+                | {f"{name} bound": bound for name, bound in bounds.items()}
+                | {"limit": min(bounds, key=bounds.__getitem__)}
+            )
+    return rows
 
 
 def main() -> int:
     """Compile, print, save; 1 if a kernel spills or does not fit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=TARGETS)
-    parser.add_argument("--states", nargs="+", type=int, default=[16])
+    parser.add_argument("--states", nargs="+", type=int, default=STATES, help="of the scan; all of its forms at 16")
     parser.add_argument("--json", action="store_true", help="print rows and problems as JSON; write no file")
     options = parser.parse_args()
     rows = []
     for target in options.target:
         lanes = 64 if target.startswith("gfx") else 32
-        kernels = [k for n in options.states for full in (False, True) for k in scan_kernels(n, full, lanes)]
-        rows += [compile_kernel(kernel, target) for kernel in [*kernels, *other_kernels()]]
+        kernels = [
+            k for n in options.states for full in (True, False) if full or n == 16 for k in scan_kernels(n, full, lanes)
+        ]
+        rows += [compile_kernel(kernel, target) for kernel in [*kernels, *ssd_kernels(target), *other_kernels()]]
     wrong = problems(rows)
     if options.json:
         print(json.dumps({"rows": rows, "problems": wrong}))
         return bool(wrong)
-    resources, bounds = summary(rows), bounds_of(rows)
-    print_table("What compiled kernels need (bf16; compiled, not run)", resources)
-    print_table("Upper bounds in billions of elements a second (from the code; not run)", bounds)
-    results = {"resources": resources, "bounds": bounds, "problems": wrong, "rows": rows, "triton": triton.__version__}
+    results = {
+        "resources": summary([row for row in rows if row["states"] in (0, 16)]),
+        "states": of_states(rows),
+        "bounds": bounds_of(rows),
+        "ssd_bounds": ssd_bounds(),
+        "problems": wrong,
+        "processors": {target: asdict(processor) for target, processor in PROCESSORS.items()},
+        "rows": rows,
+        "triton": triton.__version__,
+    }
+    print_table("What compiled kernels need (bf16 unless said; compiled, not run)", results["resources"])
+    print_table("The scan with other numbers of states: the most of its kernels", results["states"])
+    print_table("Upper bounds in billions of elements a second (from the code; not run)", results["bounds"])
+    print_table(
+        "Upper bounds of SSD in billions of elements a second (from the schedule; not run)", results["ssd_bounds"]
+    )
     save_results("aot", results)
     return bool(wrong)
 

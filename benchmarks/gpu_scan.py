@@ -1,4 +1,4 @@
-"""The selective scan on a GPU: ours with Triton beside mamba-ssm's CUDA, where it is installed, on the same work.
+"""The scans of Mamba and Mamba-2 on a GPU: ours with Triton beside mamba-ssm's, where installed, on the same work.
 
     python -m benchmarks.gpu_scan [--rounds N] [--dtype bf16|fp32]
 
@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from mamba_kernels import selective_scan
+from mamba_kernels import selective_scan, ssd
 from torch import Tensor
 
 from benchmarks.common import print_table, save_results
@@ -20,6 +20,9 @@ from benchmarks.common import print_table, save_results
 CHANNELS, STATES = 1536, 16
 SHAPES = ((64, 2048), (8, 2048), (8, 16384), (1, 65536), (1, 2**20))
 """Batch and length, from many programs to the one sequence that has to be cut into chunks."""
+
+WIDTH, WIDE_STATES = 64, 128
+"""Channels a head and states of Mamba-2, with one group."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -35,6 +38,17 @@ def inputs(batch: int, length: int, dtype: torch.dtype) -> list[Tensor]:
     return [t.requires_grad_() for t in (x, delta, A, B, C, skip, z, bias)]
 
 
+def ssd_inputs(batch: int, length: int, dtype: torch.dtype) -> list[Tensor]:
+    """The same of Mamba-2, in heads."""
+    device, heads = torch.device("cuda"), CHANNELS // WIDTH
+    rows = (batch, length, heads, WIDTH)
+    x, z = (torch.randn(rows, device=device, dtype=dtype) for _ in range(2))
+    delta = torch.randn(rows[:3], device=device, dtype=dtype)
+    B, C = (torch.randn(batch, length, 1, WIDE_STATES, device=device, dtype=dtype) for _ in "BC")
+    A, skip = -torch.arange(1.0, heads + 1, device=device), torch.ones(heads, device=device)
+    return [t.requires_grad_() for t in (x, delta, A, B, C, skip, z, torch.full((heads,), -4.0, device=device))]
+
+
 def ours(leaves: list[Tensor]) -> Tensor:
     return selective_scan(*leaves, delta_softplus=True, backend="triton")
 
@@ -46,6 +60,21 @@ def theirs(leaves: list[Tensor]) -> Tensor:
     x, delta, A, B, C, skip, z, bias = leaves
     x, delta, B, C, z = (t.transpose(1, 2).contiguous() for t in (x, delta, B, C, z))
     return selective_scan_fn(x, delta, A, B, C, skip, z, bias, delta_softplus=True).transpose(1, 2)
+
+
+def ssd_ours(leaves: list[Tensor]) -> Tensor:
+    return ssd(*leaves, delta_softplus=True, backend="triton")
+
+
+def ssd_torch(leaves: list[Tensor]) -> Tensor:
+    return ssd(*leaves, delta_softplus=True, backend="torch")
+
+
+def ssd_theirs(leaves: list[Tensor]) -> Tensor:
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined  # pyright: ignore[reportMissingImports]
+
+    x, delta, A, B, C, skip, z, bias = leaves
+    return mamba_chunk_scan_combined(x, delta, A, B, C, 256, D=skip, z=z, dt_bias=bias, dt_softplus=True)
 
 
 def milliseconds(run: Callable[[], object], rounds: int) -> float:
@@ -62,15 +91,17 @@ def milliseconds(run: Callable[[], object], rounds: int) -> float:
     return statistics.median(times)
 
 
-def scans() -> dict[str, Callable[[list[Tensor]], Tensor]]:
-    """What is measured: mamba-ssm only where it can be imported."""
+def scans() -> dict[str, tuple[Callable[..., list[Tensor]], dict[str, Callable[[list[Tensor]], Tensor]]]]:
+    """What is measured, and on what: mamba-ssm only where it can be imported."""
+    scan, dual = {"ours": ours}, {"ours": ssd_ours, "ours, torch": ssd_torch}
     try:
         import mamba_ssm.ops.selective_scan_interface  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         print(f"mamba-ssm is not measured: {error}")
-        return {"ours": ours}
-    del mamba_ssm
-    return {"ours": ours, "mamba-ssm": theirs}
+    else:
+        del mamba_ssm
+        scan, dual = scan | {"mamba-ssm": theirs}, dual | {"mamba-ssm": ssd_theirs}
+    return {"selective_scan": (inputs, scan), "ssd": (ssd_inputs, dual)}
 
 
 def measure(scan: Callable[[list[Tensor]], Tensor], leaves: list[Tensor], rounds: int) -> tuple[float, float]:
@@ -86,6 +117,21 @@ def measure(scan: Callable[[list[Tensor]], Tensor], leaves: list[Tensor], rounds
     return milliseconds(forward, rounds), milliseconds(both, rounds)
 
 
+def row_of(operator: str, batch: int, length: int, name: str, forward: float, both: float) -> dict[str, object]:
+    """One line of the table, from milliseconds."""
+    work = batch * length * CHANNELS / 1e6
+    return {
+        "operator": operator,
+        "batch": batch,
+        "length": length,
+        "case": name,
+        "forward ms": forward,
+        "forward + backward ms": both,
+        "forward Gelem/s": work / forward,
+        "both Gelem/s": work / both,
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=20)
@@ -95,24 +141,13 @@ def main() -> int:
         print("benchmarks.gpu_scan needs a GPU, and torch finds none here: nothing was measured.")
         return 0
     rows = []
-    for batch, length in SHAPES:
-        leaves = inputs(batch, length, DTYPES[options.dtype])
-        for name, scan in scans().items():
-            forward, both = measure(scan, leaves, options.rounds)
-            work = batch * length * CHANNELS / 1e6
-            rows.append(
-                {
-                    "batch": batch,
-                    "length": length,
-                    "case": name,
-                    "forward ms": forward,
-                    "forward + backward ms": both,
-                    "forward Gelem/s": work / forward,
-                    "both Gelem/s": work / both,
-                }
-            )
+    for operator, (make, cases) in scans().items():
+        for batch, length in SHAPES:
+            leaves = make(batch, length, DTYPES[options.dtype])
+            for name, scan in cases.items():
+                rows.append(row_of(operator, batch, length, name, *measure(scan, leaves, options.rounds)))
     device = torch.cuda.get_device_name()
-    print_table(f"Selective scan on {device}, D={CHANNELS} N={STATES}, {options.dtype}", rows)
+    print_table(f"Scans on {device}, D={CHANNELS} N={STATES} and P={WIDTH} N={WIDE_STATES}, {options.dtype}", rows)
     save_results("gpu_scan", {"device": device, "dtype": options.dtype, "rows": rows})
     return 0
 
