@@ -77,7 +77,7 @@ def forward_tile(states: int, width: int, lanes: int = 32) -> Tile:
     padded = 1 << (states - 1).bit_length()
     across = max(1, padded // 16)
     if across > 1:
-        return Tile(4, padded // across, 1, max(1, lanes // across), across)
+        return Tile(3, padded // across, 1, max(1, lanes // across), across)
     return Tile(8, padded, 2 if width > lanes else 1, lanes, 1)
 
 
@@ -160,7 +160,8 @@ class Plan:
 
 def chunk_tile(states: int, width: int, lanes: int = 32) -> Tile:
     """Choose the tile of the scans of chunks from zero; see `forward_tile`."""
-    return replace(forward_tile(states, width, lanes), segment=4, bi=1)
+    tile = forward_tile(states, width, lanes)
+    return replace(tile, segment=min(4, tile.segment), bi=1)
 
 
 def _beginnings(plan: Plan, chunk: int, first: Tensor | None, grad: Tensor | None) -> Tensor | None:
