@@ -27,7 +27,7 @@ PIECE = 4096
 """Tokens fed at a time."""
 
 HOPELESS = 0.2
-"""Share of right answers below which lengths beyond the trained one are not tried any further; chance is 1/16."""
+"""Share of right answers below which a run is not taken further (`patience`, greater lengths); chance is 1/16."""
 
 MOST_WITH_ATTENTION = 2**12
 """Tokens; every piece of a layer of attention sees all before it, so its time grows with their square."""
@@ -51,6 +51,7 @@ class Budget:
         batch: Sequences a step.
         states: States a channel of the state space mixers.
         rate: Learning rate after a warm-up, constant as in the paper.
+        patience: Share of the budget after which a run ends that is hopeless at the trained length.
         cooldown: Share of the budget at whose end the rate has fallen to zero in a straight line.
         width: Channels of the residual stream.
         every: Steps between looks at fresh sequences of the trained length.
@@ -65,6 +66,7 @@ class Budget:
     batch: int = 8
     states: int = 16
     rate: float = 3e-3
+    patience: float = 1.0
     cooldown: float = 0.0
     width: int = 64
     every: int = 100
@@ -74,7 +76,9 @@ class Budget:
 
 BUDGETS = {
     "induction": Budget(steps=3000, seconds=150, solved=2e-5, quiet=1e-3),
-    "copying": Budget(steps=12000, seconds=300, solved=0.01, batch=16, every=250, cooldown=0.3),
+    "copying": Budget(
+        steps=30_000, seconds=1000, solved=0.01, batch=16, rate=2e-3, every=250, patience=0.3, cooldown=0.6
+    ),
 }
 
 
@@ -163,7 +167,7 @@ def _optimise(model: Tagger, mixer: str, task: Task, budget: Budget, seed: int) 
             right, loss = examine(model, task.validation, task.length, budget.sequences, seed=step)
             print(f"  {mixer}, step {step}: right {right:.3f}, loss {loss:.2g}", flush=True)
             solved = solved + 1 if loss < budget.solved else 0
-            if solved == 2:
+            if solved == 2 or (used > budget.patience and right < HOPELESS):
                 break
         if used >= 1:
             break
