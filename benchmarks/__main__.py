@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import documents
 
-HELPERS = ("common", "documents", "__main__")
+HELPERS = ("aot_kernels", "common", "documents", "memory", "yardstick", "__main__")
 
 
 def main() -> int:

@@ -307,9 +307,9 @@ Examples:
 @click.option("--out", type=_FILE, required=True, help="Folder to write, in the other form.")
 @click.option("--tokens", "letters", metavar="A=7,C=8,...", help="Ids of the letters in a transformers model.")
 @click.option(
-    "--window", type=click.IntRange(16), default=4096, show_default=True, help="Bases that a model of theirs reads."
+    "--window", type=click.IntRange(16, 2**24), default=4096, show_default=True, help="Bases a model of theirs reads."
 )
-@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@click.option("--force", is_flag=True, help="Replace an existing model.")
 @_json
 def convert(as_json: bool, **options: Any) -> None:
     """Take a language model from or to the Mamba and Mamba-2 of Hugging Face's transformers."""

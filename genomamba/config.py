@@ -102,20 +102,7 @@ class ModelConfig(Section):
                 raise ValueError(f"{name}={value} is not positive")
         if self.dt_min > self.dt_max:
             raise ValueError(f"dt_min={self.dt_min} is above dt_max={self.dt_max}")
-        self._check_heads()
         return self
-
-    def _check_heads(self) -> None:
-        """The heads of mamba2: `head_width` channels each, shared out evenly among `n_groups`."""
-        inner, width = self.expand * self.d_model, self.head_width
-        if "mamba2" not in self.layers:
-            return
-        if isinstance(width, str):
-            width = next(channels for channels in range(min(64, inner), 0, -1) if inner % channels == 0)
-        if inner % width:
-            raise ValueError(f"head_width={width} does not divide the {inner} inner channels")
-        if (inner // width) % self.n_groups:
-            raise ValueError(f"n_groups={self.n_groups} does not divide the {inner // width} heads")
 
     @property
     def layers(self) -> list[str]:

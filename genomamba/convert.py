@@ -39,13 +39,26 @@ def run_convert(*, model: Path, out: Path, letters: str | None, window: int, for
     Raises:
         UserError: it is neither, or it holds what the other side has not, or its vocabulary is not known.
     """
-    if out.exists() and not force:
-        raise UserError("exists already", path=out, fix="give another --out, or --force to replace it")
+    theirs = _is_transformers(model)
+    _check_out(out, model, force)
+    if letters is not None and not theirs:
+        raise UserError("--tokens is for models of transformers", path=model, fix="leave it out: ours are known")
     try:
-        theirs = _is_transformers(model)
         return _to_bundle(model, out, letters, window) if theirs else _to_transformers(model, out)
     except ValueError as error:
         raise UserError(f"cannot be converted: {error}", path=model) from None
+
+
+def _check_out(out: Path, model: Path, force: bool) -> None:
+    """Refuses a folder that exists, and even with `force` one that holds something other than a model."""
+    if not out.exists():
+        return
+    if out.resolve() in (model.resolve(), *model.resolve().parents):
+        raise UserError("--out is the model itself, or holds it", path=out, fix="give another --out")
+    if not force:
+        raise UserError("exists already", path=out, fix="give another --out, or --force to replace it")
+    if not (out / "config.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError("is no model, and is not replaced even with --force", path=out, fix="give another --out")
 
 
 def _is_transformers(model: Path) -> bool:
@@ -144,7 +157,8 @@ def _read_letters(text: str) -> dict[str, int]:
 def _find_letters(model: Path, rows: int) -> dict[str, int]:
     """The ids of the letters from the tokenizer's files, or HyenaDNA's and Caduceus' if the table has their size."""
     for found in (_vocab_json(model), _tokenizer_json(model), _vocab_txt(model)):
-        named = {name.upper() if len(name) == 1 else name: number for name, number in (found or {}).items()}
+        lower = {name.upper(): number for name, number in found.items() if len(name) == 1}
+        named = {**lower, **found}  # an upper-case letter of its own comes before a lower-case one
         if set(tokens.BASES) <= named.keys():
             return {name: number for name, number in named.items() if name in tokens.VOCAB}
     if rows in (len(tokens.VOCAB), tokens.VOCAB_SIZE):
@@ -164,30 +178,34 @@ def _check_letters(ids: Mapping[str, int], source: str) -> None:
         raise UserError(f"{source} names unknown tokens", found=", ".join(unknown), accepted=", ".join(tokens.VOCAB))
 
 
-def _vocab_json(model: Path) -> dict[str, int] | None:
+def _vocab_json(model: Path) -> dict[str, int]:
     return _numbers(_json(model / "vocab.json"))
 
 
-def _tokenizer_json(model: Path) -> dict[str, int] | None:
-    return _numbers(_json(model / "tokenizer.json").get("model", {}).get("vocab"))
+def _tokenizer_json(model: Path) -> dict[str, int]:
+    inner = _json(model / "tokenizer.json").get("model")
+    return _numbers(inner.get("vocab")) if isinstance(inner, dict) else {}
 
 
-def _vocab_txt(model: Path) -> dict[str, int] | None:
+def _vocab_txt(model: Path) -> dict[str, int]:
     path = model / "vocab.txt"
     if not path.is_file():
-        return None
+        return {}
     return {line.strip(): number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines())}
 
 
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    values = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"is not JSON ({error})", path=path, fix="mend it, or give --tokens") from None
     return values if isinstance(values, dict) else {}
 
 
-def _numbers(values: Any) -> dict[str, int] | None:
-    return {name: int(n) for name, n in values.items() if isinstance(n, int)} if isinstance(values, dict) else None
+def _numbers(values: Any) -> dict[str, int]:
+    return {name: n for name, n in values.items() if type(n) is int} if isinstance(values, dict) else {}
 
 
 def _card(network: GenomeLM, model: Path, made: Mapping[str, Any]) -> str:

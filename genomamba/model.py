@@ -83,9 +83,16 @@ class GenomeLM(nn.Module):
 
 
 def backbone_config(config: ModelConfig) -> BackboneConfig:
-    """The backbone that a model's configuration describes."""
+    """The backbone that a model's configuration describes.
+
+    Raises:
+        UserError: its values do not fit each other, such as heads that do not divide the channels.
+    """
     named = config.model_dump(exclude={"n_layers", "pattern", "embedding_std", "tie_embeddings"})
-    return BackboneConfig(layers=config.layers, **named)
+    try:
+        return BackboneConfig(layers=config.layers, **named)
+    except ValueError as error:
+        raise UserError(str(error), fix="change it with --set model.NAME=VALUE") from None
 
 
 def next_base_nats(

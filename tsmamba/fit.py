@@ -173,9 +173,8 @@ class Fit:
         model = ResidualModel(self._shape(plan.windows), self.config.network, len(fit.own))
         model.ridge.set(fit.weight, fit.own)
         self._calibrate(model, plan)
-        caution = (
-            DOUBTING if fit.like_naive else 1.0
-        )  # where a line finds nothing, what a network finds is likelier luck
+        # Where a line finds nothing, what a network finds is likelier luck.
+        caution = DOUBTING if fit.like_naive else 1.0
         trained = train_network(
             model, plan, self.config, self.folder, caution=caution, resume=self.resume, note=self.note
         )

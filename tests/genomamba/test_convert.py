@@ -63,7 +63,7 @@ def foreign(tmp_path, rows=30):
     return model
 
 
-@pytest.mark.parametrize("way", ["--tokens", "vocab.json", "vocab.txt", "tokenizer.json"])
+@pytest.mark.parametrize("way", ["--tokens", "vocab.json", "both cases", "vocab.txt", "tokenizer.json"])
 def test_letters_of_another_vocabulary(tmp_path, way):
     theirs, folder = foreign(tmp_path), tmp_path / "theirs"
     letters = {"A": 20, "C": 3, "G": 7, "T": 11}
@@ -71,6 +71,8 @@ def test_letters_of_another_vocabulary(tmp_path, way):
     lower = {name.lower(): number for name, number in letters.items()}
     if way == "vocab.json":
         (folder / way).write_text(json.dumps({"the": 1, **lower}))
+    elif way == "both cases":
+        (folder / "vocab.json").write_text(json.dumps({**letters, **dict.fromkeys(lower, 29)}))
     elif way == "tokenizer.json":
         (folder / way).write_text(json.dumps({"model": {"vocab": {"the": 1, **letters}}}))
     elif way == "vocab.txt":
@@ -119,14 +121,42 @@ def test_what_transformers_has_not_is_refused(tmp_path):
     assert not (tmp_path / "theirs").exists()
 
 
-def test_nothing_is_overwritten_unasked(tmp_path):
+def test_only_a_model_is_replaced_and_only_if_asked(tmp_path):
     bundle(tmp_path / "ours", d_model=8, n_layers=1)
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "notes.txt").write_text("mine")
-    assert run("--model", tmp_path / "ours", "--out", tmp_path / "theirs").exit_code == 2
-    assert (tmp_path / "theirs" / "notes.txt").read_text() == "mine"
-    assert run("--model", tmp_path / "ours", "--out", tmp_path / "theirs", "--force").exit_code == 0
-    assert (tmp_path / "theirs" / "vocab.json").exists()
+    theirs = tmp_path / "theirs"
+    assert run("--model", tmp_path / "ours", "--out", theirs).exit_code == 0
+    (theirs / "vocab.json").unlink()
+    assert run("--model", tmp_path / "ours", "--out", theirs).exit_code == 2
+    assert not (theirs / "vocab.json").exists()
+    assert run("--model", tmp_path / "ours", "--out", theirs, "--force").exit_code == 0
+    assert (theirs / "vocab.json").exists()
+
+
+@pytest.mark.parametrize("place", ["notes", "ours", "."])
+def test_what_is_no_model_or_holds_the_model_is_never_replaced(tmp_path, place):
+    bundle(tmp_path / "ours", d_model=8, n_layers=1)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    result = run("--model", tmp_path / "ours", "--out", tmp_path / place, "--force")
+    assert result.exit_code == 2, result.output
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "ours" / "model.safetensors").exists()
+
+
+def test_tokens_of_our_own_models_are_not_told(tmp_path):
+    bundle(tmp_path / "ours", d_model=8, n_layers=1)
+    result = run("--model", tmp_path / "ours", "--out", tmp_path / "theirs", "--tokens", "A=1,C=2,G=3,T=4")
+    assert result.exit_code == 2
+    assert "--tokens is for models of transformers" in result.output
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": []}', '{"model": {"vocab": [["A", 1]]}}'])
+def test_a_tokenizer_that_cannot_be_read(tmp_path, content):
+    foreign(tmp_path)
+    (tmp_path / "theirs" / "tokenizer.json").write_text(content)
+    result = run("--model", tmp_path / "theirs", "--out", tmp_path / "ours")
+    assert result.exit_code == 2
+    assert "--tokens" in result.output
 
 
 def test_a_folder_that_is_no_model(tmp_path):

@@ -95,3 +95,16 @@ def test_a_bundle_of_something_else_is_refused(tmp_path: Path, changes: dict, wo
     save_bundle(tmp_path / "model", GenomeLM(SMALL).state_dict(), config, "card")
     with pytest.raises(UserError, match=words):
         GenomeLM.from_bundle(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [
+        ({"pattern": ("mamba2",), "head_width": 7}, "head_width"),
+        ({"pattern": ("mamba2",), "head_width": 8, "n_groups": 3}, "n_groups"),
+        ({"pattern": ("s4d",), "d_state": 3}, "d_state"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(shape, name):
+    with pytest.raises(UserError, match=f"backbone config: {name} = "):
+        GenomeLM(ModelConfig(d_model=16, n_layers=1, **shape))

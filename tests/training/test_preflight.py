@@ -126,7 +126,8 @@ def test_the_prediction_counts_what_autograd_keeps():
 def test_predictions_come_within_a_fifth_of_measured_peaks():
     root = Path(__file__).resolve().parents[2]
     rows = []
-    for case in ({"length": 1024}, {"length": 4096}, {"length": 8192, "chunk_size": 1024}, {"length": 16384}):
+    cases = {"length": 1024}, {"length": 4096}, {"length": 8192, "chunk_size": 1024}, {"length": 16384}
+    for case in (*cases, {"length": 8192, "mixer": "s4d", "layers": 3}):
         full = {"batch": 1, "width": 128, "layers": 12, "precision": "32-true", "chunk_size": "auto"}
         text = json.dumps({**full, "bidirectional": "none", **case})
         done = subprocess.run(

@@ -157,3 +157,12 @@ def test_some_of_the_origins() -> None:
     backtest: Backtest = roll(Local("naive", TASK), PANEL, (20, 10, 5), SEASON)
     assert backtest.origins([2]).steps_back == (5,)
     assert np.array_equal(backtest.origins(slice(1, 3)).point, backtest.point[1:])
+
+
+def test_mamba_alone_is_not_said_to_help_where_a_baseline_is_better() -> None:
+    """Nothing foresees the steps of a random walk: no model that was hardly trained is better than the last value."""
+    walk = Panel.wide(np.cumsum(np.random.default_rng(0).normal(size=(500, 1)), axis=0))
+    found = select(walk, Task(horizon=6, season=1, max_time="1s"), ["smamba"])
+    assert found.members == ("smamba",)
+    assert found.notes[0].startswith("Mamba did not help: smamba has MASE ")
+    assert "of the best other method (" in found.notes[0]
