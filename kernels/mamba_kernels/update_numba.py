@@ -60,11 +60,11 @@ def _scan_rows(
         drive, rate = step * x[b, d], step * LOG2_E
         before, after, decay = state[b, d], new_state[b, d], A[d]
         into, out = B[b, d // group], C[b, d // group]
-        total = ZERO
         for n in range(states):
-            value = exp2(rate * decay[n]) * before[n] + drive * into[n]
-            after[n] = value
-            total += value * out[n]
+            after[n] = exp2(rate * decay[n]) * before[n] + drive * into[n]
+        total = ZERO
+        for n in range(states):  # a loop of its own: see `rms_norm.numba_kernels`
+            total += after[n] * out[n]
         if D.size:
             total += D[d] * x[b, d]
         if z.size:
@@ -106,6 +106,7 @@ def _convolve_rows(
         total = newest * weight[d, carried]
         for k in range(carried):
             total += state[b, d, k] * weight[d, k]
+        for k in range(carried):
             new_state[b, d, k] = state[b, d, k + 1] if k + 1 < carried else newest
         if bias.size:
             total += bias[d]

@@ -1,7 +1,8 @@
 """RMSNorm and its gradient as Numba loops: a row stays in the first cache while it is summed, normed and written.
 
 Arrays are flat, with the elements between rows beside them: see `numba_tensors`. Every partial sum of the weight's
-gradient belongs to one task, so results do not depend on threads.
+gradient belongs to one task, so results do not depend on threads. No loop both sums and writes: LLVM would sum in
+another order where what is written lies close behind what is read, and the bits would depend on where memory was free.
 """
 
 from typing import Any
@@ -55,19 +56,17 @@ def normalise(
     scratch = np.empty(channels, np.float32)
     for r in range(lo * TASK_ROWS, min(hi * TASK_ROWS, rows)):
         source, out = _row(x, r, x_stride, channels), _row(normed, r, channels, channels)
-        squares = ZERO
         kept = _row(total, r, channels, channels) if total.size else scratch
         if residual.size:
             before = _row(residual, r, residual_stride, channels)
             for c in range(channels):
-                value = widen(source[c]) + widen(before[c])
-                kept[c] = value
-                squares += value * value
+                kept[c] = widen(source[c]) + widen(before[c])
         else:
             for c in range(channels):
-                value = widen(source[c])
-                kept[c] = value
-                squares += value * value
+                kept[c] = widen(source[c])
+        squares = ZERO
+        for c in range(channels):
+            squares += kept[c] * kept[c]
         scale = ONE / np.sqrt(squares / np.float32(channels) + np.float32(eps))
         for c in range(channels):
             out[c] = narrow(kept[c] * scale * weight[c], out[c])
@@ -114,10 +113,11 @@ def normalise_backward(
             partial[c] = ZERO
         for r in range(task * TASK_ROWS, min((task + 1) * TASK_ROWS, rows)):
             outer, source = _row(grad, r, grad_stride, channels), _row(total, r, total_stride, channels)
-            squares, projection = ZERO, ZERO
             for c in range(channels):
                 value[c] = widen(source[c])
                 slope[c] = widen(outer[c])
+            squares, projection = ZERO, ZERO
+            for c in range(channels):
                 squares += value[c] * value[c]
                 projection += slope[c] * weight[c] * value[c]
             scale = ONE / np.sqrt(squares / np.float32(channels) + np.float32(eps))
