@@ -77,7 +77,7 @@ class Budget:
 BUDGETS = {
     "induction": Budget(steps=3000, seconds=150, solved=2e-5, quiet=1e-3),
     "copying": Budget(
-        steps=30_000, seconds=1000, solved=0.01, batch=16, rate=2e-3, every=250, patience=0.3, cooldown=0.6
+        steps=30_000, seconds=1200, solved=0.01, batch=16, rate=2e-3, every=250, patience=0.3, cooldown=0.6
     ),
 }
 
