@@ -1,118 +1,37 @@
 """The selective scan of every backend against the sequential float64 reference: output, final state, every gradient."""
 
-import random
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from functools import partial
+from random import Random
 from typing import Any
 
+import operator_cases
 import pytest
 import torch
 from mamba_kernels import selective_scan
 from mamba_kernels.selective_scan.numba_kernels import segment_length
+from operator_cases import ScanCase as Case
+from operator_cases import cast, errors, flags, make
 from torch import Tensor
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 FAST = ("torch", "numba")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A scan's shape and options; `groups` 0 is B and C without a group dimension."""
-
-    batch: int = 1
-    length: int = 33
-    channels: int = 16
-    states: int = 4
-    groups: int = 0
-    gate: bool = True
-    skip: bool = True
-    bias: bool = True
-    softplus: bool = True
-    initial: bool = True
-    reset: bool = False
-    reverse: bool = False
-    damping: float = 8.0
-
-    def __str__(self) -> str:
-        sizes = f"B{self.batch}-L{self.length}-D{self.channels}-N{self.states}-G{self.groups}"
-        flags = [f.name for f in fields(self) if f.type in (bool, "bool") and getattr(self, f.name)]
-        return "-".join([sizes, *flags])
-
-
-def make(case: Case, seed: int = 0) -> tuple[dict[str, Tensor | None], dict[str, Any]]:
-    """Differentiable tensors and the other arguments."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
-
-    rows = (case.batch, case.length, case.channels)
-    parameter = (case.batch, case.length, *([case.groups] if case.groups else []), case.states)
-    tensors = {
-        "x": normal(*rows),
-        "delta": normal(*rows) - 2 if case.softplus else uniform(*rows) * 0.2 + 0.01,
-        "A": -uniform(case.channels, case.states) * case.damping,
-        "B": normal(*parameter),
-        "C": normal(*parameter),
-        "D": normal(case.channels) if case.skip else None,
-        "z": normal(*rows) if case.gate else None,
-        "delta_bias": uniform(case.channels) * 0.1 if case.bias else None,
-        "initial_state": normal(case.batch, case.channels, case.states) if case.initial else None,
-    }
-    cuts = uniform(case.batch, case.length) < 0.1 if case.reset else None
-    return tensors, {"delta_softplus": case.softplus, "reset": cuts, "reverse": case.reverse}
-
-
-def differentiate(tensors: dict[str, Tensor | None], options: dict[str, Any], backend: str) -> dict[str, Tensor]:
-    """Output, final state and all gradients of a fixed random projection of both."""
-    leaves = {k: None if v is None else v.detach().clone().requires_grad_() for k, v in tensors.items()}
-    y, state = selective_scan(**leaves, **options, return_final_state=True, backend=backend)
-    generator = torch.Generator().manual_seed(99)
-    weights = [torch.randn(t.shape, generator=generator).to(t.dtype) for t in (y, state)]
-    torch.autograd.backward([y, state], weights)
-    gradients = {f"d{k}": v.grad for k, v in leaves.items() if v is not None}
-    return {"y": y.detach(), "final_state": state.detach(), **{k: v for k, v in gradients.items() if v is not None}}
-
-
-def to(tensors: dict[str, Tensor | None], dtype: torch.dtype) -> dict[str, Tensor | None]:
-    return {k: None if v is None else v.to(dtype) for k, v in tensors.items()}
-
-
-def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """Greatest error of each tensor, relative to its greatest element."""
-    assert found.keys() == expected.keys()
-    return {k: float((found[k].double() - e).abs().max() / e.abs().max().clamp_min(1e-6)) for k, e in expected.items()}
-
-
-def check(case: Case, backend: str, tolerance: float = 3e-5) -> None:
-    tensors, options = make(case)
-    expected = differentiate(to(tensors, torch.float64), options, "reference")
-    found = errors(differentiate(tensors, options, backend), expected)
-    assert max(found.values()) < tolerance, found
+differentiate = partial(operator_cases.differentiate, selective_scan)
+check = partial(operator_cases.check, selective_scan)
 
 
 def drawn(count: int, seed: int, lengths: list[int], channels: list[int], states: list[int]) -> list[Case]:
     """Cases that mix every option."""
-    draw = random.Random(seed)
+    draw = Random(seed)
     cases = []
     for _ in range(count):
         width = draw.choice(channels)
-        groups = draw.choice([0, 0, 1, *(g for g in (2, 3, 5) if width % g == 0)])
-        flags = {f.name: draw.random() < 0.5 for f in fields(Case) if f.type in (bool, "bool")}
-        damping = draw.choice([1.0, 8.0, 60.0])
-        cases.append(
-            Case(
-                draw.choice([1, 2, 3]),
-                draw.choice(lengths),
-                width,
-                draw.choice(states),
-                groups,
-                **flags,
-                damping=damping,
-            )
-        )
+        sizes = {
+            "batch": draw.choice([1, 2, 3]),
+            "length": draw.choice(lengths),
+            "states": draw.choice(states),
+            "groups": draw.choice([0, 0, 1, *(g for g in (2, 3, 5) if width % g == 0)]),
+        }
+        cases.append(Case(channels=width, **sizes, **flags(draw)))
     return cases
 
 
@@ -150,18 +69,6 @@ MANY = drawn(
 )
 
 
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """`torch.empty` gives NaN, so that a kernel which forgets to write an element fails."""
-    torch.use_deterministic_algorithms(True)
-    before = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.utils.deterministic.fill_uninitialized_memory = before
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("case", FEW, ids=str)
 def test_agrees_with_float64(case: Case, backend: str) -> None:
@@ -184,7 +91,7 @@ def test_stays_exact_over_a_long_sequence(states: int) -> None:
 @pytest.mark.parametrize("case", [Case(), Case(reset=True, reverse=True, groups=2), Case(length=70)], ids=str)
 def test_torch_backend_in_float64(case: Case) -> None:
     tensors, options = make(case)
-    wide = to(tensors, torch.float64)
+    wide = cast(tensors)
     expected = differentiate(wide, options, "reference")
     assert max(errors(differentiate(wide, options, "torch"), expected).values()) < 1e-12
 
@@ -207,8 +114,8 @@ def test_gradients_by_finite_differences(backend: str, reverse: bool) -> None:
 @pytest.mark.parametrize("case", [Case(length=300, channels=45, states=16), Case(groups=2, reverse=True)], ids=str)
 def test_bfloat16(case: Case, backend: str) -> None:
     tensors, options = make(case)
-    rounded = to(tensors, torch.bfloat16)
-    expected = differentiate(to(rounded, torch.float64), options, "reference")
+    rounded = cast(tensors, torch.bfloat16)
+    expected = differentiate(cast(rounded), options, "reference")
     found = differentiate(rounded, options, backend)
     assert found["y"].dtype == torch.bfloat16
     assert found["final_state"].dtype == torch.float32
@@ -220,7 +127,7 @@ def test_bfloat16(case: Case, backend: str) -> None:
 def test_mixed_dtypes(narrow: set[str]) -> None:
     tensors, options = make(Case(length=40, channels=35))
     mixed = {k: v if v is None or k not in narrow else v.bfloat16() for k, v in tensors.items()}
-    expected = differentiate(to(mixed, torch.float64), options, "reference")
+    expected = differentiate(cast(mixed), options, "reference")
     found = differentiate(mixed, options, "numba")
     for name, tensor in mixed.items():
         assert tensor is not None
@@ -232,8 +139,8 @@ def test_mixed_dtypes(narrow: set[str]) -> None:
 def test_half_and_double_precision_fall_to_torch() -> None:
     tensors, options = make(Case(length=9))
     for dtype, tolerance in ((torch.float16, 5e-3), (torch.float64, 1e-12)):
-        narrow = to(tensors, dtype)
-        expected = selective_scan(**to(narrow, torch.float64), **options, backend="reference")
+        narrow = cast(tensors, dtype)
+        expected = selective_scan(**cast(narrow), **options, backend="reference")
         found = selective_scan(**narrow, **options)
         assert found.dtype == dtype
         assert float((found.double() - expected).abs().max() / expected.abs().max()) < tolerance
@@ -333,7 +240,7 @@ def test_extreme_steps_neither_overflow_nor_linger(backend: str) -> None:
     assert tensors["delta"] is not None
     tensors["delta"][0, ::7] = 1e4
     tensors["delta"][0, 3] = 0.0
-    expected = selective_scan(**to(tensors, torch.float64), **options, backend="reference")
+    expected = selective_scan(**cast(tensors), **options, backend="reference")
     found = selective_scan(**tensors, **options, backend=backend)
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-6
 
@@ -393,11 +300,9 @@ def test_gradient_of_only_one_output() -> None:
         torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-4)
 
 
-def test_one_case_means_the_same_to_both_helpers() -> None:
-    """The comparison has power: a wrong damping is far outside the tolerance."""
+def test_a_wrong_damping_is_far_outside_the_tolerance() -> None:
     tensors, options = make(Case())
-    expected = differentiate(to(tensors, torch.float64), options, "reference")
+    expected = differentiate(cast(tensors), options, "reference")
     assert tensors["A"] is not None
     wrong = differentiate({**tensors, "A": tensors["A"] * 1.001}, options, "numba")
     assert max(errors(wrong, expected).values()) > 1e-4
-    assert replace(Case(), length=3).length == 3

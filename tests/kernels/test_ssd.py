@@ -1,151 +1,58 @@
 """SSD of every backend against the sequential float64 reference: output, final state, every gradient."""
 
-import random
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from functools import partial
+from random import Random
 from typing import Any
 
+import operator_cases
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mamba_kernels import ssd, ssd_update
+from operator_cases import SSDCase as Case
+from operator_cases import cast, errors, flags, make
 from torch import Tensor
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 FAST = ("torch", "numba")
-
-
-@dataclass(frozen=True)
-class Case:
-    """A shape and options."""
-
-    batch: int = 1
-    length: int = 33
-    heads: int = 2
-    width: int = 8
-    groups: int = 1
-    states: int = 4
-    chunk: int = 16
-    gate: bool = True
-    skip: bool = True
-    bias: bool = True
-    softplus: bool = True
-    initial: bool = True
-    reset: bool = False
-    reverse: bool = False
-    damping: float = 8.0
-
-    def __str__(self) -> str:
-        sizes = f"B{self.batch}-L{self.length}-H{self.heads}-P{self.width}-G{self.groups}-N{self.states}-Q{self.chunk}"
-        flags = [f.name for f in fields(self) if f.type in (bool, "bool") and getattr(self, f.name)]
-        return "-".join([sizes, *flags])
-
-
-def make(case: Case, seed: int = 0) -> tuple[dict[str, Tensor | None], dict[str, Any]]:
-    """Differentiable tensors and the other arguments."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
-
-    rows = (case.batch, case.length, case.heads)
-    parameter = (case.batch, case.length, case.groups, case.states)
-    tensors = {
-        "x": normal(*rows, case.width),
-        "delta": normal(*rows) - 2 if case.softplus else uniform(*rows) * 0.2 + 0.01,
-        "A": -uniform(case.heads) * case.damping,
-        "B": normal(*parameter),
-        "C": normal(*parameter),
-        "D": normal(case.heads) if case.skip else None,
-        "z": normal(*rows, case.width) if case.gate else None,
-        "delta_bias": uniform(case.heads) * 0.1 if case.bias else None,
-        "initial_state": normal(case.batch, case.heads, case.width, case.states) if case.initial else None,
-    }
-    cuts = uniform(case.batch, case.length) < 0.1 if case.reset else None
-    options = {"delta_softplus": case.softplus, "reset": cuts, "reverse": case.reverse, "chunk_size": case.chunk}
-    return tensors, options
-
-
-def differentiate(tensors: dict[str, Tensor | None], options: dict[str, Any], backend: str) -> dict[str, Tensor]:
-    """Output, final state and all gradients of a fixed random projection of both."""
-    leaves = {k: None if v is None else v.detach().clone().requires_grad_() for k, v in tensors.items()}
-    y, state = ssd(**leaves, **options, return_final_state=True, backend=backend)
-    generator = torch.Generator().manual_seed(99)
-    weights = [torch.randn(t.shape, generator=generator).to(t.dtype) for t in (y, state)]
-    torch.autograd.backward([y, state], weights)
-    gradients = {f"d{k}": v.grad for k, v in leaves.items() if v is not None}
-    return {"y": y.detach(), "final_state": state.detach(), **{k: v for k, v in gradients.items() if v is not None}}
-
-
-def to(tensors: dict[str, Tensor | None], dtype: torch.dtype) -> dict[str, Tensor | None]:
-    return {k: None if v is None else v.to(dtype) for k, v in tensors.items()}
-
-
-def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """Greatest error of each tensor, relative to its greatest element."""
-    assert found.keys() == expected.keys()
-    return {k: float((found[k].double() - e).abs().max() / e.abs().max().clamp_min(1e-6)) for k, e in expected.items()}
-
-
-def check(case: Case, backend: str, tolerance: float = 3e-5) -> None:
-    tensors, options = make(case)
-    expected = differentiate(to(tensors, torch.float64), options, "reference")
-    found = errors(differentiate(tensors, options, backend), expected)
-    assert max(found.values()) < tolerance, found
+differentiate = partial(operator_cases.differentiate, ssd)
+check = partial(operator_cases.check, ssd)
 
 
 def drawn(count: int, seed: int, lengths: list[int]) -> list[Case]:
     """Cases that mix every option."""
-    draw = random.Random(seed)
+    draw = Random(seed)
     cases = []
     for _ in range(count):
-        groups = draw.choice([1, 1, 2, 3])
-        flags = {f.name: draw.random() < 0.5 for f in fields(Case) if f.type in (bool, "bool")}
-        cases.append(
-            Case(
-                draw.choice([1, 2, 3]),
-                draw.choice(lengths),
-                groups * draw.choice([1, 2, 3]),
-                draw.choice([1, 3, 8, 20]),
-                groups,
-                draw.choice([1, 2, 5, 16, 33]),
-                draw.choice([1, 2, 7, 16, 31, 64]),
-                **flags,
-                damping=draw.choice([1.0, 8.0, 60.0]),
-            )
-        )
+        sizes = {
+            "batch": draw.choice([1, 2, 3]),
+            "length": draw.choice(lengths),
+            "groups": draw.choice([1, 1, 2, 3]),
+            "each": draw.choice([1, 2, 3]),
+            "width": draw.choice([1, 3, 8, 20]),
+            "states": draw.choice([1, 2, 5, 16, 33]),
+            "chunk": draw.choice([1, 2, 7, 16, 31, 64]),
+        }
+        cases.append(Case(**sizes, **flags(draw)))
     return cases
 
 
 PLAIN = [
-    Case(length=1, heads=1, width=1, states=1),
+    Case(length=1, width=1, states=1, each=1),
     Case(length=2, reverse=True),
     Case(length=16),
     Case(length=17, reset=True),
     Case(length=17, reset=True, reverse=True),
-    Case(batch=3, length=257, heads=4, width=64, states=16, chunk=64, reset=True),
-    Case(batch=2, length=130, heads=4, groups=4, width=5, states=128, chunk=64, reverse=True),
-    Case(length=1100, heads=2, width=16, states=16, chunk=64),
-    Case(length=1100, heads=2, width=16, states=16, chunk=64, reset=True, reverse=True),
+    Case(batch=3, length=257, width=64, states=16, chunk=64, reset=True, each=4),
+    Case(batch=2, length=130, groups=4, width=5, states=128, chunk=64, reverse=True, each=1),
+    Case(length=1100, width=16, states=16, chunk=64),
+    Case(length=1100, width=16, states=16, chunk=64, reset=True, reverse=True),
     Case(length=70, softplus=False, damping=2000.0),
     Case(length=70, gate=False, skip=False, bias=False, softplus=False, initial=False),
 ]
 FEW = PLAIN + drawn(40, 1, [1, 2, 3, 7, 13, 31, 61, 97])
 MANY = drawn(150, 2, [1, 5, 63, 64, 127, 255, 256, 257, 511, 521])
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """`torch.empty` gives NaN, so that code which forgets to write an element fails."""
-    torch.use_deterministic_algorithms(True)
-    before = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.utils.deterministic.fill_uninitialized_memory = before
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -161,10 +68,10 @@ def test_agrees_with_float64_on_many_shapes(case: Case, backend: str) -> None:
     check(case, backend)
 
 
-@pytest.mark.parametrize("case", [Case(), Case(reset=True, reverse=True, heads=4, groups=2), Case(length=70)], ids=str)
+@pytest.mark.parametrize("case", [Case(), Case(reset=True, reverse=True, groups=2), Case(length=70)], ids=str)
 def test_torch_backend_in_float64(case: Case) -> None:
     tensors, options = make(case)
-    wide = to(tensors, torch.float64)
+    wide = cast(tensors)
     expected = differentiate(wide, options, "reference")
     assert max(errors(differentiate(wide, options, "torch"), expected).values()) < 1e-12
 
@@ -172,7 +79,7 @@ def test_torch_backend_in_float64(case: Case) -> None:
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_gradients_by_finite_differences(backend: str, reverse: bool) -> None:
-    case = Case(batch=2, length=5, heads=2, groups=2, width=2, states=3, chunk=3, reset=True, reverse=reverse)
+    case = Case(batch=2, length=5, groups=2, width=2, states=3, chunk=3, reset=True, reverse=reverse, each=1)
     tensors, options = make(case)
     names = list(tensors)
     leaves = [v.double().requires_grad_() for v in tensors.values() if v is not None]
@@ -188,7 +95,7 @@ def test_gradients_by_finite_differences(backend: str, reverse: bool) -> None:
 def test_one_skip_weight_a_channel(backend: str) -> None:
     tensors, options = make(Case())
     tensors["D"] = torch.randn(2, 8)
-    expected = differentiate(to(tensors, torch.float64), options, "reference")
+    expected = differentiate(cast(tensors), options, "reference")
     assert max(errors(differentiate(tensors, options, backend), expected).values()) < 3e-5
     x, D = tensors["x"], tensors["D"]
     assert x is not None
@@ -197,11 +104,11 @@ def test_one_skip_weight_a_channel(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
-@pytest.mark.parametrize("case", [Case(length=130, states=16), Case(groups=2, reverse=True)], ids=str)
+@pytest.mark.parametrize("case", [Case(length=130, states=16), Case(groups=2, reverse=True, each=1)], ids=str)
 def test_bfloat16(case: Case, backend: str) -> None:
     tensors, options = make(case)
-    rounded = to(tensors, torch.bfloat16)
-    expected = differentiate(to(rounded, torch.float64), options, "reference")
+    rounded = cast(tensors, torch.bfloat16)
+    expected = differentiate(cast(rounded), options, "reference")
     found = differentiate(rounded, options, backend)
     assert found["y"].dtype == torch.bfloat16
     assert found["final_state"].dtype == torch.float32
@@ -212,8 +119,8 @@ def test_bfloat16(case: Case, backend: str) -> None:
 def test_half_and_double_precision_fall_to_torch() -> None:
     tensors, options = make(Case(length=9))
     for dtype, tolerance in ((torch.float16, 5e-3), (torch.float64, 1e-12)):
-        narrow = to(tensors, dtype)
-        expected = ssd(**to(narrow, torch.float64), **options, backend="reference")
+        narrow = cast(tensors, dtype)
+        expected = ssd(**cast(narrow), **options, backend="reference")
         found = ssd(**narrow, **options)
         assert found.dtype == dtype
         assert float((found.double() - expected).abs().max() / expected.abs().max()) < tolerance
@@ -230,7 +137,7 @@ def test_strides_do_not_matter(backend: str) -> None:
 
 
 def test_bitwise_the_same_in_every_run_and_for_any_number_of_threads() -> None:
-    tensors, options = make(Case(batch=2, length=300, heads=4, width=16, states=16, groups=2, chunk=32, reset=True))
+    tensors, options = make(Case(batch=2, length=300, width=16, states=16, groups=2, chunk=32, reset=True))
     runs = []
     for threads in (1, 1, 2, 3):
         torch.set_num_threads(threads)
@@ -243,7 +150,7 @@ def test_bitwise_the_same_in_every_run_and_for_any_number_of_threads() -> None:
 @pytest.mark.parametrize("backend", ["reference", *FAST])
 @pytest.mark.parametrize("name", ["x", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state"])
 def test_nan_is_never_hidden(name: str, backend: str) -> None:
-    tensors, options = make(Case(length=40, heads=3))
+    tensors, options = make(Case(length=40, each=3))
     poisoned = {k: None if v is None else v.clone() for k, v in tensors.items()}
     target = poisoned[name]
     assert target is not None
@@ -277,7 +184,7 @@ def test_extreme_steps_neither_overflow_nor_linger(backend: str) -> None:
     assert tensors["delta"] is not None
     tensors["delta"][0, ::7] = 1e4
     tensors["delta"][0, 3] = 0.0
-    expected = differentiate(to(tensors, torch.float64), options, "reference")
+    expected = differentiate(cast(tensors), options, "reference")
     found = differentiate(tensors, options, backend)
     assert max(errors(found, expected).values()) < 1e-5
 
@@ -294,7 +201,7 @@ def test_nothing_to_run_over(shape: tuple[int, ...], backend: str) -> None:
 
 @pytest.mark.parametrize("backend", FAST)
 def test_keeps_no_states_for_the_backward_pass(backend: str) -> None:
-    case = Case(length=2048, heads=2, width=16, states=32, chunk=64)
+    case = Case(length=2048, width=16, states=32, chunk=64)
     tensors, options = make(case)
     leaves = {k: None if v is None else v.requires_grad_() for k, v in tensors.items()}
     kept: dict[int, int] = {}
@@ -360,7 +267,7 @@ def test_pieces_make_the_whole(
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(length=st.integers(1, 40), groups=st.sampled_from([1, 2, 4]), backend=st.sampled_from(FAST))
 def test_steps_make_the_whole(length: int, groups: int, backend: str) -> None:
-    tensors, options = make(Case(batch=2, length=length, heads=4, groups=groups), seed=length)
+    tensors, options = make(Case(batch=2, length=length, each=4 // groups, groups=groups), seed=length)
     expected = ssd(**tensors, **options, return_final_state=True, backend=backend)
     state, outputs = tensors["initial_state"], []
     assert state is not None
@@ -376,7 +283,7 @@ def test_one_channel_heads_are_a_selective_scan() -> None:
     """Two definitions written apart agree where they mean the same."""
     from mamba_kernels import selective_scan
 
-    tensors, options = make(Case(length=50, heads=6, width=1, states=5))
+    tensors, options = make(Case(length=50, width=1, states=5, each=6))
     same = {k: v.squeeze(-1) if v is not None and k in ("x", "z") else v for k, v in tensors.items()}
     assert tensors["A"] is not None
     assert tensors["initial_state"] is not None

@@ -1,112 +1,47 @@
 """The Triton scan against the sequential float64 reference: output, final state, every gradient, both schedules."""
 
-import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
+from random import Random
 from typing import Any
 
+import operator_cases
 import pytest
 import torch
 from mamba_kernels import selective_scan
+from operator_cases import ScanCase, flags, make, surrounded
 from torch import Tensor
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
+differentiate = partial(operator_cases.differentiate, selective_scan)
 
 
-@dataclass(frozen=True)
-class Case:
-    """A scan's shape and options; `groups` 0 is B and C without a group dimension."""
+@dataclass(frozen=True, kw_only=True)
+class Case(ScanCase):
+    """Smaller by default: the interpreter takes its time."""
 
-    batch: int = 1
     length: int = 13
     channels: int = 5
-    states: int = 4
-    groups: int = 0
-    gate: bool = True
-    skip: bool = True
-    bias: bool = True
-    softplus: bool = True
-    initial: bool = True
-    reset: bool = False
-    reverse: bool = False
-
-    def __str__(self) -> str:
-        sizes = f"B{self.batch}-L{self.length}-D{self.channels}-N{self.states}-G{self.groups}"
-        flags = [f.name for f in fields(self) if f.type in (bool, "bool") and getattr(self, f.name)]
-        return "-".join([sizes, *flags])
-
-
-def make(case: Case, dtype: torch.dtype = torch.float32) -> tuple[dict[str, Tensor | None], dict[str, Any]]:
-    """Tensors and the other arguments, on the CPU."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(dtype)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator).to(dtype)
-
-    rows = (case.batch, case.length, case.channels)
-    parameter = (case.batch, case.length, *([case.groups] if case.groups else []), case.states)
-    tensors = {
-        "x": normal(*rows),
-        "delta": normal(*rows) - 2 if case.softplus else uniform(*rows) * 0.2 + 0.01,
-        "A": -uniform(case.channels, case.states) * 8,
-        "B": normal(*parameter),
-        "C": normal(*parameter),
-        "D": normal(case.channels) if case.skip else None,
-        "z": normal(*rows) if case.gate else None,
-        "delta_bias": uniform(case.channels) * 0.1 if case.bias else None,
-        "initial_state": normal(case.batch, case.channels, case.states) if case.initial else None,
-    }
-    cuts = torch.rand(case.batch, case.length, generator=generator) < 0.15 if case.reset else None
-    return tensors, {"delta_softplus": case.softplus, "reset": cuts, "reverse": case.reverse}
-
-
-def differentiate(
-    tensors: dict[str, Tensor | None], options: dict[str, Any], backend: str, device: torch.device
-) -> dict[str, Tensor]:
-    """Output, final state and all gradients of a fixed random projection of both, on the CPU."""
-    leaves = {k: None if v is None else v.detach().to(device).requires_grad_() for k, v in tensors.items()}
-    settings = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in options.items()}
-    y, state = selective_scan(**leaves, **settings, return_final_state=True, backend=backend)
-    generator = torch.Generator().manual_seed(99)
-    weights = [torch.randn(t.shape, generator=generator).to(t) for t in (y, state)]
-    torch.autograd.backward([y, state], weights)
-    gradients = {f"d{k}": v.grad.cpu() for k, v in leaves.items() if v is not None and v.grad is not None}
-    return {"y": y.detach().cpu(), "final_state": state.detach().cpu(), **gradients}
-
-
-def wide(tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-    return {k: None if v is None else v.double() for k, v in tensors.items()}
-
-
-def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """Greatest error of each tensor, relative to its greatest element."""
-    assert found.keys() == expected.keys()
-    return {k: float((found[k].double() - e).abs().max() / e.abs().max().clamp_min(1e-6)) for k, e in expected.items()}
 
 
 def check(case: Case, device: torch.device, tolerance: float = 2e-5, dtype: torch.dtype = torch.float32) -> None:
-    tensors, options = make(case, dtype)
-    expected = differentiate(wide(tensors), options, "reference", torch.device("cpu"))
-    found = differentiate(tensors, options, "triton", device)
-    assert found["y"].dtype == dtype
-    worst = errors(found, expected)
-    assert max(worst.values()) < tolerance, worst
+    operator_cases.check(selective_scan, case, "triton", device, tolerance, dtype)
 
 
 def drawn(count: int, seed: int) -> list[Case]:
     """Cases that mix every option."""
-    draw = random.Random(seed)
+    draw = Random(seed)
     cases = []
     for _ in range(count):
         width = draw.choice([1, 2, 3, 6, 9, 15, 31, 32, 33, 45, 64, 65])
-        groups = draw.choice([0, 0, 1, *(g for g in (2, 3, 5) if width % g == 0)])
-        flags = {f.name: draw.random() < 0.5 for f in fields(Case) if f.type in (bool, "bool")}
-        states = draw.choice([1, 2, 3, 5, 8, 13, 16, 17, 24, 31, 48, 64, 100, 128, 200, 256])
-        length = draw.choice([1, 2, 5, 7, 11, 17, 23])
-        cases.append(Case(draw.choice([1, 2]), length, width, states, groups, **flags))
+        sizes = {
+            "batch": draw.choice([1, 2]),
+            "length": draw.choice([1, 2, 5, 7, 11, 17, 23]),
+            "states": draw.choice([1, 2, 3, 5, 8, 13, 16, 17, 24, 31, 48, 64, 100, 128, 200, 256]),
+            "groups": draw.choice([0, 0, 1, *(g for g in (2, 3, 5) if width % g == 0)]),
+        }
+        cases.append(Case(channels=width, **sizes, **flags(draw)))
     return cases
 
 
@@ -150,14 +85,6 @@ def test_gradients_by_finite_differences(triton_device: torch.device) -> None:
         return selective_scan(**arguments, **settings, return_final_state=True, backend="triton")
 
     assert torch.autograd.gradcheck(scan, leaves, fast_mode=True)
-
-
-def surrounded(tensor: Tensor) -> Tensor:
-    """The same values with NaN before, after and between the rows of memory."""
-    room = [size + 2 for size in tensor.shape[:-1]] + [tensor.shape[-1] + 7]
-    big = torch.full(room, float("nan"), dtype=tensor.dtype, device=tensor.device)
-    inside = big[tuple(slice(1, 1 + size) for size in tensor.shape)]
-    return inside.copy_(tensor)
 
 
 @pytest.mark.parametrize("case", [Case(batch=2, length=7, channels=6, groups=2), Case(reverse=True)], ids=str)

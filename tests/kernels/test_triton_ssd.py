@@ -1,126 +1,50 @@
 """The Triton SSD against the sequential float64 reference: output, final state, every gradient; and its update."""
 
-import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
+from random import Random
 from typing import Any
 
+import operator_cases
 import pytest
 import torch
 from mamba_kernels import ssd, ssd_update
+from operator_cases import SSDCase, cast, errors, flags, make, surrounded
 from torch import Tensor
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
+differentiate = partial(operator_cases.differentiate, ssd)
 
 
-@dataclass(frozen=True)
-class Case:
-    """A shape and options; `each` is the heads of a group."""
+@dataclass(frozen=True, kw_only=True)
+class Case(SSDCase):
+    """Smaller by default: the interpreter takes its time."""
 
-    batch: int = 1
     length: int = 21
-    groups: int = 1
-    each: int = 2
     width: int = 5
     states: int = 3
-    chunk: int = 16
-    gate: bool = True
-    skip: bool = True
-    bias: bool = True
-    softplus: bool = True
-    initial: bool = True
-    reset: bool = False
-    reverse: bool = False
-    damping: float = 8.0
-
-    def __str__(self) -> str:
-        sizes = f"B{self.batch}-L{self.length}-G{self.groups}x{self.each}-P{self.width}-N{self.states}-Q{self.chunk}"
-        flags = [f.name for f in fields(self) if f.type in (bool, "bool") and getattr(self, f.name)]
-        return "-".join([sizes, *flags])
-
-
-def make(case: Case, dtype: torch.dtype = torch.float32) -> tuple[dict[str, Tensor | None], dict[str, Any]]:
-    """Tensors and the other arguments, on the CPU."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(dtype)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator).to(dtype)
-
-    heads = case.groups * case.each
-    rows = (case.batch, case.length, heads)
-    parameter = (case.batch, case.length, case.groups, case.states)
-    tensors = {
-        "x": normal(*rows, case.width),
-        "delta": normal(*rows) - 2 if case.softplus else uniform(*rows) * 0.2 + 0.01,
-        "A": -uniform(heads) * case.damping,
-        "B": normal(*parameter),
-        "C": normal(*parameter),
-        "D": normal(heads) if case.skip else None,
-        "z": normal(*rows, case.width) if case.gate else None,
-        "delta_bias": uniform(heads) * 0.1 if case.bias else None,
-        "initial_state": normal(case.batch, heads, case.width, case.states) if case.initial else None,
-    }
-    cuts = torch.rand(case.batch, case.length, generator=generator) < 0.15 if case.reset else None
-    options = {"delta_softplus": case.softplus, "reset": cuts, "reverse": case.reverse, "chunk_size": case.chunk}
-    return tensors, options
-
-
-def differentiate(
-    tensors: dict[str, Tensor | None], options: dict[str, Any], backend: str, device: torch.device
-) -> dict[str, Tensor]:
-    """Output, final state and all gradients of a fixed random projection of both, on the CPU."""
-    leaves = {k: None if v is None else v.detach().to(device).requires_grad_() for k, v in tensors.items()}
-    settings: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in options.items()}
-    y, state = ssd(**leaves, **settings, return_final_state=True, backend=backend)
-    generator = torch.Generator().manual_seed(99)
-    weights = [torch.randn(t.shape, generator=generator).to(t) for t in (y, state)]
-    torch.autograd.backward([y, state], weights)
-    gradients = {f"d{k}": v.grad.cpu() for k, v in leaves.items() if v is not None and v.grad is not None}
-    return {"y": y.detach().cpu(), "final_state": state.detach().cpu(), **gradients}
-
-
-def wide(tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-    return {k: None if v is None else v.double() for k, v in tensors.items()}
-
-
-def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """Greatest error of each tensor, relative to its greatest element."""
-    assert found.keys() == expected.keys()
-    return {k: float((found[k].double() - e).abs().max() / e.abs().max().clamp_min(1e-6)) for k, e in expected.items()}
 
 
 def check(case: Case, device: torch.device, tolerance: float = 1e-5, dtype: torch.dtype = torch.float32) -> None:
-    tensors, options = make(case, dtype)
-    expected = differentiate(wide(tensors), options, "reference", torch.device("cpu"))
-    found = differentiate(tensors, options, "triton", device)
-    assert found["y"].dtype == dtype
-    worst = errors(found, expected)
-    assert max(worst.values()) < tolerance, worst
+    operator_cases.check(ssd, case, "triton", device, tolerance, dtype)
 
 
 def drawn(count: int, seed: int) -> list[Case]:
     """Cases that mix every option."""
-    draw = random.Random(seed)
+    draw = Random(seed)
     cases = []
     for _ in range(count):
-        flags = {f.name: draw.random() < 0.5 for f in fields(Case) if f.type in (bool, "bool")}
         chunk = draw.choice([1, 7, 16, 30, 64, 128])
-        cases.append(
-            Case(
-                draw.choice([1, 1, 2]),
-                draw.choice([1, 2, 5, 15, 16, 17, 31, 33, 47]) if chunk < 64 else draw.choice([63, 65, 97, 129, 150]),
-                draw.choice([1, 1, 2, 3]),
-                draw.choice([1, 2, 3]),
-                draw.choice([1, 2, 3, 8, 16, 20, 31, 33]),
-                draw.choice([1, 2, 3, 5, 8, 13, 16, 17, 24, 31, 48, 64, 100, 128, 200, 256]),
-                chunk,
-                **flags,
-                damping=draw.choice([1.0, 8.0, 60.0]),
-            )
-        )
+        sizes = {
+            "batch": draw.choice([1, 1, 2]),
+            "length": draw.choice([1, 2, 5, 15, 16, 17, 31, 33, 47] if chunk < 64 else [63, 65, 97, 129, 150]),
+            "groups": draw.choice([1, 1, 2, 3]),
+            "each": draw.choice([1, 2, 3]),
+            "width": draw.choice([1, 2, 3, 8, 16, 20, 31, 33]),
+            "states": draw.choice([1, 2, 3, 5, 8, 13, 16, 17, 24, 31, 48, 64, 100, 128, 200, 256]),
+        }
+        cases.append(Case(chunk=chunk, **sizes, **flags(draw)))
     return cases
 
 
@@ -175,7 +99,7 @@ def test_products_of_bfloat16(triton_device: torch.device, monkeypatch: pytest.M
         monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
         monkeypatch.setattr(triton_launch, "precision", lambda *_: (torch.bfloat16, "ieee"))
     tensors, options = make(Case(length=70, each=1, chunk=128, width=16, states=16), torch.bfloat16)
-    expected = differentiate(wide(tensors), options, "reference", torch.device("cpu"))
+    expected = differentiate(cast(tensors), options, "reference")
     worst = errors(differentiate(tensors, options, "triton", triton_device), expected)
     assert 1e-4 < worst["final_state"] < 2**-6  # rounded indeed
     assert max(worst.values()) < 2**-5, worst
@@ -199,14 +123,6 @@ def test_gradients_by_finite_differences(reverse: bool, triton_device: torch.dev
         return ssd(**arguments, **settings, return_final_state=True, backend="triton")
 
     assert torch.autograd.gradcheck(run, leaves, fast_mode=True)
-
-
-def surrounded(tensor: Tensor) -> Tensor:
-    """The same values with NaN before, after and between the rows of memory."""
-    room = [size + 2 for size in tensor.shape[:-1]] + [tensor.shape[-1] + 7]
-    big = torch.full(room, float("nan"), dtype=tensor.dtype, device=tensor.device)
-    inside = big[tuple(slice(1, 1 + size) for size in tensor.shape)]
-    return inside.copy_(tensor)
 
 
 @pytest.mark.parametrize("case", [Case(batch=2, groups=2, each=1), Case(reverse=True)], ids=str)
@@ -233,11 +149,7 @@ def test_bitwise_the_same_in_every_run_and_however_heads_are_split(
     first, second = (differentiate(tensors, options, "triton", triton_device) for _ in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
     monkeypatch.setattr(triton_launch, "BUSY", 1)  # one program for all heads of a group, instead of one for each
-    assert max(errors(differentiate(tensors, options, "triton", triton_device), wide_of(first)).values()) < 1e-6
-
-
-def wide_of(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.double() for k, v in found.items()}
+    assert max(errors(differentiate(tensors, options, "triton", triton_device), cast(first)).values()) < 1e-6
 
 
 @pytest.mark.parametrize("reverse", [False, True])
