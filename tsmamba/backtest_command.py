@@ -14,6 +14,7 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import SeriesFrame
 
 from tsmamba.backtest import Backtest, roll, rolling_origins
+from tsmamba.config import Note
 from tsmamba.conformal import calibrate
 from tsmamba.export import write_record
 from tsmamba.forecaster import Forecaster
@@ -24,7 +25,7 @@ from tsmamba.panel import Panel
 from tsmamba.public_holidays import with_holidays
 from tsmamba.reading import read_as_told
 from tsmamba.seasonality import choose_season
-from tsmamba.selection import BASELINES, Note, candidates, compare, honest_choice
+from tsmamba.selection import BASELINES, candidates, compare, honest_choice
 
 _SHOWN = ("mase", "rmsse", "smape", "mae", "mse", "pinball", "crps")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 APP = "tsmamba"
 MODELS = ("auto", "ridge", "smamba", "tsmamba", "causal")
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
+Note = Callable[[str], object]
+"""Told in a few words what is being done."""
 
 
 class Section(BaseModel):

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from mamba_data_prep.errors import Interrupted, UserError
 
-from tsmamba.config import FitConfig, load_config
+from tsmamba.config import FitConfig, Note, load_config
 from tsmamba.fitted import FittedModel, Forecast
-from tsmamba.methods import Note
 from tsmamba.models import (
     NETWORKS,
     ForecastModel,

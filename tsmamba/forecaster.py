@@ -16,7 +16,7 @@ from mamba_data_prep.series import ReadOptions, SeriesFrame
 from mamba_training.bundle import Bundle, load_bundle, save_bundle
 
 from tsmamba.baselines import Smoothing
-from tsmamba.config import LEVELS
+from tsmamba.config import LEVELS, Note
 from tsmamba.conformal import Calibration
 from tsmamba.fitted import BUNDLE_KIND, FittedModel, Forecast
 from tsmamba.frames import MOST_USUAL, default_horizon, forecast_table, frame_of, panel_of
@@ -24,7 +24,7 @@ from tsmamba.methods import Combination, FittedMethod, Learned, Local, Task
 from tsmamba.panel import Panel
 from tsmamba.public_holidays import with_holidays
 from tsmamba.seasonality import choose_season
-from tsmamba.selection import Note, Selection, describe, select
+from tsmamba.selection import Selection, describe, select
 from tsmamba.source import Source
 
 

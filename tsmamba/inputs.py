@@ -13,8 +13,7 @@ from typing import Any
 
 from mamba_data_prep.errors import UserError
 
-from tsmamba.config import LEVELS
-from tsmamba.selection import Note
+from tsmamba.config import LEVELS, Note
 
 _EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,9 +19,6 @@ from tsmamba.panel import Panel
 
 LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")
 """Methods that work on one series at a time and look at nothing but its history."""
-
-Note = Callable[[str], object]
-"""Told in a few words what is being done."""
 
 _LOG = "_log"
 LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "ridge")))

@@ -11,8 +11,7 @@ from mamba_training.optim import OptimSettings, build_optimizer, param_groups
 from torch import Tensor
 from torch.nn import functional
 
-from tsmamba.config import TrainConfig
-from tsmamba.methods import Note
+from tsmamba.config import Note, TrainConfig
 from tsmamba.models.base import ForecastModel
 from tsmamba.models.causal import CausalModel
 from tsmamba.models.residual import ResidualModel

@@ -18,8 +18,9 @@ from mamba_data_prep.errors import UserError
 
 from tsmamba import metrics
 from tsmamba.backtest import Backtest, Tick, roll, roll_refitted, rolling_origins, skill
+from tsmamba.config import Note
 from tsmamba.conformal import Calibration, calibrate, guessed_shifts
-from tsmamba.methods import LOCAL, Combination, FittedMethod, Learned, Note, Task, evenly, fit_method, is_positive
+from tsmamba.methods import LOCAL, Combination, FittedMethod, Learned, Task, evenly, fit_method, is_positive
 from tsmamba.panel import Panel
 
 BASELINES = ("naive", "seasonal_naive", "drift", "ets", "theta", "ridge")

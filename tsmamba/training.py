@@ -10,9 +10,8 @@ import torch
 from mamba_training.run import fit
 from mamba_training.settings import RunSettings
 
-from tsmamba.config import FitConfig, TrainConfig
+from tsmamba.config import FitConfig, Note, TrainConfig
 from tsmamba.datamodule import PanelData
-from tsmamba.methods import Note
 from tsmamba.models import ForecastModel, ResidualModel, TSMamba
 from tsmamba.module import (
     SHRINKAGES,
