@@ -287,7 +287,8 @@ class FastaScanner:
                 if bases and self._record is None:
                     raise not_fasta(self.path, self.line, line)
                 if alphabet.INVALID in bases:
-                    raise not_a_base(self.path, self.line, self._record, line, self._table)
+                    record = None if self._record is None else self._record.record
+                    raise not_a_base(self.path, self.line, record, line, self._table)
             self.line += ends
             self._at_line_start = ends
             read.append(bases)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mamba_data_prep.alphabet import INVALID
 from mamba_data_prep.errors import UserError
-
-if TYPE_CHECKING:
-    from mamba_data_prep.fasta import Header
 
 _BASES = "A C G T U, the IUPAC codes R Y S W K M B D H V N, in either case"
 _FASTA = "FASTA: a line '>NAME', then lines of DNA"
@@ -55,15 +51,15 @@ def broken_header(path: str | Path, line: int, text: bytes, problem: str) -> Use
     return UserError(problem, path=path, line=line, found=_shown(b">" + text), fix=fix)
 
 
-def not_a_base(path: str | Path, line: int, record: Header | None, text: bytes, table: bytes) -> UserError:
-    """A sequence line holds a byte that is no base."""
+def not_a_base(path: str | Path, line: int, record: str | None, text: bytes, table: bytes) -> UserError:
+    """A sequence line holds a byte that is no base; `record` is the id of its record."""
     column = next(i for i, byte in enumerate(text) if table[byte] == INVALID and byte not in b" \t\n")
     problem, fix = _why(text, text[column])
     return UserError(
         f"{problem}, column {column + 1:,}",
         path=path,
         line=line,
-        record=record.record if record is not None else None,
+        record=record,
         found=_shown(text[max(0, column - 20) : column + 20]),
         accepted=_BASES,
         fix=fix,
