@@ -152,7 +152,9 @@ def select(
     selection = Selection(
         members, taken, calibration, tuple(board), honest, past, left_out, seconds,
     )  # fmt: skip
-    return replace(selection, notes=tuple(_notes(selection, choices)))
+    silent = {"on past rows": _joined([fits[name] for name in members]), "in this forecast": taken}
+    silent = [where for where, fitted in silent.items() if _is_linear(fitted)]
+    return replace(selection, notes=tuple(_notes(selection, choices, silent)))
 
 
 def compare(
@@ -317,8 +319,15 @@ def _untested(panel: Panel, task: Task, names: Sequence[str]) -> Selection:
     return Selection((name,), fit_method(name, panel, task), calibration, notes=(note,))
 
 
-def _notes(selection: Selection, choices: Mapping[str, Backtest]) -> list[str]:
-    """What the comparison allows one to say."""
+def _is_linear(fitted: FittedMethod) -> bool:
+    """Whether held-out rows kept nothing of a network, so that its ridge regression alone forecasts."""
+    if isinstance(fitted, Combination):
+        return any(_is_linear(one) for one in fitted.members)
+    return isinstance(fitted, Learned) and fitted.model.report.get("mamba_helped") is False
+
+
+def _notes(selection: Selection, choices: Mapping[str, Backtest], silent: Sequence[str]) -> list[str]:
+    """What the comparison allows one to say; `silent` tells where nothing of a taken model's network was kept."""
     losses = {name: one.loss() for name, one in choices.items()}
     ours = _mean([choices[name] for name in selection.members]).loss()
     notes = []
@@ -328,9 +337,13 @@ def _notes(selection: Selection, choices: Mapping[str, Backtest]) -> list[str]:
         # Where Mamba alone was asked for, it stands beside the baselines that are shown.
         rest = {name: loss for name, loss in (losses if len(losses) > 1 else board).items() if name not in mambas}
         beside = min(rest, key=lambda name: rest[name])
-        helped = "helped" if ours < rest[beside] else "did not help"
-        against = f"against {rest[beside]:.3f} of the best other method ({beside})"
-        notes.append(f"Mamba {helped}: {selection.name} has MASE {ours:.3f} on past rows {against}.")
+        outcome = f"MASE {ours:.3f} on past rows against {rest[beside]:.3f} of the best other method ({beside})"
+        if silent:
+            kept = f"nothing of its network was kept {' and '.join(silent)}, only its ridge regression"
+            notes.append(f"Mamba did not help: {kept}. {selection.name} has {outcome}.")
+        else:
+            helped = "helped" if ours < rest[beside] else "did not help"
+            notes.append(f"Mamba {helped}: {selection.name} has {outcome}.")
     elif mambas:
         best = min(mambas, key=lambda name: losses[name])
         notes.append(

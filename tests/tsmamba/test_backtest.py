@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mamba_data_prep.errors import UserError
 
 from tsmamba.backtest import Backtest, actuals, roll, roll_refitted, rolling_origins, skill
-from tsmamba.methods import Combination, Local, Task, fit_method
+from tsmamba.methods import Combination, Learned, Local, Task, fit_method
 from tsmamba.panel import Panel
 from tsmamba.selection import BASELINES, candidates, describe, select
 
@@ -166,3 +166,12 @@ def test_mamba_alone_is_not_said_to_help_where_a_baseline_is_better() -> None:
     assert found.members == ("smamba",)
     assert found.notes[0].startswith("Mamba did not help: smamba has MASE ")
     assert "of the best other method (" in found.notes[0]
+
+
+def test_mamba_is_not_said_to_help_where_its_ridge_alone_forecasts() -> None:
+    """A network that was hardly trained adds nothing to its ridge regression, which forecasts by itself."""
+    noise = np.random.default_rng(0).normal(size=(300, 1)) + 0.05 * np.arange(300)[:, None]
+    found = select(Panel.wide(noise), Task(horizon=6, season=1, max_time="0.01s"), ["mamba"])
+    assert isinstance(found.method, Learned)
+    assert found.method.model.report["mamba_helped"] is False
+    assert found.notes[0].startswith("Mamba did not help: nothing of its network was kept")
