@@ -118,19 +118,21 @@ def calibrate(past: Backtest, panel: Panel, season: int) -> tuple[Backtest, Cali
     """
     back = np.array(past.steps_back)
     scale = recent_scales(panel, past.steps_back, season)
-    scores = (past.actual[..., None] - past.quantiles) / scale[:, :, None, None]
+    # What never changed before an origin does not tell by how much others err.
+    told = replace(past, actual=np.where(scale[:, :, None] > 0, past.actual, np.nan))
+    scores = (told.actual[..., None] - past.quantiles) / np.where(scale > 0, scale, 1)[:, :, None, None]
     quantiles = np.full(past.quantiles.shape, np.nan)
     adapted = np.array(past.levels)
     judged = np.zeros((len(back), past.horizon), dtype=np.bool_)
     for places in np.array_split(np.arange(len(back)), min(_REFRESHED, len(back))):
         known = _known(back, int(back[places[0]]), past.horizon)
-        adapted = _adapted(adapted, past, quantiles, known & ~judged)
+        adapted = _adapted(adapted, told, quantiles, known & ~judged)
         judged = known
         pooled, own = _tables(scores, known, past.ids, adapted)
         shifts = np.stack([own.get(name, pooled) for name in past.ids])
         quantiles[places] = np.sort(past.quantiles[places] + shifts * scale[places][:, :, None, None], axis=-1)
     everything = _known(back, 0, past.horizon)
-    adapted = _adapted(adapted, past, quantiles, everything & ~judged)
+    adapted = _adapted(adapted, told, quantiles, everything & ~judged)
     pooled, own = _tables(scores, everything, past.ids, adapted)
     pooled = np.where(np.isfinite(pooled), pooled, guessed_shifts(panel, past.horizon, past.levels, season))
     return replace(past, quantiles=quantiles), Calibration(past.levels, season, pooled, own, len(back))
@@ -214,15 +216,23 @@ def offsets(scores: Float64[np.ndarray, "K S H Q"], levels: Sequence[float] | np
 
 
 def recent_scales(panel: Panel, steps_back: Sequence[int], season: int) -> Float64[np.ndarray, "K S"]:
-    """Mean absolute change over a season in the latest rows before each origin: by what errors are made alike."""
+    """Mean absolute change over a season in the latest rows before each origin: by what errors are made alike.
+
+    It is 0 for a series of one value throughout, and 1 for one of which too little is known.
+    """
     rows = recent_rows(season)
     table = np.ones((len(steps_back), len(panel)))
     for place, back in enumerate(steps_back):
         for number, one in enumerate(panel.series):
             history = one.values[: max(len(one) - back, 0)]
             scales = (metrics.seasonal_error(part, step) for part in (history[-rows:], history) for step in (season, 1))
-            table[place, number] = next((scale for scale in scales if np.isfinite(scale)), 1.0)
+            table[place, number] = next((scale for scale in scales if np.isfinite(scale)), _unmeasured(history))
     return table
+
+
+def _unmeasured(history: Float64[np.ndarray, " T"]) -> float:
+    seen = history[np.isfinite(history)]
+    return 0.0 if len(seen) > 1 and seen.min() == seen.max() else 1.0
 
 
 def recent_rows(season: int) -> int:

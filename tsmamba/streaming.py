@@ -30,7 +30,7 @@ class Recent:
         self.season = season
         self._rows: deque[float] = deque(maxlen=recent_rows(season))
         self._changes: dict[int, tuple[float, int]] = dict.fromkeys((season, 1), (0.0, 0))
-        self._lowest = np.inf
+        self._lowest, self._highest, self._seen = np.inf, -np.inf, 0
 
     def push(self, value: float) -> None:
         """Takes one row in, NaN where it is missing."""
@@ -39,7 +39,9 @@ class Recent:
             if np.isfinite(change):
                 self._changes[step] = (total + change, count + 1)
         self._rows.append(value)
-        self._lowest = min(self._lowest, value) if np.isfinite(value) else self._lowest
+        if np.isfinite(value):
+            self._lowest, self._highest = min(self._lowest, value), max(self._highest, value)
+            self._seen += 1
 
     @property
     def scale(self) -> float:
@@ -47,7 +49,8 @@ class Recent:
         recent = np.array(self._rows, np.float64)
         found = [seasonal_error(recent, step) for step in (self.season, 1)]
         found += [total / count if count and total > 0 else np.nan for total, count in self._changes.values()]
-        return next((one for one in found if np.isfinite(one)), 1.0)
+        constant = self._seen > 1 and self._lowest == self._highest
+        return next((one for one in found if np.isfinite(one)), 0.0 if constant else 1.0)
 
     @property
     def floor(self) -> float:

@@ -121,3 +121,14 @@ def test_steps_of_one_forecast_count_as_far_as_they_err_alone() -> None:
         together.append(offsets(np.tile(rng.normal(size=(9, 1, 1, 1)), (1, 1, 24, 5)), LEVELS)[0])
     assert np.mean(alone, axis=0)[[1, 3]] == pytest.approx([-1.28, 1.28], abs=0.12)  # as of 216 normal errors
     assert np.mean(together, axis=0)[[1, 3]] == pytest.approx([-1.8, 1.8], abs=0.25)  # as of 9: the largest of them
+
+
+def test_series_that_never_change_neither_narrow_other_intervals_nor_get_wide_ones() -> None:
+    alone = walk(300, series=1)
+    constant = replace(alone.series[0], unique_id="constant", values=np.full(300, 1e-6))
+    both = replace(alone, series=(*alone.series, constant))
+    shifts = [calibrate(backtest_of(panel, 30), panel, 1)[1] for panel in (alone, both)]
+    np.testing.assert_array_equal(shifts[0].pooled, shifts[1].pooled)
+    forecast = shifts[1].apply(Local("naive", TASK).predict(both), both)
+    assert bool((forecast.quantiles[1] == 1e-6).all())
+    assert bool((np.diff(forecast.quantiles[0], axis=-1) > 0).all())

@@ -139,8 +139,9 @@ def test_a_backtest_reads_each_series_once_and_sees_no_future(panel: Panel, fitt
         np.testing.assert_allclose(found.point, method.predict(panel, back).point, rtol=1e-6)
 
 
-def test_recent_changes_are_those_that_calibration_reads(panel: Panel) -> None:
-    values = np.concatenate([panel.series[0].values, np.full(500, np.nan), [3.0, np.nan, -4.0]])
+@pytest.mark.parametrize("before", [[], [7.0] * 4, [np.nan, 7.0, np.nan, 8.0]])
+def test_recent_changes_are_those_that_calibration_reads(before: list[float], panel: Panel) -> None:
+    values = np.concatenate([before, panel.series[0].values, np.full(500, np.nan), [3.0, np.nan, -4.0]])
     recent = Recent(5)
     for rows, value in enumerate(values, start=1):
         recent.push(float(value))
