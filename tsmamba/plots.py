@@ -64,12 +64,13 @@ def _draw(axes: Axes, frame: SeriesFrame, forecast: Forecast, name: str, past: B
     point, quantiles = forecast.point[place], forecast.quantiles[place]
     mark: dict[str, Any] = {"marker": "o", "markersize": 3} if len(ahead) <= 2 else {}
     axes.plot(times, values, color=_INK, linewidth=1.1, label="observed")
-    alone = _alone(values)
+    alone, shown = _alone(values), [values, point]
     axes.plot(times[alone], values[alone], color=_INK, linestyle="none", marker=".", markersize=4)
     if past is not None and name in past.ids and past.horizon in past.steps_back and len(rows) > past.horizon:
-        origin, number = past.steps_back.index(past.horizon), past.ids.index(name)
+        unseen = past.point[past.steps_back.index(past.horizon), past.ids.index(name)]
+        shown.append(unseen)
         axes.plot(
-            _axis(np.asarray(rows["ds"])[-past.horizon :], frame), past.point[origin, number], color=_ORANGE,
+            _axis(np.asarray(rows["ds"])[-past.horizon :], frame), unseen, color=_ORANGE,
             linewidth=1.0, linestyle="--", label="forecast of the last stretch, unseen",
         )  # fmt: skip
     for shade, (percent, (low, high)) in enumerate(sorted(metrics.intervals(forecast.levels).items(), reverse=True)):
@@ -85,7 +86,7 @@ def _draw(axes: Axes, frame: SeriesFrame, forecast: Forecast, name: str, past: B
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.yaxis.set_major_formatter(FuncFormatter(_tick))
-    _keep_history_legible(axes, values, point, quantiles)
+    _keep_history_legible(axes, np.concatenate(shown), quantiles)
     if np.issubdtype(times.dtype, np.datetime64):
         locator = AutoDateLocator(minticks=3, maxticks=8)
         axes.xaxis.set_major_locator(locator)
@@ -107,13 +108,13 @@ def _tick(value: float | int, place: int | None) -> str:
     return f"{value:,.10g}"
 
 
-def _keep_history_legible(axes: Axes, history: np.ndarray, point: np.ndarray, quantiles: np.ndarray) -> None:
-    """Limits the axis where a wide interval would press the series flat, and says how far that reaches."""
-    core = np.concatenate([history[np.isfinite(history)], point[np.isfinite(point)]])
+def _keep_history_legible(axes: Axes, lines: np.ndarray, quantiles: np.ndarray) -> None:
+    """Limits the axis where a wide interval would press the lines flat, and says how far that reaches."""
+    core = lines[np.isfinite(lines)]
     if not len(core):
         return
     low, high = float(core.min()), float(core.max())
-    size = max(high - low, 1e-9)
+    size = (high - low) or 0.1 * abs(low) or 1.0
     ends = quantiles[np.isfinite(quantiles)]
     least, most = (min(low, float(ends.min())), max(high, float(ends.max()))) if len(ends) else (low, high)
     bottom, top = max(least, low - 1.5 * size), min(most, high + 1.5 * size)
@@ -123,7 +124,8 @@ def _keep_history_legible(axes: Axes, history: np.ndarray, point: np.ndarray, qu
                 0.995, edge, f"interval to {end:,.4g}", transform=axes.transAxes, fontsize=7.5, color=_BLUE,
                 ha="right", va=side,
             )  # fmt: skip
-    axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
+    margin = 0.05 * max(top - bottom, size)
+    axes.set_ylim(bottom - margin, top + margin)
 
 
 def coverage_figure(past: Backtest) -> Figure:

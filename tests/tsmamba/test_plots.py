@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_a_wide_interval_is_cut_and_says_how_far_it_reaches() -> None:
     assert texts(wide) == ["interval to 2,002", "interval to -1,998"]
 
 
+def test_a_constant_series_has_an_axis_that_people_can_read() -> None:
+    frame = series()
+    frame.frame["y"] = 2.0
+    (axes,) = forecast_figure(frame, forecast(["s0"], width=0.0), "").axes
+    low, high = axes.get_ylim()
+    assert low < 2.0 - 0.005 < 2.0 + 0.005 < high < 2.5
+
+
 def test_many_series_have_panels_of_their_own_and_the_rest_is_counted() -> None:
     frame = series(14)
     figure = forecast_figure(frame, forecast(frame.ids), "all")
@@ -104,8 +113,9 @@ def backtest() -> Backtest:
 
 
 def test_the_latest_unseen_forecast_is_drawn_over_what_came() -> None:
-    past = backtest()
+    past = replace(backtest(), point=backtest().point + 50)
     (axes,) = forecast_figure(series(), forecast(["s0"]), "", past).axes
+    assert axes.get_ylim()[1] > 50
     dashed = next(line for line in axes.lines if line.get_linestyle() == "--")
     assert np.asarray(dashed.get_xydata())[:, 1].tolist() == past.point[5, 0].tolist()
     assert np.asarray(dashed.get_xydata())[-1, 0] == np.asarray(axes.lines[0].get_xydata())[-1, 0]
