@@ -65,8 +65,8 @@ def _text(report: IngestReport, out: Path, rules: Path) -> str:
     """The report as tables as wide as the terminal."""
     buffer = io.StringIO()
     width = max(80, min(shutil.get_terminal_size((100, 24)).columns, 140))
-    console = Console(file=buffer, width=width, highlight=False, no_color=True)
-    console.print(f"{report.path}", markup=False)
+    console = Console(file=buffer, width=width, highlight=False, no_color=True, markup=False)
+    console.print(f"{report.path}")
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     for name, value in report.detected.items():
         facts.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
@@ -76,7 +76,7 @@ def _text(report: IngestReport, out: Path, rules: Path) -> str:
             console.print(_entries(title, entries))
     if not report.findings:
         console.print("Nothing had to be repaired.")
-    console.print(f"cleaned table: {out}\nrules:         {rules}", markup=False)
+    console.print(f"cleaned table: {out}\nrules:         {rules}")
     return buffer.getvalue().rstrip()
 
 
@@ -91,15 +91,9 @@ def _entries(title: str, entries: Sequence[Finding]) -> Table:
         what = f"{entry.column}: {entry.what}" if entry.column else entry.what
         lines = ", ".join(map(str, entry.lines[:3])) + (", ..." if entry.count > 3 and entry.lines else "")
         example = " -> ".join(_visible(text) for text in entry.examples[0]) if entry.examples else ""
-        table.add_row(entry.rule, f"{entry.count:,}", _escaped(what), lines, _escaped(example))
+        table.add_row(entry.rule, f"{entry.count:,}", what, lines, example)
     return table
 
 
 def _visible(text: str) -> str:
     return text if text.strip() else "(nothing)"
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -92,7 +92,7 @@ def table_text(table: Any) -> str:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 100
-    console = Console(width=width, color_system=None, highlight=False)
+    console = Console(width=width, color_system=None, highlight=False, markup=False)
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip("\n")

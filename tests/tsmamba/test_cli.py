@@ -62,6 +62,13 @@ def test_forecast_alone_writes_beside_the_input(sales: Path) -> None:
     assert sales.read_bytes() == before
 
 
+def test_names_in_brackets_are_shown_as_they_are(sales: Path, tmp_path: Path) -> None:
+    path = tmp_path / "flow.csv"
+    path.write_text(sales.read_text().replace("day;sales", "day [UTC];flow [l/s] [/b]"))
+    assert "flow [l/s] [/b] " in run("forecast", path, "--horizon", 2, "--method", "naive").output
+    assert "day [UTC] " in run("doctor", path).output
+
+
 def test_every_output_at_once_and_json(sales: Path, tmp_path: Path) -> None:
     outputs = {"out": tmp_path / "f.parquet", "plot": tmp_path / "f.png", "report": tmp_path / "f.html"}
     options = [word for name, path in outputs.items() for word in (f"--{name}", path)]
