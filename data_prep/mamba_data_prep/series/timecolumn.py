@@ -14,7 +14,7 @@ from mamba_data_prep.series.report import IngestReport
 from mamba_data_prep.series.table import Table
 from mamba_data_prep.series.timedetect import Detected, detect_times
 from mamba_data_prep.series.timeformat import ParsedTimes, TimeFormat
-from mamba_data_prep.series.words import plain, time_rank
+from mamba_data_prep.series.words import STRONG_TIMES, plain, time_rank
 
 BY_NAME, BY_CONTENT = 0.5, 0.98
 """Share of a column's cells that must be times, where its name says so and where only its content does."""
@@ -92,7 +92,9 @@ def _refuse_unread(table: Table, names: list[str]) -> None:
     """Rows are only counted where no column claims to hold their times."""
     for name in names:
         cells = table.text(name)
-        words = pc.match_substring_regex(cells, r"\p{L}{3}|\d:\d|\d/\d").to_numpy(zero_copy_only=False)
+        certain = (time_rank(name) or 0) <= len(STRONG_TIMES)
+        expression = r"\p{L}|\d[:/]\d" if certain else r"\p{L}{3}|\d[:/]\d"
+        words = pc.match_substring_regex(cells, expression).to_numpy(zero_copy_only=False)
         if words.mean() >= BY_NAME:
             row = int(np.flatnonzero(words)[0])
             raise UserError(
@@ -140,7 +142,7 @@ def _fits_content(detected: Detected) -> bool:
     pattern = detected.format.pattern
     if detected.format.is_index or pattern == "%Y":
         return False
-    if any(mark in pattern for mark in "-/: .QWMbT"):
+    if any(mark in pattern for mark in "-/: .QqWMbT"):
         return True
     return _even(np.diff(np.unique(detected.times.values)))
 

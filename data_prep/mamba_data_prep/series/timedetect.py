@@ -43,6 +43,8 @@ _PERIODS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\d{4}(?P<s>[-/: ]?)Q\d", ("%Y{s}Q%q",)),
     (r"Q\d(?P<s>[-/: ]?)\d{4}", ("Q%q{s}%Y",)),
     (r"Q\d(?P<s>[-/: '])\d{2}", ("Q%q{s}%y",)),
+    (r"\dQ(?P<s>[-/: ']?)\d{4}", ("%qQ{s}%Y",)),
+    (r"\dQ(?P<s>[-/: ']?)\d{2}", ("%qQ{s}%y",)),
     (r"\d{4}(?P<s>[-/ ]?)W\d{1,2}", ("%G{s}W%V", "%G{s}W%-V")),
     (r"\d{4}(?P<s>-?)W\d{2}(?P=s)\d", ("%G{s}W%V{s}%u",)),
     (r"\d{4}(?P<s>M)\d{1,2}", ("%YM%m",)),
@@ -101,7 +103,23 @@ def detect_times(cells: pa.Array, *, dayfirst: bool | None = None, integers: boo
         if c == best and _swapped(rival) == format.pattern and np.any(values.values != times.values)
     ]
     other_order = rivals[0] if rivals and "." not in format.pattern[:6] else None
-    return Detected(format, times, count / max(filled, 1), other_order)
+    return Detected(_as_written(format, cells), times, count / max(filled, 1), other_order)
+
+
+def _as_written(format: TimeFormat, cells: pa.Array) -> TimeFormat:
+    """The format with names of months and days in full, or in capitals, where the cells have them so."""
+
+    def have(expression: str) -> bool:
+        return bool(pc.any(pc.match_substring_regex(cells, expression)).as_py())
+
+    pattern = format.pattern
+    if "%b" in pattern and have(r"(?i)(uary|march|april|june|july|august|ember|october)"):
+        pattern = pattern.replace("%b", "%B")
+    if "%a" in pattern and have(r"(?i)(mon|tues|wednes|thurs|fri|satur|sun)day"):
+        pattern = pattern.replace("%a", "%A")
+    if re.search("%[abAB]", pattern) and not have("[a-z]"):
+        pattern = re.sub("%([abAB])", r"%^\1", pattern)
+    return TimeFormat(pattern)
 
 
 def _promising(formats: list[TimeFormat], cells: pa.Array) -> list[TimeFormat]:
@@ -159,7 +177,8 @@ def _patterns(cell: str, integers: bool) -> list[str]:
     for expression, patterns in _PERIODS:
         match = re.fullmatch(expression, rest, re.IGNORECASE)
         if match:
-            found += [prefix + p.replace("{s}", match.groupdict().get("s") or "") for p in patterns]
+            named = [p.replace("Q", "q") if "q" in rest else p for p in patterns]
+            found += [prefix + p.replace("{s}", match.groupdict().get("s") or "") for p in named]
     return found
 
 
@@ -177,15 +196,15 @@ def _tails(text: str, compact: bool) -> list[str]:
         return [hour[1] + "%H" + _zone(hour[2] or "")] if hour else [_zone(text)] if zone else []
     lead = match["lead"] if match["lead"].strip() else " "
     hours = ("I", "-I") if match["p"] else ("H", "-H")
-    half = (" " if match["p"] and match["p"].startswith(" ") else "") + "%p" if match["p"] else ""
+    half = (" " if match["p"].startswith(" ") else "") + ("%P" if match["p"].islower() else "%p") if match["p"] else ""
     mark = match["c"]
     seconds = f"{match['sec'][0]}%S" if match["sec"] else ""
     point = match["frac"][0] if match["frac"] else ""
     fraction = f"{point}%f" if point else ""
     zone = _zone(match["zone"] or "")
     tails = [f"{lead}%{h}{mark}%M{seconds}{fraction}{half}{zone}" for h in hours]
-    if match["frac"] and len(match["frac"]) == 4:
-        tails = [tail.replace("%f", "%3f") for tail in tails] + tails
+    if match["frac"] and len(match["frac"]) != 7:
+        tails = [tail.replace("%f", f"%{len(match['frac']) - 1}f") for tail in tails] + tails
     loose_fraction = f"[{fraction}]" if fraction else ""
     loose_zone = f"[{zone}]" if zone else ""
     tails += [f"{lead}%{h}{mark}%M{seconds}{loose_fraction}{half}{zone}" for h in hours if fraction]
@@ -200,7 +219,9 @@ def _zone(text: str) -> str:
     word = text.strip()
     if not word:
         return ""
-    return blank + ("%Z" if word in ("Z", "UTC", "GMT") else "%:z" if ":" in word else "%z")
+    if word in ("Z", "UTC", "GMT"):
+        return blank + ("%Z" if word == "Z" else "%:Z")
+    return blank + ("%:z" if ":" in word else "%z" if len(word) > 3 else "%-z")
 
 
 def _digit_patterns(cell: str) -> list[str]:

@@ -29,17 +29,37 @@ _READ = {
         "M": r"\d{2}",
         "S": r"\d{2}",
         "f": r"\d{1,9}",
-        "3f": r"\d{3}",
+        **{f"{digits}f": rf"\d{{{digits}}}" for digits in range(1, 10)},
     },
-    **{"p": r"[ap]\.?m\.?", "b": _NAMES, "B": _NAMES, "q": r"[1-4]", "G": r"\d{4}", "V": r"\d{2}", "-V": r"\d{1,2}"},
-    **{"u": r"[1-7]", "z": _ZONE, ":z": _ZONE, "Z": _ZONE, "s": r"-?\d{1,11}(?:\.\d{1,9})?", "L": r"-?\d{1,14}"},
+    **{"p": r"[ap]\.?m\.?", "P": r"[ap]\.?m\.?"},
+    **{
+        "b": _NAMES,
+        "B": _NAMES,
+        "^b": _NAMES,
+        "^B": _NAMES,
+        "q": r"[1-4]",
+        "G": r"\d{4}",
+        "V": r"\d{2}",
+        "-V": r"\d{1,2}",
+    },
+    **{
+        "u": r"[1-7]",
+        "z": _ZONE,
+        ":z": _ZONE,
+        "-z": _ZONE,
+        "Z": _ZONE,
+        ":Z": _ZONE,
+        "s": r"-?\d{1,11}(?:\.\d{1,9})?",
+        "L": r"-?\d{1,14}",
+    },
     **{"K": r"-?\d{1,17}", "N": r"-?\d{1,19}", "i": r"-?\d{1,15}(?:\.0+)?"},
 }
-"""Directive -> what it reads. `%3f` is a fraction of three digits; `%L`, `%K` and `%N` are milli-, micro- and
-nanoseconds since 1970, `%i` an integer."""
+"""Directive -> what it reads. `%3f` is a fraction of three digits, `%-z` an offset in hours (with minutes
+where there are some), `%:Z` the word UTC, `%P` am and pm, `%^b` a name in capitals; `%L`, `%K` and `%N` are milli-,
+micro- and nanoseconds since 1970, `%i` an integer."""
 
 _EPOCHS = {"s": 1_000_000_000, "L": 1_000_000, "K": 1000, "N": 1}
-_DIRECTIVE = re.compile(r"%(-?[a-zA-Z]|:z|3f)|(\[)|(\])|([^%\[\]]+)")
+_DIRECTIVE = re.compile(r"%(-?[a-zA-Z]|:[zZ]|\^[abAB]|[1-9]f)|(\[)|(\])|([^%\[\]]+)")
 _YEARS = (1678, 2261)
 """The whole years that nanoseconds in 64 bits can hold."""
 
@@ -74,7 +94,7 @@ class TimeFormat:
     @cached_property
     def directives(self) -> tuple[str, ...]:
         """The directives in order, without padding signs."""
-        return tuple(found[0].lstrip("-:3") for found in _DIRECTIVE.findall(self.pattern) if found[0])
+        return tuple(_bare(found[0]) for found in _DIRECTIVE.findall(self.pattern) if found[0])
 
     @property
     def is_index(self) -> bool:
@@ -96,10 +116,10 @@ class TimeFormat:
         """The regular expression that reads it, in the dialect of RE2 and of Python."""
         parts = []
         for directive, opened, closed, literal in _DIRECTIVE.findall(self.pattern):
-            if directive == "a" or directive == "A":
+            if _bare(directive) in ("a", "A"):
                 parts.append(_DAYS)
             elif directive:
-                parts.append(f"(?P<{directive.lstrip('-:3')}>{_READ[directive]})")
+                parts.append(f"(?P<{_bare(directive)}>{_READ[directive]})")
             else:
                 parts.append("(?:" if opened else ")?" if closed else re.escape(literal).replace("\\ ", " +"))
         return f"^(?i:{''.join(parts)})$"
@@ -142,6 +162,10 @@ class TimeFormat:
             elif not opened and not closed:
                 columns.append([literal] * len(wall))
         return ["".join(pieces) for pieces in zip(*columns, strict=True)]
+
+
+def _bare(directive: str) -> str:
+    return directive.lstrip("-:^123456789")
 
 
 def _whole(cells: pa.Array) -> pa.Array:
@@ -222,7 +246,9 @@ def _clock(parts: dict[str, pa.Array]) -> tuple[np.ndarray, np.ndarray]:
     if "I" in parts:
         twelve = _integers(parts["I"], 12)
         ok = (twelve >= 1) & (twelve <= 12)
-        evening = pc.fill_null(pc.starts_with(pc.utf8_lower(parts["p"]), "p"), False).to_numpy(zero_copy_only=False)
+        evening = pc.fill_null(pc.starts_with(pc.utf8_lower(parts.get("p", parts.get("P"))), "p"), False).to_numpy(
+            zero_copy_only=False
+        )
         hour = twelve % 12 + 12 * evening
     minute, second = (_integers(parts[k], 0) if k in parts else np.zeros(count, dtype=np.int64) for k in "MS")
     fraction = _integers(pc.utf8_rpad(pc.fill_null(parts["f"], ""), 9, "0"), 0) if "f" in parts else 0
@@ -266,8 +292,8 @@ _PARTS: dict[str, Callable[[pd.DatetimeIndex], list[str]]] = {
     "M": lambda t: [f"{v:02d}" for v in t.minute],
     "S": lambda t: [f"{v:02d}" for v in t.second],
     "f": lambda t: [f"{u:06d}" + (f"{n:03d}" if n else "") for u, n in zip(t.microsecond, t.nanosecond, strict=True)],
-    "3f": lambda t: [f"{u // 1000:03d}" for u in t.microsecond],
     "p": lambda t: ["PM" if v >= 12 else "AM" for v in t.hour],
+    "P": lambda t: ["pm" if v >= 12 else "am" for v in t.hour],
     "b": lambda t: [MONTHS[v - 1].capitalize() for v in t.month],
     "B": lambda t: [(*_LONG, "december")[v - 1].capitalize() for v in t.month],
     "a": lambda t: [v[:3] for v in t.day_name()],
@@ -280,12 +306,19 @@ _PARTS: dict[str, Callable[[pd.DatetimeIndex], list[str]]] = {
 
 
 def _written(directive: str, wall: pd.DatetimeIndex, offset: np.ndarray, utc: np.ndarray) -> list[str]:
+    if directive == "-z":
+        return [_signed(int(seconds), ":").removesuffix(":00") for seconds in offset]
+    if directive.startswith("^"):
+        return [text.upper() for text in _PARTS[directive[1:]](wall)]
+    if directive[0].isdigit():
+        digits = int(directive[0])
+        return [f"{u:06d}{n:03d}"[:digits] for u, n in zip(wall.microsecond, wall.nanosecond, strict=True)]
     if directive.startswith("-"):
         return [text.lstrip("0") or "0" for text in _PARTS[directive[1:]](wall)]
     if directive in _PARTS:
         return _PARTS[directive](wall)
     if directive in _EPOCHS:
         return [str(v // _EPOCHS[directive]) for v in utc.astype(np.int64).tolist()]
-    if directive == "Z" and not offset.any():
-        return ["Z"] * len(wall)
+    if directive in ("Z", ":Z") and not offset.any():
+        return ["Z" if directive == "Z" else "UTC"] * len(wall)
     return [_signed(int(seconds), "" if directive == "z" else ":") for seconds in offset]
