@@ -107,6 +107,9 @@ GOOD = [
     Good("units", daily("12 kWh", "13.5 kWh", "14kWh"), {"y": [12, 13.5, 14]}, rules={"units"}),
     Good("currency", daily("$12", "-$3", '"$1,500"'), {"y": [12, -3, 1500]}, rules={"currency", "thousands"}),
     Good("parentheses", daily("(12)", 3, 4), {"y": [-12, 3, 4]}, rules={"accounting_negative"}),
+    Good(
+        "minus_behind", daily("12-", '"1,234.5 -"', 4), {"y": [-12, -1234.5, 4]}, rules={"thousands", "trailing_minus"}
+    ),
     Good("typographic_minus", daily("\u221212", 3, 4), {"y": [-12, 3, 4]}, rules={"unicode_minus"}),
     Good("exponents", daily("1e3", "2E-1", "+4."), {"y": [1000, 0.2, 4]}),
     Good("booleans", daily("true", "FALSE", "true"), {"y": [1, 0, 1]}, rules={"booleans"}),
@@ -211,6 +214,7 @@ GOOD = [
     ),
     Good("header_in_comment", b"#" + FIVE, Y),
     Good("title_lines", b"Sales report\nconfidential\n\n" + FIVE, Y, rules={"lines_before_table"}),
+    Good("padded_title", b"Sales,\n,\n" + FIVE, Y, rules={"lines_before_table"}),
     Good("footer", FIVE + b"Total,15\nSource: us,\n", Y, rules={"footer_lines"}),
     Good("units_below_header", b"date,y\nUTC,m3/s\n" + FIVE.partition(b"\n")[2], Y, rules={"header_lines"}),
     Good("repeated_header", FIVE + b"date,y\n2020-01-06,6\n", {"y": [1, 2, 3, 4, 5, 6]}, rules={"repeated_header"}),
@@ -267,6 +271,14 @@ GOOD = [
         "2020-01-01",
         {"resampled"},
         ReadOptions(frequency="h"),
+    ),
+    Good(
+        "last_business_days",
+        b"date,y\n2022-03-31,1\n2022-04-29,2\n2022-05-31,3\n2022-06-30,4\n2022-07-29,5\n",
+        Y,
+        "ME",
+        "2022-03-31",
+        {"off_grid"},
     ),
     Good(
         "date_and_clock",
@@ -427,6 +439,10 @@ BAD = [
     Bad(
         "months_of_no_language", b"Monat;y\nMai 2020;1\nJuni 20;2\nJuli 20;3\n", 2, "named like times", "ignore='Monat'"
     ),
+    Bad(
+        "months_across", b"Year,Jan,Feb,Mar,Apr,May,Jun,Jul,Aug,Sep,Oct,Nov,Dec\n", 1, "months run across", "each Year"
+    ),
+    Bad("times_unread", b"date,y\nP1-20,1\nP2-20,2\nP3-20,3\n", 2, "named like times", "ignore='date'"),
     Bad("year_out_of_range", b"date,y\n0001-01-01,1\n2020-01-02,2\n2020-01-03,3\n", 2, "no time", "correct"),
 ]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
+from mamba_data_prep.series.timeformat import MONTHS
 from mamba_data_prep.series.words import is_missing, is_time_name
 
 SAMPLE = 400
@@ -132,6 +133,8 @@ def _titles(rows: Sequence[Sequence[str]], width: int) -> int:
     """Lines before the first row of full width: titles and notes (a header may lack the name of row numbers)."""
     for index, row in enumerate(rows):
         filled = [cell for cell in row if cell.strip()]
+        if len(filled) < 2 <= len(row) and _names_follow(rows[index + 1 :]):
+            continue  # spreadsheets pad a title to the width of the table
         if (
             len(row) >= width
             or (len(row) == width - 1 >= 2 and len(filled) == len(row))
@@ -143,6 +146,13 @@ def _titles(rows: Sequence[Sequence[str]], width: int) -> int:
 
 def _data_follows(rows: Sequence[Sequence[str]]) -> bool:
     return len(rows) > 1 and len(rows[1]) > 1 and all(map(_is_number, rows[1]))
+
+
+def _names_follow(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the next row of several cells holds words alone."""
+    several = ([cell for cell in row if cell.strip()] for row in rows)
+    below = next((filled for filled in several if len(filled) > 1), [])
+    return bool(below) and not any(_TYPED.fullmatch(cell) for cell in below)
 
 
 def _is_number(cell: str) -> bool:
@@ -171,8 +181,18 @@ def _header_rows(rows: Sequence[Sequence[str]], width: int) -> int:
 
 
 def _refuse_times_across(rows: Sequence[Sequence[str]], path: Path, line: int) -> None:
-    """Refuse a table that has a column for each time: its header would be read as data."""
+    """Refuse a table that has a column for each time: its header would be read as data, its months as series."""
     first = [cell.strip() for cell in rows[0]] if rows else []
+    months = [cell[:3].lower() for cell in first[1:13]]
+    if months == list(MONTHS):
+        raise UserError(
+            "the months run across the header, one column for each",
+            path=path,
+            line=line,
+            found=",".join(first)[:80],
+            accepted="a row for each month",
+            fix=f"turn the table: a row for each {first[0] or 'year'} and month, such as 1990-01,12.5",
+        )
     names = next((place for place, cell in enumerate(first) if _PERIOD.fullmatch(cell)), len(first))
     times = first[names:]
     if 1 <= names <= 8 and len(times) >= 3 and all(map(_PERIOD.fullmatch, times)) and times == sorted(set(times)):

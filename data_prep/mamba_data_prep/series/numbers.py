@@ -38,6 +38,7 @@ _RULES = {
     "units": "the unit was taken off the number",
     "percent": "percent signs were taken off (12 % is read as 12)",
     "currency": "the currency was taken off the number",
+    "trailing_minus": "a minus behind the number was read as one before it",
     "unicode_minus": "typographic minus signs were read as minus",
     "accounting_negative": "numbers in parentheses were read as negative",
     "booleans": "true and false were read as 1 and 0",
@@ -229,6 +230,9 @@ def _one(text: str, style: Style) -> tuple[float, tuple[str, ...]]:
         sign *= -1.0 if signed[0].strip() != "+" else 1.0
         rules += ["unicode_minus"] if signed[0].strip() in "\u2212\u2013" else []
         body = body[signed.end() :]
+    elif re.fullmatch(r".*\d\s*[-\u2212]", body):
+        sign, body = -sign, body[:-1].rstrip()
+        rules.append("trailing_minus")
     found = _AFFIX.fullmatch(body)
     if not found:
         return np.nan, ("bad",)

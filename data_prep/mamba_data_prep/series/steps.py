@@ -75,7 +75,7 @@ def _on_grid(gaps: np.ndarray, step: int) -> float:
 
 
 def _months(wall: np.ndarray, gaps: np.ndarray, zone: str | None, inside: np.ndarray) -> Frequency | None:
-    """Months, quarters and years: most times lie on one day of the month, or on the last."""
+    """Months, quarters and years: most times lie on one day of the month, or on its last or first (business) day."""
     dates = wall.astype("datetime64[ns]").astype("datetime64[D]")
     months = dates.astype("datetime64[M]")
     day = (dates - months.astype("datetime64[D]")).astype(np.int64) + 1
@@ -84,7 +84,14 @@ def _months(wall: np.ndarray, gaps: np.ndarray, zone: str | None, inside: np.nda
     if is_last.mean() >= _ON_GRID and common > 27:
         common = 31
     elif np.mean(day == common) < _ON_GRID:
-        return None
+        first = months.astype("datetime64[D]")
+        last = (months + 1).astype("datetime64[D]") - 1
+        if np.mean(dates == np.busday_offset(last, 0, roll="backward")) >= _ON_GRID:
+            common = 31
+        elif np.mean(dates == np.busday_offset(first, 0, roll="forward")) >= _ON_GRID:
+            common = 1
+        else:
+            return None
     number = months.astype(np.int64)
     step = _modal(np.diff(number)[inside], np.zeros(int(inside.sum()), dtype=np.int64))
     if step < 1 or np.mean(np.diff(number)[inside] % step == 0) < _ON_GRID:
