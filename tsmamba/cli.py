@@ -221,7 +221,7 @@ Examples:
 @click.option("--refit/--no-refit", default=False, show_default=True, help="Fit anew at every origin.")
 @click.option("--method", "methods", multiple=True, metavar="NAME", help="Which methods; repeatable; all by default.")
 @click.option("--model", type=_FILE, metavar="RUN", help="A run made by `tsmamba fit`, measured as it is.")
-@click.option("--out", type=_FILE, metavar="FOLDER", help="Folder for forecasts, scores and the report.")
+@click.option("--out", type=_FILE, metavar="FOLDER", help="Folder for forecasts and scores.")
 @_holidays
 @_levels
 @_reading

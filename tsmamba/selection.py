@@ -35,6 +35,8 @@ _FEWEST_WINDOWS = 1000
 _SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
 """Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
 _SLOW = ("ets", "theta")
+_READERS = ("mamba", "smamba", "causal")
+"""Methods that look at covariates."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def select(
     )  # fmt: skip
     silent = {"on past rows": _joined([fits[name] for name in members]), "in this forecast": taken}
     silent = [where for where, fitted in silent.items() if _is_linear(fitted)]
-    return replace(selection, notes=tuple(_notes(selection, choices, silent)))
+    notes = [*_notes(selection, choices, silent), *_unread(panel, members, "in this forecast" in silent)]
+    return replace(selection, notes=tuple(notes))
 
 
 def compare(
@@ -311,12 +314,24 @@ def _untested(panel: Panel, task: Task, names: Sequence[str]) -> Selection:
     usual = "seasonal_naive" if task.season > 1 else "naive"
     name = wanted[0] if len(names) == 1 and wanted else usual
     shifts = guessed_shifts(panel, task.horizon, task.levels, task.season)
+    intervals = "with the intervals of a random walk" if np.isfinite(shifts).all() else "without intervals"
     note = (
         f"The series are too short to compare methods (at most {max(panel.lengths, default=0):,} rows, horizon "
-        f"{task.horizon:,}): this is the {name.replace('_', ' ')} forecast, with the intervals of a random walk."
+        f"{task.horizon:,}): this is the {name.replace('_', ' ')} forecast, {intervals}."
     )
     calibration = Calibration(task.levels, task.season, shifts)
-    return Selection((name,), fit_method(name, panel, task), calibration, notes=(note,))
+    notes = (note, *_unread(panel, (name,), False))
+    return Selection((name,), fit_method(name, panel, task), calibration, notes=notes)
+
+
+def _unread(panel: Panel, members: Sequence[str], linear: bool) -> list[str]:
+    """A word on covariates that were given, where nothing of what was taken looks at them."""
+    given = [*panel.past_names, *panel.future_names, *panel.static_names]
+    if not given or (not linear and any(name.removesuffix("_log") in _READERS for name in members)):
+        return []
+    return [
+        f"The covariates ({', '.join(given[:5])}{', ...' if len(given) > 5 else ''}) play no part in this forecast."
+    ]
 
 
 def _is_linear(fitted: FittedMethod) -> bool:

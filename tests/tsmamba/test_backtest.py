@@ -168,6 +168,11 @@ def test_mamba_alone_is_not_said_to_help_where_a_baseline_is_better() -> None:
     assert "of the best other method (" in found.notes[0]
 
 
+def test_two_rows_get_no_intervals_and_it_is_said_so() -> None:
+    found = select(Panel.wide(np.array([[1.0], [2.0]])), TASK)
+    assert found.notes[0].endswith("this is the seasonal naive forecast, without intervals.")
+
+
 def test_mamba_is_not_said_to_help_where_its_ridge_alone_forecasts() -> None:
     """A network that was hardly trained adds nothing to its ridge regression, which forecasts by itself."""
     noise = np.random.default_rng(0).normal(size=(300, 1)) + 0.05 * np.arange(300)[:, None]

@@ -145,6 +145,7 @@ def test_covariates_of_further_files_reach_the_model_and_are_asked_for_again(tmp
         "fit", tmp_path / "sales.csv", *further, "--horizon", 7, "--method", "ridge", "--out", tmp_path / "run"
     )
     assert fitted.exit_code == 0, fitted.output
+    assert "The covariates (price, size, town_Bonn, town_Ulm) play no part in this forecast." in fitted.output
     names = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["names"]
     assert names == {"past": [], "future": ["price"], "static": ["size", "town_Bonn", "town_Ulm"]}
     again = run("forecast", tmp_path / "sales.csv", *further, "--model", tmp_path / "run", "--json")
