@@ -273,20 +273,22 @@ GOOD = [
         ReadOptions(frequency="h"),
     ),
     Good(
-        "last_business_days",
-        b"date,y\n2022-03-31,1\n2022-04-29,2\n2022-05-31,3\n2022-06-30,4\n2022-07-29,5\n",
-        Y,
-        "ME",
-        "2022-03-31",
-        {"off_grid"},
-    ),
-    Good(
         "date_and_clock",
         b"Date;Time;CO\n10/03/2004;18.00.00;2,6\n10/03/2004;19.00.00;2\n10/03/2004;20.00.00;2,2\n31/03/2004;21.00.00;\n",
         {"CO": [2.6, 2, 2.2, *[None] * 505]},
         "h",
         "2004-03-10 18:00",
         {"decimal_comma", "gaps"},
+    ),
+    *(
+        Good(
+            f"year_{word}",
+            f"Year,{word},y\n2019,{last},1\n2020,1,2\n2020,2,3\n".encode(),
+            {"y": [1, 2, 3]},
+            step,
+            first,
+        )
+        for word, last, step, first in (("Quarter", 4, "QS-JAN", "2019-10-01"), ("week", 52, "W-MON", "2019-12-23"))
     ),
     Good("year_month_columns", b"year,month,y\n2019,11,1\n2019,12,2\n2020,1,3\n", {"y": [1, 2, 3]}, "MS", "2019-11-01"),
     Good(

@@ -114,3 +114,14 @@ def test_days_that_no_calendar_has_are_no_times() -> None:
     cells = pa.array(["2020-02-29", "2021-02-29", "2020-13-01", "2020-04-31", "2020-00-10"])
     assert TimeFormat("%Y-%m-%d").parse(cells).ok.tolist() == [True, False, False, False, False]
     assert TimeFormat("%G-W%V").parse(pa.array(["2020-W53", "2021-W53"])).ok.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("days", "step"),
+    [("2022-03-31,2022-04-29,2022-05-31,2022-06-30", "ME"), ("2022-04-01,2022-05-02,2022-06-01,2022-07-01", "MS")],
+)
+def test_business_days_at_the_edges_of_months_are_months(days: str, step: str, tmp_path: Path) -> None:
+    (path := tmp_path / "table.csv").write_text("date,y\n" + "".join(f"{day},1.5\n" for day in days.split(",")))
+    read = read_series(path)
+    assert (read.frequency.alias, len(read.frame)) == (step, 4)
+    assert [finding.rule for finding in read.report.findings] == ["off_grid"]

@@ -23,6 +23,7 @@ FOOTER = 20
 """Lines at the end that may be totals and sources in place of data."""
 
 _COUNTERS = frozenset(("ds", "time", "timestamp", "ts", "t", "step", "period", "date", "epoch"))
+_PERIODS = {"quarter": "Q", "qtr": "Q", "week": "W"}
 _CLOCK = r"^\d{1,2}[:.h]\d{2}([:.]\d{2})?( ?[AaPp][Mm])?$"
 
 
@@ -159,6 +160,8 @@ def _joined(table: Table, names: tuple[str, ...]) -> pa.Array:
         return table.text(names[0])
     texts = [table.text(name) for name in names]
     if plain(names[0]) in ("year", "yr"):
+        if (letter := _PERIODS.get(plain(names[1]))) is not None:
+            return pc.binary_join_element_wise(texts[0], pc.utf8_ltrim(texts[1], f"{letter}{letter.lower()} "), letter)
         date = pc.binary_join_element_wise(*texts[:3], "-")
         return (
             date
@@ -172,11 +175,14 @@ def _joined(table: Table, names: tuple[str, ...]) -> pa.Array:
 
 
 def _calendar_parts(names: list[str]) -> tuple[str, ...]:
-    """The columns year, month and, where they are, day and hour."""
+    """The columns year, month and, where they are, day and hour; or year and quarter, or year and week."""
     by_word = {plain(name): name for name in reversed(names)}
     parts = [by_word.get("year", by_word.get("yr")), by_word.get("month"), by_word.get("day"), by_word.get("hour")]
-    if parts[0] is None or parts[1] is None:
+    if parts[0] is None:
         return ()
+    if parts[1] is None:
+        within = next((by_word[word] for word in _PERIODS if word in by_word), None)
+        return () if within is None else (parts[0], within)
     kept = parts[: parts.index(None)] if None in parts else parts
     return tuple(name for name in kept if name is not None)
 
