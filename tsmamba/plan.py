@@ -44,11 +44,8 @@ class Plan:
         return self.valid.take(np.linspace(0, len(self.valid) - 1, n).round().astype(np.int64))
 
     def stretches(self, origins: Origins) -> Int64[np.ndarray, " n"]:
-        """In which part of the held-back rows each origin lies; each part is at least one horizon long."""
-        rows = self.valid.row - self.windows.rows[self.valid.group]
-        first, span = int(rows.min(initial=0)), int(np.ptp(rows)) + 1 if len(rows) else 1
-        count = int(np.clip(span // self.windows.horizon, 1, MOST_STRETCHES))
-        return (origins.row - self.windows.rows[origins.group] - first) * count // span
+        """In which part of the held-back rows each origin lies; see `stretches`."""
+        return stretches(self.windows, self.valid, origins)
 
     def everything(self) -> Origins:
         """Every origin from the first of training on whose horizon is known."""
@@ -56,6 +53,14 @@ class Plan:
         first = np.full(len(rows), self.windows.lookback)
         np.minimum.at(first, self.train.group, self.train.row)
         return self.windows.usable(self.windows.origins(first.tolist(), (rows - self.windows.horizon).tolist()))
+
+
+def stretches(windows: Windows, valid: Origins, origins: Origins) -> Int64[np.ndarray, " n"]:
+    """In which of at most 16 parts of the held-out rows each origin lies; each part is at least one horizon long."""
+    rows = valid.row - windows.rows[valid.group]
+    first, span = int(rows.min(initial=0)), int(np.ptp(rows)) + 1 if len(rows) else 1
+    count = int(np.clip(span // windows.horizon, 1, MOST_STRETCHES))
+    return (origins.row - windows.rows[origins.group] - first) * count // span
 
 
 def held_back_rows(panel: Panel, horizon: int, config: FitConfig) -> list[int]:

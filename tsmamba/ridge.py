@@ -15,6 +15,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tsmamba.models.base import centred, last_observed
+from tsmamba.plan import MOST_STRETCHES, stretches
 from tsmamba.windows import Batch, Origins, Windows
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 100.0)
@@ -175,7 +176,7 @@ def fit_ridge(
     lookbacks: Sequence[int] = (),
     seasons: Sequence[int] | None = None,
 ) -> RidgeFit:
-    """Fits one matrix for all series, and where that is better on held-out windows, one near it for each series.
+    """Fits one matrix for all series, and where that is surely better on held-out windows, one near it for each.
 
     For each simple forecast of `priors` the strength is chosen on the held-out windows. The fit is the mean of these
     matrices, or where that is notably better the one that shrinks towards the last value alone, at the longest
@@ -203,7 +204,10 @@ def fit_ridge(
         fits.append(together if together.mse <= (1 + NEGLIGIBLE) * alone.mse else alone)
     enough = (1 + NEGLIGIBLE) * min(fit.mse for fit in fits)
     best = max((fit for fit in fits if fit.mse <= enough), key=lambda fit: fit.lookback)
-    return _with_own(best, train_parts, valid_parts) if own else best
+    if not own:
+        return best
+    each = _with_own(best, train_parts, valid_parts)
+    return each if each.own and _surely_better(each, best, windows, valid) else best
 
 
 def _averaged(found: Mapping[str, tuple[float, float, Tensor]], lookback: int, held: Products) -> RidgeFit:
@@ -229,6 +233,28 @@ def _with_own(fit: RidgeFit, train: Sequence[Products], valid: Sequence[Products
             own = {number: one[2] for number, one in enumerate(found)}
             best = RidgeFit(fit.weight, own, fit.lookback, fit.strengths, strength, mse)
     return best
+
+
+def _surely_better(own: RidgeFit, common: RidgeFit, windows: Windows, valid: Origins) -> bool:
+    """Whether matrices of the series' own save error over stretches of held-out rows, less one standard error.
+
+    Never where there is but one stretch. Source: as of `module.safe_shrinkage`, which asks the same of a network.
+    """
+    sums = torch.zeros(MOST_STRETCHES, 3, dtype=torch.float64)
+    for part, batch in windows.batches(valid, _BATCH):
+        x, y, seen = anchored(batch)
+        x, group = x[:, -common.lookback :], torch.from_numpy(part.group)
+        error = y - x @ common.weight.to(x)
+        own_error = torch.empty_like(error)
+        for number in group.unique().tolist():
+            here = group == number
+            own_error[here] = y[here] - x[here] @ own.own[number].to(x)
+        each = [(one * seen).square().sum(dim=1) for one in (error, own_error)]
+        place = torch.from_numpy(stretches(windows, valid, part))
+        sums.index_add_(0, place, torch.stack([*each, seen.sum(dim=1)], dim=1).double())
+    sums = sums[sums[:, 2] > 0]
+    saved = 1 - sums[:, 1] / sums[:, 0].clamp(min=1e-12)
+    return len(saved) > 1 and bool(saved.mean() > saved.std(correction=0) / len(saved) ** 0.5)
 
 
 def refit_ridge(fit: RidgeFit, windows: Windows, origins: Origins, seasons: Sequence[int] | None) -> RidgeFit:

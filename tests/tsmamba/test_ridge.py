@@ -80,6 +80,16 @@ def test_series_get_matrices_of_their_own_only_where_that_is_better(hourly: Call
         assert not torch.equal(again.weight, fit.weight)
 
 
+def test_one_stretch_of_held_out_rows_is_not_enough_for_matrices_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    slow, fast = (np.sin(2 * np.pi * np.arange(600) / period) for period in (24, 7))
+    panel = Panel.wide(np.stack([slow, -fast], axis=1) + 0.3 * rng.normal(size=(600, 2)))
+    windows = windows_of(panel, 24, 60)
+    for held_back, own in ((240, True), (150, False)):  # 181 and 91 origins: three horizons, and one
+        plan = make_plan(windows, [held_back, held_back])
+        assert bool(fit_ridge(windows, plan.train, plan.valid, seasons=(24,)).own) == own
+
+
 def test_the_shorter_lookback_is_chosen_where_the_rest_is_noise() -> None:
     rng = np.random.default_rng(1)
     walk = np.cumsum(rng.normal(size=(400, 1)), axis=0)
