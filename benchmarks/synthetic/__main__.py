@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.common import RESULTS, print_table, save_results
 from benchmarks.synthetic.tasks import TASKS, VOCABULARY
-from benchmarks.synthetic.train import BUDGETS, MIXERS, train
+from benchmarks.synthetic.train import BUDGETS, MIXERS, OWN, train
 
 NAME = "synthetic"
 TINY = {"steps": 4, "batch": 2, "width": 16, "every": 2, "sequences": 4, "longest": 1024}
@@ -75,9 +75,9 @@ def main() -> None:
     if path.exists() and not (arguments.again or arguments.tiny):
         runs = json.loads(path.read_text())["runs"]
     for name in arguments.task or TASKS:
-        budget = dataclasses.replace(BUDGETS[name], **(TINY if arguments.tiny else {}))
         for mixer in arguments.mixer or MIXERS:
             key = f"{name} {mixer}"
+            budget = dataclasses.replace(BUDGETS[name], **(TINY if arguments.tiny else OWN.get(key, {})))
             if key not in runs:
                 print(key, flush=True)
                 runs[key] = train(mixer, TASKS[name], budget)
