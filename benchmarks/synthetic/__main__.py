@@ -48,11 +48,13 @@ def draw(runs: Runs) -> None:
 
     figure, panels = plt.subplots(1, len(TASKS), figsize=(11, 4), sharey=True, layout="constrained")
     for panel, (name, task) in zip(panels, TASKS.items(), strict=True):
-        for mixer, marker in zip(MIXERS, "os^Dv", strict=True):
+        for number, (mixer, marker) in enumerate(zip(MIXERS, "os^Dv", strict=True)):
             found = runs.get(f"{name} {mixer}", {"accuracy": {}})["accuracy"].get("anywhere", {})
             points = [(int(n), 100 * a) for n, a in found.items() if a is not None]
             if points:
-                panel.plot(*zip(*points, strict=True), marker=marker, markersize=5, alpha=0.8, label=mixer)
+                panel.plot(
+                    *zip(*points, strict=True), color=f"C{number}", marker=marker, markersize=5, alpha=0.8, label=mixer
+                )
         panel.axvline(task.length, color="grey", linestyle=":", label="length trained at")
         panel.axhline(100 / VOCABULARY, color="grey", linestyle="--", linewidth=1, label="chance")
         panel.set(title=TITLES[name], xlabel="length", ylim=(-3, 103))
