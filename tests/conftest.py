@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# A busy machine may take its time: only pytest's own limit ends a test.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
     # Triton reads this when it is first imported, as Lightning does; the kernels' tests need its interpreter.

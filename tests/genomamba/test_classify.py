@@ -217,7 +217,7 @@ def test_a_stopped_run_leaves_nothing_and_exits_3(bundle: Path, tmp_path: Path) 
             assert time.monotonic() < deadline
             time.sleep(0.05)
         running.send_signal(signal.SIGTERM)
-        assert running.wait(60) == 3
+        assert running.wait(200) == 3
         running.stdin.close()
     assert list(tmp_path.iterdir()) == []
 

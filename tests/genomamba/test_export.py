@@ -120,7 +120,7 @@ def test_a_killed_writer_leaves_nothing_under_the_name_and_is_swept_up(tmp_path:
         "import os, signal, sys\nfrom pathlib import Path\nfrom genomamba.export import table_writer\n"
         "with table_writer(Path(sys.argv[1]), ('a', 'b')):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], env=os.environ, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, str(path)], env=os.environ, check=False, timeout=250)
     assert done.returncode == -signal.SIGKILL
     assert not path.exists()
     assert len(list(tmp_path.iterdir())) == 1

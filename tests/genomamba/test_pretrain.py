@@ -129,7 +129,7 @@ def test_an_interrupted_run_exits_3_and_says_how_to_go_on(source: tuple[Path, fl
     process = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     until(lambda: (run / "metrics.csv").exists() and len(losses(run)) >= 1, process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate()
     assert process.returncode == 3
     assert b"--resume" in said
     assert b"Traceback" not in said
