@@ -143,7 +143,7 @@ class Fit:
         )
 
     def _fit_ridge(self, seasons: tuple[int, ...] | None) -> tuple[RidgeFit, dict[str, Any]]:
-        lookbacks = lookback_candidates(self.panel, self.horizon, self.config, self.held_back, seasons or ())
+        lookbacks = lookback_candidates(self.panel, self.horizon, self.config, self.held_back)
         plan = self._plan(max(lookbacks))
         fit = fit_ridge(plan.windows, plan.train, plan.valid, lookbacks=lookbacks, seasons=seasons)
         report = {
@@ -192,7 +192,7 @@ class Fit:
     def _network(self) -> tuple[ForecastModel, dict[str, Any]]:
         """Trains a network that stands by itself."""
         kind = NETWORKS[self.config.model]
-        lookback = max(lookback_candidates(self.panel, self.horizon, self.config, self.held_back, ()))
+        lookback = max(lookback_candidates(self.panel, self.horizon, self.config, self.held_back))
         together = len(self.panel) > 1 and (kind is SMamba or (kind is TSMamba and self.panel.aligned))
         if together and not self.panel.aligned:
             raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,6 +17,7 @@ from tsmamba.models.base import ForecastModel
 from tsmamba.models.causal import CausalModel
 from tsmamba.models.residual import ResidualModel
 from tsmamba.models.tsmamba import TSMamba
+from tsmamba.plan import sure_saving
 from tsmamba.windows import Batch
 
 HUBER = 0.5
@@ -247,16 +249,9 @@ def best_shrinkage(mse: Float64[Tensor, " K"], mae: Float64[Tensor, " K"]) -> in
 
 
 def safe_shrinkage(sums: Float64[Tensor, "S K2_1"], caution: float = 1.0) -> float:
-    """The shrinkage that saves most over stretches of held-out rows, after `caution` standard errors are taken off.
-
-    0 where nothing is left of what any saves, or where there is but one stretch: that might be luck.
-
-    Source: Breiman, Friedman, Olshen, Stone 1984, Classification and Regression Trees, section 3.4.3.
-    """
+    """The shrinkage that most surely saves over stretches of held-out rows; 0 where none does (see `sure_saving`)."""
     whole, _ = mean_errors(sums.sum(dim=0))
     mse, mae = mean_errors(sums[sums[:, -1] > 0])
-    if len(mse) < 2:
-        return 0.0
     saved = 2 - mse / mse[:, :1].clamp(min=_LEAST) - mae / mae[:, :1].clamp(min=_LEAST)
-    left = saved.mean(dim=0) - caution * saved.std(dim=0) / len(saved) ** 0.5
-    return SHRINKAGES[int(left.masked_fill(whole > whole[0], -float("inf")).argmax())]
+    left = np.where(whole > whole[0], -np.inf, sure_saving(saved.numpy(), caution))
+    return SHRINKAGES[int(left.argmax())] if left.max() > 0 else 0.0

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from tsmamba.models.base import centred, last_observed
-from tsmamba.plan import MOST_STRETCHES, stretches
+from tsmamba.plan import MOST_STRETCHES, stretches, sure_saving
 from tsmamba.windows import Batch, Origins, Windows
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 100.0)
@@ -236,10 +236,7 @@ def _with_own(fit: RidgeFit, train: Sequence[Products], valid: Sequence[Products
 
 
 def _surely_better(own: RidgeFit, common: RidgeFit, windows: Windows, valid: Origins) -> bool:
-    """Whether matrices of the series' own save error over stretches of held-out rows, less one standard error.
-
-    Never where there is but one stretch. Source: as of `module.safe_shrinkage`, which asks the same of a network.
-    """
+    """Whether matrices of the series' own surely save squared error over stretches of held-out rows."""
     sums = torch.zeros(MOST_STRETCHES, 3, dtype=torch.float64)
     for part, batch in windows.batches(valid, _BATCH):
         x, y, seen = anchored(batch)
@@ -254,7 +251,7 @@ def _surely_better(own: RidgeFit, common: RidgeFit, windows: Windows, valid: Ori
         sums.index_add_(0, place, torch.stack([*each, seen.sum(dim=1)], dim=1).double())
     sums = sums[sums[:, 2] > 0]
     saved = 1 - sums[:, 1] / sums[:, 0].clamp(min=1e-12)
-    return len(saved) > 1 and bool(saved.mean() > saved.std(correction=0) / len(saved) ** 0.5)
+    return bool(sure_saving(saved.numpy()) > 0)
 
 
 def refit_ridge(fit: RidgeFit, windows: Windows, origins: Origins, seasons: Sequence[int] | None) -> RidgeFit:

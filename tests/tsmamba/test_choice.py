@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from tsmamba.config import FitConfig
 from tsmamba.module import SHRINKAGES, best_shrinkage, safe_shrinkage
 from tsmamba.panel import Panel
-from tsmamba.plan import MOST_STRETCHES, choose_seasons, make_plan
+from tsmamba.plan import MOST_STRETCHES, choose_seasons, make_plan, sure_saving
 from tsmamba.ridge import NEGLIGIBLE, fit_ridge, refit_ridge
 from tsmamba.scaling import PanelScaler
 from tsmamba.windows import Windows
@@ -33,11 +34,21 @@ def sums(savings: list[float]) -> torch.Tensor:
         ([0.4, 0.1, -0.2, -0.2], 0.0),  # on the whole, but not everywhere: that may be luck
         ([-0.1, -0.1, -0.1, -0.1], 0.0),
         ([0.3], 0.0),  # one stretch tells nothing
+        ([0.1, 0.4, 0.1], 1.0),
+        ([0.02, 0.4, 0.0], 0.0),  # of three stretches one: that is within the doubt that so few leave
     ],
 )
 def test_the_network_is_used_only_where_it_saves_clearly(savings: list[float], shrinkage: float) -> None:
     table = torch.cat([sums(savings), torch.zeros(3, 2 * len(SHRINKAGES) + 1, dtype=torch.float64)])
     assert safe_shrinkage(table) == shrinkage
+
+
+def test_so_few_stretches_leave_no_more_doubt_than_many() -> None:
+    """Where nothing is saved, about one draw in six is thought to save surely, however many stretches there are."""
+    rng = np.random.default_rng(0)
+    for stretches in (2, 3, 5, 16):
+        taken = sure_saving(rng.normal(size=(stretches, 20_000))) > 0
+        assert taken.mean() == pytest.approx(norm.sf(1), abs=0.01)
 
 
 @given(st.integers(0, 10_000))
