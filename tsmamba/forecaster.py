@@ -20,9 +20,10 @@ from tsmamba.config import LEVELS, Note
 from tsmamba.conformal import Calibration
 from tsmamba.fitted import BUNDLE_KIND, FittedModel, Forecast
 from tsmamba.frames import MOST_USUAL, default_horizon, forecast_table, frame_of, panel_of
-from tsmamba.methods import Combination, FittedMethod, Learned, Local, Task
+from tsmamba.methods import LOCAL, Combination, FittedMethod, Learned, Local, Regressed, Task, reads_ahead
 from tsmamba.panel import Panel
 from tsmamba.public_holidays import with_holidays
+from tsmamba.regression import Effects
 from tsmamba.seasonality import choose_season
 from tsmamba.selection import Selection, describe, select
 from tsmamba.source import Source
@@ -34,7 +35,8 @@ class Forecaster:
     Args:
         horizon: rows ahead; a season or so by default.
         method: `auto` compares them all; or one of naive, seasonal_naive, drift, ets, theta, ridge, mamba, smamba,
-            tsmamba, with `_log` behind a learnt one to learn logarithms.
+            tsmamba; with `_log` behind a learnt one to learn logarithms, with `_x` behind any to take off first
+            what covariates known ahead add linearly.
         levels: of the quantiles, ascending.
         season: rows of a season; found in the data by default.
         seed: of whatever is drawn at random.
@@ -169,7 +171,8 @@ class Forecaster:
             extra: further plain values to keep.
         """
         self._check_fitted()
-        members = _members(self.selection_.method)
+        outer = _members(self.selection_.method)
+        members = [one.inner if isinstance(one, Regressed) else one for one in outer]
         learnt = next((one for one in members if isinstance(one, Learned)), None)
         locals_ = [one for one in members if isinstance(one, Local)]
         config: dict[str, Any] = learnt.model.describe() if learnt else {"kind": BUNDLE_KIND, "versions": versions()}
@@ -180,6 +183,7 @@ class Forecaster:
             "frequency": self.frequency_,
             "source": self.source_.to_dict(),
             "forms": {name: asdict(form) for one in locals_ for name, form in one.forms.items()},
+            "effects": {one.name: one.effects.to_dict() for one in outer if isinstance(one, Regressed)},
             "calibration": self.selection_.calibration.to_dict(),
             "selection": {**self.about_, "leaderboard": _untimed(self.about_["leaderboard"])},
             **(extra or {}),
@@ -229,12 +233,13 @@ class Forecaster:
         forms = {name: Smoothing(**form) for name, form in found["forms"].items()}
         members: list[FittedMethod] = []
         for name in found["members"]:
-            is_local = "settings" not in bundle.config or name in ("naive", "seasonal_naive", "drift", "ets", "theta")
-            members.append(
-                Local(name, task, forms if name == "ets" else {})
-                if is_local
-                else Learned(name, task, FittedModel.from_bundle(bundle))
+            plain = name.removesuffix("_x")
+            inner = (
+                Local(plain, task, forms if plain == "ets" else {})
+                if plain in LOCAL
+                else Learned(plain, task, FittedModel.from_bundle(bundle))
             )
+            members.append(Regressed(Effects.from_dict(found["effects"][name]), inner) if reads_ahead(name) else inner)
         method = members[0] if len(members) == 1 else Combination(tuple(members))
         forecaster = cls(**parameters)
         forecaster.task_, forecaster.frame_ = task, None

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mamba_data_prep.errors import UserError
-
 from tsmamba.config import LEVELS, Note
 
 _EVERY = 10.0
@@ -104,7 +102,7 @@ def check_method(name: str) -> None:
     Raises:
         UserError: there is no such method.
     """
-    from tsmamba.methods import LEARNED, LOCAL
+    from tsmamba.methods import METHODS, no_such_method
 
-    if name != "auto" and name not in LOCAL and name.removesuffix("_log") not in LEARNED:
-        raise UserError("there is no such method", found=name, accepted=", ".join(("auto", *LOCAL, *LEARNED)))
+    if name != "auto" and name not in METHODS:
+        raise no_such_method(name)

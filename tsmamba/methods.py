@@ -16,6 +16,7 @@ from tsmamba.baselines import Smoothing
 from tsmamba.config import LEVELS, MODELS, load_config
 from tsmamba.fitted import FittedModel, Forecast
 from tsmamba.panel import Panel
+from tsmamba.regression import Effects
 
 LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")
 """Methods that work on one series at a time and look at nothing but its history."""
@@ -24,7 +25,11 @@ _LOG = "_log"
 LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "ridge")))
 """Methods that learn one model from all series; with `_log` behind the name, from their logarithms."""
 
+_X = "_x"
+"""Behind a method's name: it forecasts what the linear effects of covariates known ahead leave (see `Effects`)."""
 
+METHODS = frozenset({*LOCAL, *LEARNED, *(name + _LOG for name in LEARNED), *(name + _X for name in (*LOCAL, *LEARNED))})
+"""Every name that `fit_method` knows."""
 _LARGEST = 700.0
 """Logarithms beyond which a double overflows."""
 
@@ -227,11 +232,65 @@ class Combination:
         return replace(found[0], point=point, quantiles=np.mean([one.quantiles for one in found], axis=0))
 
 
+@dataclass(frozen=True)
+class Regressed:
+    """A method that forecasts what the linear effects of covariates known ahead leave of the series.
+
+    Attributes:
+        effects: of the covariates.
+        inner: the method, fitted on what they leave.
+    """
+
+    effects: Effects
+    inner: FittedMethod
+
+    @classmethod
+    def fit(cls, name: str, panel: Panel, task: Task, **options: Any) -> Regressed:
+        """Fits the effects, then the method of this name.
+
+        Raises:
+            UserError: the panel has no covariates that are known ahead.
+        """
+        if not panel.future_names:
+            raise UserError("there are no covariates known ahead", fix=f"give them, or use the method {name}")
+        effects = Effects.fit(panel, task.season)
+        return cls(effects, fit_method(name, effects.without(panel), task, **options))
+
+    @property
+    def name(self) -> str:
+        """The method's, with `_x` behind it."""
+        return self.inner.name + _X
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """See `FittedMethod`."""
+        cut = panel.before(steps_back)
+        found = self.inner.predict(self.effects.without(cut))
+        added = self.effects.ahead(cut, found.point.shape[1])
+        return replace(found, point=found.point + added, quantiles=found.quantiles + added[..., None])
+
+
+def plain_name(name: str) -> str:
+    """A method's name without what is said behind it of logarithms or covariates."""
+    return name.removesuffix(_LOG).removesuffix(_X)
+
+
+def learned(fitted: FittedMethod) -> Learned | None:
+    """The model that a method forecasts with, if it is a learnt one."""
+    inner = fitted.inner if isinstance(fitted, Regressed) else fitted
+    return inner if isinstance(inner, Learned) else None
+
+
+def reads_ahead(name: str) -> bool:
+    """Whether a method takes off the linear effects of covariates known ahead."""
+    return name.endswith(_X)
+
+
 def fit_method(name: str, panel: Panel, task: Task, **options: Any) -> FittedMethod:
     """Fits a method by its name.
 
     Args:
-        name: one of `LOCAL` or `LEARNED` (with `_log` behind it for logarithms).
+        name: one of `LOCAL` or `LEARNED`; with `_log` behind a learnt one for logarithms, or with `_x` behind either to
+            take off what covariates known ahead add linearly.
         panel: the series; nothing outside of it is read.
         task: what is forecast.
         options: of `fit_panel`, for learnt methods.
@@ -239,11 +298,16 @@ def fit_method(name: str, panel: Panel, task: Task, **options: Any) -> FittedMet
     Raises:
         UserError: there is no such method, or it cannot be fitted on these series.
     """
-    if name in LOCAL:
-        return Local.fit(name, panel, task)
-    if name.removesuffix(_LOG) in LEARNED:
-        return Learned.fit(name, panel, task, **options)
-    raise UserError("there is no such method", found=name, accepted=", ".join(("auto", *LOCAL, *LEARNED)))
+    if name not in METHODS:
+        raise no_such_method(name)
+    if name.endswith(_X):
+        return Regressed.fit(name.removesuffix(_X), panel, task, **options)
+    return Local.fit(name, panel, task) if name in LOCAL else Learned.fit(name, panel, task, **options)
+
+
+def no_such_method(name: str) -> UserError:
+    """The error of a name that is not in `METHODS`."""
+    return UserError("there is no such method", found=name, accepted=", ".join(("auto", *LOCAL, *LEARNED)))
 
 
 def evenly(panel: Panel, most: int) -> Panel:

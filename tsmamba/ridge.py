@@ -21,7 +21,9 @@ from tsmamba.windows import Batch, Origins, Windows
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 100.0)
 """Penalties, in units of the mean square of a window's values."""
 
-OWN_STRENGTHS = (10.0, 30.0, 100.0, 300.0)
+OWN_STRENGTHS = (100.0, 300.0, 1000.0)
+"""Penalties on a series' differences from the common matrix: strong ones, for what is a series' own changes soonest."""
+
 MOST_OWN = 32
 """With at most so many series, each may have a matrix of its own, near the common one."""
 
@@ -206,8 +208,11 @@ def fit_ridge(
     best = max((fit for fit in fits if fit.mse <= enough), key=lambda fit: fit.lookback)
     if not own:
         return best
-    each = _with_own(best, train_parts, valid_parts)
-    return each if each.own and _surely_better(each, best, windows, valid) else best
+    solvers = [Solver(part.last(best.lookback)) for part in train_parts]
+    held = [part.last(best.lookback) for part in valid_parts]
+    each = [_with_own(best, solvers, held, strength) for strength in OWN_STRENGTHS]
+    saved = _sure_savings(each, best, windows, valid)
+    return each[int(saved.argmax())] if saved.max() > 0 else best
 
 
 def _averaged(found: Mapping[str, tuple[float, float, Tensor]], lookback: int, held: Products) -> RidgeFit:
@@ -220,38 +225,28 @@ def _of_group(origins: Origins, group: int | None) -> Origins:
     return origins if group is None else origins.take(np.flatnonzero(origins.group == group))
 
 
-def _with_own(fit: RidgeFit, train: Sequence[Products], valid: Sequence[Products]) -> RidgeFit:
-    """The fit with a matrix for each series, drawn to the common one as strongly as held-out windows like best."""
-    total = sum(part.n for part in valid)
-    solvers = [Solver(part.last(fit.lookback)) for part in train]
-    held = [part.last(fit.lookback) for part in valid]
-    best = fit
-    for strength in OWN_STRENGTHS:
-        found = [solver.best(fit.weight.double(), part, [strength]) for solver, part in zip(solvers, held, strict=True)]
-        mse = sum(one[0] * part.n for one, part in zip(found, held, strict=True)) / max(total, 1)
-        if mse < best.mse:
-            own = {number: one[2] for number, one in enumerate(found)}
-            best = RidgeFit(fit.weight, own, fit.lookback, fit.strengths, strength, mse)
-    return best
+def _with_own(fit: RidgeFit, solvers: Sequence[Solver], held: Sequence[Products], strength: float) -> RidgeFit:
+    """The fit with a matrix for each series, drawn to the common one."""
+    found = [solver.best(fit.weight.double(), part, [strength]) for solver, part in zip(solvers, held, strict=True)]
+    mse = sum(one[0] * part.n for one, part in zip(found, held, strict=True)) / max(sum(part.n for part in held), 1)
+    own = {number: one[2] for number, one in enumerate(found)}
+    return RidgeFit(fit.weight, own, fit.lookback, fit.strengths, strength, mse)
 
 
-def _surely_better(own: RidgeFit, common: RidgeFit, windows: Windows, valid: Origins) -> bool:
-    """Whether matrices of the series' own surely save squared error over stretches of held-out rows."""
-    sums = torch.zeros(MOST_STRETCHES, 3, dtype=torch.float64)
+def _sure_savings(fits: Sequence[RidgeFit], common: RidgeFit, windows: Windows, valid: Origins) -> np.ndarray:
+    """What each fit's own matrices surely save of the squared error over stretches of held-out rows."""
+    sums = torch.zeros(MOST_STRETCHES, 1 + len(fits), dtype=torch.float64)
     for part, batch in windows.batches(valid, _BATCH):
         x, y, seen = anchored(batch)
         x, group = x[:, -common.lookback :], torch.from_numpy(part.group)
-        error = y - x @ common.weight.to(x)
-        own_error = torch.empty_like(error)
+        place = torch.from_numpy(stretches(windows, valid, part))
         for number in group.unique().tolist():
             here = group == number
-            own_error[here] = y[here] - x[here] @ own.own[number].to(x)
-        each = [(one * seen).square().sum(dim=1) for one in (error, own_error)]
-        place = torch.from_numpy(stretches(windows, valid, part))
-        sums.index_add_(0, place, torch.stack([*each, seen.sum(dim=1)], dim=1).double())
-    sums = sums[sums[:, 2] > 0]
-    saved = 1 - sums[:, 1] / sums[:, 0].clamp(min=1e-12)
-    return bool(sure_saving(saved.numpy()) > 0)
+            weights = [common.weight, *(fit.own[number] for fit in fits)]
+            errors = [((y[here] - x[here] @ one.to(x)) * seen[here]).square().sum(dim=1) for one in weights]
+            sums.index_add_(0, place[here], torch.stack(errors, dim=1).double())
+    sums = sums[sums[:, 0] > 0]
+    return sure_saving(1 - sums[:, 1:].numpy() / sums[:, :1].numpy())
 
 
 def refit_ridge(fit: RidgeFit, windows: Windows, origins: Origins, seasons: Sequence[int] | None) -> RidgeFit:

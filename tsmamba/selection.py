@@ -20,7 +20,18 @@ from tsmamba import metrics
 from tsmamba.backtest import Backtest, Tick, roll, roll_refitted, rolling_origins, skill
 from tsmamba.config import Note
 from tsmamba.conformal import Calibration, calibrate, guessed_shifts
-from tsmamba.methods import LOCAL, Combination, FittedMethod, Learned, Task, evenly, fit_method, is_positive
+from tsmamba.methods import (
+    LOCAL,
+    Combination,
+    FittedMethod,
+    Task,
+    evenly,
+    fit_method,
+    is_positive,
+    learned,
+    plain_name,
+    reads_ahead,
+)
 from tsmamba.panel import Panel
 
 BASELINES = ("naive", "seasonal_naive", "drift", "ets", "theta", "ridge")
@@ -97,9 +108,11 @@ def candidates(panel: Panel, task: Task) -> tuple[list[str], dict[str, str]]:
         left_out["seasonal_naive"] = "there is no season"
     if is_positive(panel):
         names.append("ridge_log")
+    if panel.future_names:
+        names += ["theta_x", "ridge_x"]
     windows = sum(max(length - 2 * task.horizon, 0) for length in panel.lengths)
     if windows >= _FEWEST_WINDOWS:
-        names.append("mamba")
+        names.append("mamba_x" if panel.future_names else "mamba")
     else:
         left_out["mamba"] = f"{windows:,} windows are too few to train it (it needs {_FEWEST_WINDOWS:,})"
     return names, left_out
@@ -226,7 +239,7 @@ def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> t
     best: tuple[str, ...] = (ranked[0],)
     several = best
     for name in ranked[1:]:
-        learnt = [one for one in (*several, name) if one not in LOCAL]
+        learnt = [one for one in (*several, name) if plain_name(one) not in LOCAL]
         if len(several) < _MOST_COMBINED and len(learnt) <= 1:
             several = (*several, name)
             if _clearly_better(_mean([visible[one] for one in several]), _mean([visible[one] for one in best])):
@@ -284,7 +297,7 @@ def _at(one: Backtest, steps_back: Sequence[int]) -> Backtest:
 def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Sequence[int], note: Note) -> Backtest:
     """Forecasts from as many past rows as the method's speed allows, between the first and the last origin."""
     judged = evenly(panel, _JUDGES)
-    slow = any(name in _SLOW for name in fitted.name.split(" + "))
+    slow = any(plain_name(name) in _SLOW for name in fitted.name.split(" + "))
     most = max(min(_SLOW_ORIGINS, _SLOW_FITS // len(judged)), len(origins)) if slow else _FAST_ORIGINS
     span = origins[0] - task.horizon
     rows = np.unique(np.linspace(0, span, min(most, span + 1)).round().astype(np.int64))[::-1] + task.horizon
@@ -294,7 +307,7 @@ def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Seque
 
 def _final(fitted: FittedMethod, panel: Panel, task: Task, held_back: int, options: Mapping[str, Any]) -> FittedMethod:
     """The method fitted on all rows; a Mamba model that saw four fifths of them stays as it is."""
-    trained = isinstance(fitted, Learned) and not fitted.name.startswith("ridge")
+    trained = learned(fitted) is not None and plain_name(fitted.name) != "ridge"
     if trained and 5 * held_back <= 1.05 * float(np.median(panel.lengths)):
         return fitted
     return fit_method(fitted.name, panel, task, **options)
@@ -327,7 +340,11 @@ def _untested(panel: Panel, task: Task, names: Sequence[str]) -> Selection:
 def _unread(panel: Panel, members: Sequence[str], linear: bool) -> list[str]:
     """A word on covariates that were given, where nothing of what was taken looks at them."""
     given = [*panel.past_names, *panel.future_names, *panel.static_names]
-    if not given or (not linear and any(name.removesuffix("_log") in _READERS for name in members)):
+    if not linear and any(plain_name(name) in _READERS for name in members):
+        return []
+    if any(reads_ahead(name) for name in members):
+        given = [name for name in given if name not in panel.future_names]
+    if not given:
         return []
     return [
         f"The covariates ({', '.join(given[:5])}{', ...' if len(given) > 5 else ''}) play no part in this forecast."
@@ -338,7 +355,8 @@ def _is_linear(fitted: FittedMethod) -> bool:
     """Whether held-out rows kept nothing of a network, so that its ridge regression alone forecasts."""
     if isinstance(fitted, Combination):
         return any(_is_linear(one) for one in fitted.members)
-    return isinstance(fitted, Learned) and fitted.model.report.get("mamba_helped") is False
+    learnt = learned(fitted)
+    return learnt is not None and learnt.model.report.get("mamba_helped") is False
 
 
 def _notes(selection: Selection, choices: Mapping[str, Backtest], silent: Sequence[str]) -> list[str]:
