@@ -1,9 +1,11 @@
 """`auto` beside its ridge and S-Mamba on long-horizon data sets other than ETTh1, by the same protocol, one seed.
 
     python -m benchmarks.horizons [--etth2 ETTh2.csv] [--exchange exchange_rate.csv] [--illness national_illness.csv]
+        [--ettm1_part FILE] [--ettm2_part FILE]
 
 Everything is chosen on the validation rows. A run is written as soon as it is there, and what was measured is not
-measured again. Without a file there is nothing to do; nothing is downloaded.
+measured again. The last two are the first 203 and 216 days of ETTm1 and ETTm2, by the borders of other data sets.
+Without a file there is nothing to do; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ DATA_SETS = {
     "etth2": DataSet("etth2"),
     "exchange": DataSet("custom"),
     "illness": DataSet("custom", (24, 36, 48, 60), 36),
+    "ettm1_part": DataSet("custom"),
+    "ettm2_part": DataSet("custom"),
 }
 
 
