@@ -129,7 +129,7 @@ class FittedModel:
             steps_back: from how many rows before each series' end to forecast; where that is before its first row, the
                 forecast is that after the first row.
         """
-        self._check_covariates(panel)
+        panel.check_covariates(self.names)
         shape = len(steps_back), len(panel), self.horizon
         point, quantiles = np.zeros(shape), np.zeros((*shape, len(self.levels)))
         for members in _alike(panel.lengths):
@@ -153,18 +153,9 @@ class FittedModel:
 
     def windows(self, panel: Panel) -> Windows:
         """A panel's windows of this model's shape."""
-        self._check_covariates(panel)
+        panel.check_covariates(self.names)
         together = self.model.reads_together
         return Windows(panel, self.scaler, self.lookback, self.horizon, together=together, calendar=self.calendar)
-
-    def _check_covariates(self, panel: Panel) -> None:
-        found = {"past": panel.past_names, "future": panel.future_names, "static": panel.static_names}
-        for kind, names in self.names.items():
-            if tuple(names) != tuple(found[kind]):
-                raise UserError(
-                    f"the model was fitted with other {kind} covariates", found=", ".join(found[kind]) or "none",
-                    accepted=", ".join(names) or "none",
-                )  # fmt: skip
 
     @torch.no_grad()
     def predict_windows(

@@ -25,7 +25,7 @@ from tsmamba.panel import Panel
 from tsmamba.public_holidays import with_holidays
 from tsmamba.regression import Effects
 from tsmamba.seasonality import choose_season
-from tsmamba.selection import Selection, describe, select
+from tsmamba.selection import Selection, describe, select, unknown_ahead
 from tsmamba.source import Source
 
 
@@ -149,7 +149,7 @@ class Forecaster:
         return forecast_table(self.forecast(given), given, horizon)
 
     def forecast(self, frame: SeriesFrame) -> Forecast:
-        """Point forecasts and calibrated quantiles of a frame's series, as arrays.
+        """Point forecasts and calibrated quantiles of a frame's series, as arrays; `about_` holds notes on them.
 
         Raises:
             UserError: the frame's step or covariates are others than those fitted on.
@@ -161,6 +161,8 @@ class Forecaster:
                 path=frame.report.path or None, found=frame.frequency.alias, accepted=self.frequency_,
             )  # fmt: skip
         panel = self._panel(frame, self.task_.horizon)
+        unknown = unknown_ahead(self.selection_, panel, self.task_.horizon)
+        self.about_ = {**self.about_, "notes": [*self.selection_.notes, *unknown]}
         return self.selection_.calibration.apply(self.selection_.method.predict(panel), panel)
 
     def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
@@ -185,7 +187,11 @@ class Forecaster:
             "forms": {name: asdict(form) for one in locals_ for name, form in one.forms.items()},
             "effects": {one.name: one.effects.to_dict() for one in outer if isinstance(one, Regressed)},
             "calibration": self.selection_.calibration.to_dict(),
-            "selection": {**self.about_, "leaderboard": _untimed(self.about_["leaderboard"])},
+            "selection": {
+                **self.about_,
+                "notes": list(self.selection_.notes),
+                "leaderboard": _untimed(self.about_["leaderboard"]),
+            },
             **(extra or {}),
         }
         weights = learnt.model.model.state_dict() if learnt else {"none": torch.zeros(1)}

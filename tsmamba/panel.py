@@ -103,6 +103,28 @@ class Panel:
         by_name = {one.unique_id: one for one in self.series}
         return replace(self, series=tuple(by_name[name] for name in ids))
 
+    def check_covariates(self, fitted_on: Mapping[str, Sequence[str]]) -> None:
+        """Refuses a panel whose covariates are others than those of a fit.
+
+        Args:
+            fitted_on: names by kind (past, future, static).
+
+        Raises:
+            UserError: they differ.
+        """
+        found = {"past": self.past_names, "future": self.future_names, "static": self.static_names}
+        for kind, names in fitted_on.items():
+            if tuple(names) != tuple(found[kind]):
+                raise UserError(
+                    f"the model was fitted with other {kind} covariates", found=", ".join(found[kind]) or "none",
+                    accepted=", ".join(names) or "none", fix="give the files that the fit had (--future, --static)",
+                )  # fmt: skip
+
+    def known_ahead(self, horizon: int) -> int:
+        """Rows beyond its end, at most `horizon`, of which every series has some covariate known ahead."""
+        later = [np.isfinite(one.future[len(one) : len(one) + horizon]).any(axis=-1) for one in self.series]
+        return min((int(np.argmin(np.append(known, False))) for known in later), default=horizon)
+
     def future_times(self, horizon: int) -> list[Times]:
         """The `horizon` times after each series' end."""
         return [self.frequency.extend(one.times[-1], horizon) for one in self.series]

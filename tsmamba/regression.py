@@ -68,11 +68,13 @@ class Effects:
     """Linear effects of covariates known ahead.
 
     Attributes:
+        names: of the covariates.
         scaler: of series and covariates; coefficients are in their units.
         common: (F,) coefficients of a series that was not fitted on.
         own: coefficients by the series' name.
     """
 
+    names: tuple[str, ...]
     scaler: PanelScaler
     common: Float64[np.ndarray, " F"]
     own: Mapping[str, Float64[np.ndarray, " F"]]
@@ -96,10 +98,15 @@ class Effects:
         )
         whole = [one + other for one, other in zip(early, late, strict=True)]
         common, own = _solved(whole, -strength, -own_rows)
-        return cls(scaler, common, dict(zip(panel.ids, own, strict=True)))
+        return cls(panel.future_names, scaler, common, dict(zip(panel.ids, own, strict=True)))
 
     def without(self, panel: Panel) -> Panel:
-        """The panel with the effects taken off its values."""
+        """The panel with the effects taken off its values.
+
+        Raises:
+            UserError: the panel has other covariates than the one fitted on.
+        """
+        panel.check_covariates({"future": self.names})
         series = (replace(one, values=one.values - self._of(one)[: len(one)]) for one in panel.series)
         return replace(panel, series=tuple(series))
 
@@ -118,7 +125,7 @@ class Effects:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         own = {name: beta.tolist() for name, beta in self.own.items()}
-        return {"scaler": self.scaler.to_dict(), "common": self.common.tolist(), "own": own}
+        return {"names": list(self.names), "scaler": self.scaler.to_dict(), "common": self.common.tolist(), "own": own}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Effects:
@@ -128,7 +135,9 @@ class Effects:
             KeyError, TypeError, ValueError, AttributeError: they are none.
         """
         own = {str(name): np.array(beta, np.float64) for name, beta in values["own"].items()}
-        return cls(PanelScaler.from_dict(values["scaler"]), np.array(values["common"], np.float64), own)
+        return cls(
+            tuple(values["names"]), PanelScaler.from_dict(values["scaler"]), np.array(values["common"], np.float64), own
+        )
 
 
 def _differences(one: Series, scaler: PanelScaler, lag: int) -> tuple[np.ndarray, np.ndarray]:

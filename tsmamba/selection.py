@@ -342,13 +342,31 @@ def _unread(panel: Panel, members: Sequence[str], linear: bool) -> list[str]:
     given = [*panel.past_names, *panel.future_names, *panel.static_names]
     if not linear and any(plain_name(name) in _READERS for name in members):
         return []
-    if any(reads_ahead(name) for name in members):
+    if _uses_ahead(members, linear):
         given = [name for name in given if name not in panel.future_names]
     if not given:
         return []
+    return [f"The covariates ({_listed(given)}) play no part in this forecast."]
+
+
+def _uses_ahead(members: Sequence[str], linear: bool) -> bool:
+    """Whether covariates known ahead play a part; `linear` says that of a network nothing but its ridge forecasts."""
+    return any(reads_ahead(name) or (not linear and plain_name(name) in _READERS) for name in members)
+
+
+def unknown_ahead(selection: Selection, panel: Panel, horizon: int) -> list[str]:
+    """A word on rows to be forecast of which covariates that play a part are not given."""
+    known = panel.known_ahead(horizon)
+    if known == horizon or not panel.future_names or not _uses_ahead(selection.members, _is_linear(selection.method)):
+        return []
     return [
-        f"The covariates ({', '.join(given[:5])}{', ...' if len(given) > 5 else ''}) play no part in this forecast."
+        f"The covariates ({_listed(panel.future_names)}) are given for {known:,} of the {horizon:,} rows ahead: "
+        "beyond, their mean stands for them. Give later rows with --future."
     ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _is_linear(fitted: FittedMethod) -> bool:

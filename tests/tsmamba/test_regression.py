@@ -13,7 +13,7 @@ from tsmamba import Forecaster
 from tsmamba.methods import LOCAL, METHODS, Regressed, Task, fit_method
 from tsmamba.panel import Panel, make_series
 from tsmamba.regression import Effects
-from tsmamba.selection import select
+from tsmamba.selection import select, unknown_ahead
 
 ROWS, AHEAD, SEASON = 400, 24, 12
 TASK = Task(horizon=12, season=SEASON)
@@ -103,6 +103,19 @@ def test_auto_takes_covariates_that_help() -> None:
     assert not any("play no part" in note for note in helped.notes)
 
 
+def test_rows_ahead_without_covariates_are_told() -> None:
+    given = panel((3.0,))
+    assert given.known_ahead(12) == 12
+    assert given.known_ahead(30) == AHEAD
+    one = given.series[0]
+    short = replace(given, series=(replace(one, future=one.future[: ROWS + 5]),))
+    found = select(short, TASK, ["theta_x"])
+    (note,) = unknown_ahead(found, short, 12)
+    assert note.startswith("The covariates (price, rain) are given for 5 of the 12 rows ahead")
+    assert unknown_ahead(found, given, 12) == []
+    assert unknown_ahead(select(short, TASK, ["theta"]), short, 12) == []
+
+
 def test_auto_says_so_where_covariates_play_no_part() -> None:
     given = panel((0.0,))
     found = select(given, TASK, ["naive", "theta"])
@@ -123,6 +136,8 @@ def test_a_bundle_keeps_the_effects(method: str, tmp_path) -> None:
     found = forecaster.predict()
     assert np.abs(found["yhat"].to_numpy() - table["y"][150:].to_numpy()).mean() < 0.5
     again = Forecaster.load(forecaster.save(tmp_path / "bundle"))
+    with pytest.raises(UserError, match="other future covariates"):
+        again.predict(frame=known.drop(columns="price"))
     assert isinstance(again.selection_.method, Regressed) or len(again.selection_.members) > 1
     np.testing.assert_allclose(
         again.forecast(forecaster.frame_).quantiles, forecaster.forecast(forecaster.frame_).quantiles, rtol=1e-6
