@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from mamba_data_prep.atomic import atomic_write
@@ -15,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
 from tsmamba import metrics
@@ -24,6 +28,18 @@ from tsmamba.fitted import Forecast
 _INK, _BLUE, _GREY, _ORANGE = "#222222", "#1f77b4", "#999999", "#d95f02"
 _MOST_PANELS = 12
 _SHADES = {0: 0.16, 1: 0.24, 2: 0.32}
+_FURTHER_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Microsoft YaHei", "Yu Gothic",
+    "Malgun Gothic", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS",
+)  # fmt: skip
+"""Fonts of Linux, Windows and macOS for names in scripts that the usual one lacks."""
+
+
+@functools.cache
+def _fonts() -> list[str]:
+    """The usual font, and behind it those at hand that know more scripts."""
+    here = set(get_font_names())
+    return ["DejaVu Sans", *(name for name in _FURTHER_FONTS if name in here)]
 
 
 def forecast_figure(frame: SeriesFrame, forecast: Forecast, title: str, past: Backtest | None = None) -> Figure:
@@ -156,18 +172,25 @@ def save_figure(figure: Figure, path: Path) -> None:
         with atomic_write(path) as file:
             file.write(page)
         return
-    FigureCanvasAgg(figure)
     with atomic_write(path, "wb") as file:
-        figure.savefig(file, format=path.suffix.lower()[1:], dpi=130)
+        _render(figure, file, format=path.suffix.lower()[1:], dpi=130)
 
 
 def svg(figure: Figure) -> str:
     """The figure as an SVG element for a page."""
-    FigureCanvasAgg(figure)
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    _render(figure, file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     return text[text.index("<svg") :]
+
+
+def _render(figure: Figure, file: IO[Any], **options: Any) -> None:
+    FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        text.set_fontfamily(_fonts())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box in the picture says it
+        figure.savefig(file, **options)
 
 
 def _future(frame: SeriesFrame, name: str, horizon: int) -> np.ndarray:

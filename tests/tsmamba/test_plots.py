@@ -104,6 +104,14 @@ def test_a_name_is_no_mathematics(tmp_path: Path) -> None:
     assert (tmp_path / "odd.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_name_of_any_script_is_drawn_without_a_warning(ending: str, tmp_path: Path) -> None:
+    frame = series()
+    renamed = frame_of(frame.frame.assign(unique_id="東京の気温"))
+    save_figure(forecast_figure(renamed, forecast(renamed.ids), "서울"), tmp_path / f"tokyo.{ending}")
+    assert (tmp_path / f"tokyo.{ending}").stat().st_size > 10_000
+
+
 def backtest() -> Backtest:
     rng = np.random.default_rng(0)
     actual, shape = rng.normal(size=(6, 1, HORIZON)), (6, 1, HORIZON, len(LEVELS))
