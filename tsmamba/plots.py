@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from mamba_data_prep.atomic import atomic_write
@@ -184,7 +184,7 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _render(figure: Figure, file: IO[Any], **options: Any) -> None:
+def _render(figure: Figure, file: Any, **options: Any) -> None:
     FigureCanvasAgg(figure)
     for text in figure.findobj(Text):
         text.set_fontfamily(_fonts())
