@@ -30,6 +30,7 @@ _X = "_x"
 
 METHODS = frozenset({*LOCAL, *LEARNED, *(name + _LOG for name in LEARNED), *(name + _X for name in (*LOCAL, *LEARNED))})
 """Every name that `fit_method` knows."""
+
 _LARGEST = 700.0
 """Logarithms beyond which a double overflows."""
 

@@ -10,6 +10,7 @@ Shapes: `T` rows of a series, `E` rows known beyond its end, `F` covariates know
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,17 +88,12 @@ class Effects:
         cuts = [len(y) - len(y) // _CHOOSING for _, y in differences]
         early = [Products.of(z[:cut], y[:cut]) for (z, y), cut in zip(differences, cuts, strict=True)]
         late = [Products.of(z[cut:], y[cut:]) for (z, y), cut in zip(differences, cuts, strict=True)]
-        _, strength, own_rows = min(
-            (
-                sum(part.error(b) for part, b in zip(late, _solved(early, strength, rows)[1], strict=True)),
-                -strength,
-                -rows,
-            )
-            for strength in STRENGTHS
-            for rows in OWN_ROWS
-        )
-        whole = [one + other for one, other in zip(early, late, strict=True)]
-        common, own = _solved(whole, -strength, -own_rows)
+
+        def left(penalties: tuple[float, float]) -> float:
+            return sum(part.error(beta) for part, beta in zip(late, _solved(early, *penalties)[1], strict=True))
+
+        penalties = min(itertools.product(STRENGTHS[::-1], OWN_ROWS[::-1]), key=left)
+        common, own = _solved([one + other for one, other in zip(early, late, strict=True)], *penalties)
         return cls(panel.future_names, scaler, common, dict(zip(panel.ids, own, strict=True)))
 
     def without(self, panel: Panel) -> Panel:
