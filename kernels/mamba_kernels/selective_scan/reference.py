@@ -47,11 +47,13 @@ def selective_scan_reference(
     state = u.new_zeros(batch, channels, A.shape[1]) if initial_state is None else initial_state.to(dtype)
     steps = range(length - 1, -1, -1) if reverse else range(length)
     outputs: list[Tensor] = [u[:, 0]] * length
+    # Unbound at once: the gradient of a step's slice would be as large as the whole sequence.
+    dt_at, u_at, b_at, c_at = (one.unbind(1) for one in (dt, u, b, c))
     for t in steps:
         if reset is not None:
             state = torch.where(reset[:, t, None, None], 0.0, state)
-        state = torch.exp(dt[:, t, :, None] * a) * state + (dt[:, t] * u[:, t])[..., None] * b[:, t]
-        outputs[t] = (state * c[:, t]).sum(-1)
+        state = torch.exp(dt_at[t][..., None] * a) * state + (dt_at[t] * u_at[t])[..., None] * b_at[t]
+        outputs[t] = (state * c_at[t]).sum(-1)
     y = torch.stack(outputs, dim=1) if length else torch.zeros_like(u)
     if D is not None:
         y = y + D.to(dtype) * u

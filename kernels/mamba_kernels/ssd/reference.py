@@ -39,10 +39,12 @@ def ssd_reference(
     b, c = (parameter.to(dt.dtype).repeat_interleave(repeats, dim=2) for parameter in (B, C))
     state = u.new_zeros(batch, heads, width, B.shape[3]) if initial_state is None else initial_state.to(dt.dtype)
     outputs = [u[:, 0]] * length
+    # Unbound at once: the gradient of a step's slice would be as large as the whole sequence.
+    dt_at, u_at, b_at, c_at = (one.unbind(1) for one in (dt, u, b, c))
     for t in range(length - 1, -1, -1) if reverse else range(length):
         if reset is not None:
             state = torch.where(reset[:, t, None, None, None], 0.0, state)
-        decay = torch.exp(dt[:, t] * A)[:, :, None, None]
-        state = decay * state + (dt[:, t, :, None] * u[:, t])[..., None] * b[:, t, :, None, :]
-        outputs[t] = (state * c[:, t, :, None, :]).sum(-1)
+        decay = torch.exp(dt_at[t] * A)[:, :, None, None]
+        state = decay * state + (dt_at[t][..., None] * u_at[t])[..., None] * b_at[t][:, :, None, :]
+        outputs[t] = (state * c_at[t][:, :, None, :]).sum(-1)
     return (torch.stack(outputs, dim=1) if length else torch.zeros_like(u)), state
