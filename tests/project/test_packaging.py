@@ -111,6 +111,6 @@ def test_the_wheel_lives_beside_hugging_face_kernels(wheel: Path, tmp_path: Path
         assert logits.shape == (1, 4, 16) and logits.isfinite().all()
         """
     )
-    subprocess.run([python, "-c", program], check=True, cwd=tmp_path)
+    subprocess.run([python, "-I", "-c", program], check=True, cwd=tmp_path)
     subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "kernels"], check=True)
-    subprocess.run([python, "-c", "import mamba_kernels.dispatch, genomamba.cli"], check=True, cwd=tmp_path)
+    subprocess.run([python, "-I", "-c", "import mamba_kernels.dispatch, genomamba.cli"], check=True, cwd=tmp_path)
