@@ -120,7 +120,8 @@ _method = click.option(
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="auto, or one of: naive, seasonal_naive, drift, ets, theta, ridge, mamba.",
+    help="auto, or one of: naive, seasonal_naive, drift, ets, theta, ridge, mamba; with _x behind it (ridge_x) what "
+    "covariates known ahead add is taken off first.",
 )
 _levels = click.option(
     "--level",

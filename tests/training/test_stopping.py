@@ -173,7 +173,7 @@ def test_a_real_lack_of_memory_is_recognised(toy_run, toy) -> None:
         toy_run(doing(toy.ToyModel(), 0, lambda: torch.empty(2**60)))
 
 
-def test_a_killed_data_worker_is_named_at_once(toy_run, toy) -> None:
+def test_a_killed_data_worker_is_named(toy_run, toy) -> None:
     def kill_a_worker():
         import multiprocessing
 
