@@ -38,7 +38,7 @@ $(BENCH_STAMP): $(STAMP)
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python -m genomamba.demo
+	@$(BIN)/python -m genomamba.demo.steps
 
 test: $(STAMP)
 	$(PYTEST)

@@ -26,7 +26,7 @@ LETTERS = {letter: 7 + index for index, letter in enumerate(b"ACGT")}
 
 def windows() -> torch.Tensor:
     """(windows, 4096) ids of the demonstration's human sequence, in an order of their own, as often as is needed."""
-    text = gzip.decompress(files("genomamba").joinpath("demo_data/human.fa.gz").read_bytes()).upper()
+    text = gzip.decompress(files("genomamba").joinpath("demo/data/human.fa.gz").read_bytes()).upper()
     bases = b"".join(line for line in text.split(b"\n") if not line.startswith(b">"))
     ids = torch.tensor([LETTERS.get(base, 11) for base in bases[: len(bases) // WINDOW * WINDOW]]).view(-1, WINDOW)
     generator = torch.Generator().manual_seed(0)

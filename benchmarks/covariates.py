@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from benchmarks.common import print_table, save_results
-from tsmamba.backtest import rolling_origins
-from tsmamba.frames import panel_of
-from tsmamba.methods import Task
-from tsmamba.public_holidays import with_holidays
-from tsmamba.reading import read_as_told
-from tsmamba.selection import compare
+from tsmamba.commands.reading import read_as_told
+from tsmamba.evaluation.backtest import rolling_origins
+from tsmamba.evaluation.selection import compare
+from tsmamba.methods.methods import Task
+from tsmamba.panel.holidays import with_holidays
+from tsmamba.panel.tables import panel_of
 
 DAY, ORIGINS = 24, 20
 CASES: dict[str, tuple[str | None, str | None]] = {

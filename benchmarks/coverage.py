@@ -20,14 +20,14 @@ import pandas as pd
 import torch
 
 from benchmarks.common import load_results, print_table, save_results
-from tsmamba.backtest import rolling_origins
-from tsmamba.backtest_command import backtest_table
-from tsmamba.conformal import calibrate
-from tsmamba.frames import panel_of
-from tsmamba.methods import Task
-from tsmamba.reading import read_as_told
-from tsmamba.seasonality import choose_season
-from tsmamba.selection import compare
+from tsmamba.commands.backtest import backtest_table
+from tsmamba.commands.reading import read_as_told
+from tsmamba.evaluation.backtest import rolling_origins
+from tsmamba.evaluation.conformal import calibrate
+from tsmamba.evaluation.selection import compare
+from tsmamba.methods.methods import Task
+from tsmamba.panel.seasonality import choose_season
+from tsmamba.panel.tables import panel_of
 
 ORIGINS = 60
 CASES: dict[str, tuple[int, tuple[str, ...]]] = {

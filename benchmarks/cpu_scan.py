@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from mamba_kernels import selective_scan
 from torch import Tensor
 
 from benchmarks import yardstick
 from benchmarks.common import alternate, print_table, save_results
+from mamba_kernels import selective_scan
 
 LENGTH, CHANNELS, STATES, THREADS = 8192, 256, 16, 2
 Scan = Callable[..., Tensor]

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks.common import load_results, print_table, save_results
-from tsmamba.benchmark import run_benchmark
-from tsmamba.published import HORIZONS, published_rows
+from tsmamba.benchmark.long_horizon import run_benchmark
+from tsmamba.benchmark.published import HORIZONS, published_rows
 
 CASES: dict[str, dict[str, Any]] = {
     "auto": {"model": "auto"},

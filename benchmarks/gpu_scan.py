@@ -12,10 +12,10 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from mamba_kernels import selective_scan, ssd
 from torch import Tensor
 
 from benchmarks.common import print_table, save_results
+from mamba_kernels import selective_scan, ssd
 
 CHANNELS, STATES = 1536, 16
 SHAPES = ((64, 2048), (8, 2048), (8, 16384), (1, 65536), (1, 2**20))

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from benchmarks.common import load_results, print_table, save_results
-from tsmamba.benchmark import run_benchmark
-from tsmamba.published import HORIZONS
+from tsmamba.benchmark.long_horizon import run_benchmark
+from tsmamba.benchmark.published import HORIZONS
 
 MODELS = ("auto", "ridge", "smamba")
 

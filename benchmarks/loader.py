@@ -34,7 +34,7 @@ MEBIBYTE = 2**20
 
 def index(fasta: Path, cache: Path) -> dict[str, float]:
     """Opens the file for the first time (which reads all of it) or again (which does not)."""
-    from mamba_data_prep.genome import Genome
+    from mamba_data_prep.genomes.genome import Genome
 
     start, cpu = time.perf_counter(), time.process_time()
     genome = Genome.open(fasta, cache)
@@ -43,7 +43,7 @@ def index(fasta: Path, cache: Path) -> dict[str, float]:
 
 def stream(fasta: Path, cache: Path) -> dict[str, float]:
     """Reads the file from end to end."""
-    from mamba_data_prep.fasta import stream_fasta
+    from mamba_data_prep.genomes.fasta import stream_fasta
 
     start, cpu = time.perf_counter(), time.process_time()
     return speeds(sum(len(piece.sequence) for piece in stream_fasta(fasta)), start, cpu)
@@ -57,11 +57,11 @@ def speeds(bases: int, start: float, cpu: float) -> dict[str, float]:
 
 def windows(fasta: Path, cache: Path, *, workers: int, turned: bool = True, batches: int = 1600) -> dict[str, float]:
     """Batches of 8 windows in random order, half of them turned to the other strand, as training reads them."""
-    from mamba_data_prep.dataset import WindowDataset
-    from mamba_data_prep.genome import Genome
-    from mamba_data_prep.loader import make_loader
+    from mamba_data_prep.genomes.dataset import WindowDataset
+    from mamba_data_prep.genomes.genome import Genome
+    from mamba_data_prep.genomes.loader import make_loader
+    from mamba_data_prep.genomes.windows import tile
     from mamba_data_prep.sampler import ResumableBatchSampler
-    from mamba_data_prep.windows import tile
 
     genome = Genome.open(fasta, cache)
     start = time.perf_counter()
@@ -136,12 +136,12 @@ def measure(fasta: Path, folder: Path, rounds: int) -> list[dict[str, Any]]:
 
 def demo_genome() -> Path:
     """The real sequence that the package ships."""
-    return next((Path(__file__).parents[1] / "genomamba" / "demo_data").glob("*.fa*"))
+    return next((Path(__file__).parents[1] / "genomamba" / "demo" / "data").glob("*.fa*"))
 
 
 def write_large(path: Path, source: Path, bases: int) -> int:
     """Repeats the bases of `source` in records of `RECORD` bases, 60 a line; returns the file's size."""
-    from mamba_data_prep.fasta import stream_fasta
+    from mamba_data_prep.genomes.fasta import stream_fasta
 
     real = np.concatenate([piece.sequence for piece in stream_fasta(source)])
     real = np.tile(real, -(-LINE * MEBIBYTE // len(real)))[: LINE * MEBIBYTE]

@@ -22,8 +22,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from mamba_kernels.allocator import keep_freed_memory
-from mamba_kernels.blocks import Backbone, BackboneConfig
 
 from benchmarks.common import RESULTS, load_results, print_table, save_results
 from benchmarks.memory import peak_mebibytes
@@ -38,6 +36,8 @@ from benchmarks.train_step import (
     ours,
     transformers_mamba,
 )
+from mamba_kernels.blocks import Backbone, BackboneConfig
+from mamba_kernels.cpu.allocator import keep_freed_memory
 
 SHORTEST_LOG2, LONGEST_LOG2 = 12, 20
 STREAM_LOG2, STREAM_PIECE = (14, 16, 18, 20), 16_384

@@ -13,13 +13,13 @@ import sys
 from typing import Any
 
 import torch
-from mamba_kernels.allocator import keep_freed_memory
-from mamba_kernels.blocks import Backbone, BackboneConfig
-from mamba_training.preflight import Workload, predict
 
 from benchmarks.common import load_results, print_table, save_results
 from benchmarks.memory import peak_mebibytes
 from benchmarks.train_step import THREADS, VOCABULARY, LanguageModel, training_step
+from mamba_kernels.blocks import Backbone, BackboneConfig
+from mamba_kernels.cpu.allocator import keep_freed_memory
+from mamba_training.preflight import Workload, predict
 
 MEBIBYTE = 2**20
 CASES: list[dict[str, Any]] = [

@@ -17,12 +17,12 @@ import numpy as np
 
 from benchmarks.common import print_table, save_results
 from genomamba import tokens
-from genomamba.examples import Examples, LabelledData
-from genomamba.finetune import run_finetune
-from genomamba.finetune_config import FinetuneData
-from genomamba.kmer import fit_logistic, kmer_baseline
-from genomamba.metrics import Metrics, score
-from genomamba.tasks import table_data
+from genomamba.classifier.config import FinetuneData
+from genomamba.classifier.examples import Examples, LabelledData
+from genomamba.classifier.kmers import fit_logistic, kmer_baseline
+from genomamba.classifier.metrics import Metrics, score
+from genomamba.classifier.tasks.tasks import table_data
+from genomamba.commands.finetune import run_finetune
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 

@@ -25,12 +25,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mamba_kernels.allocator import keep_freed_memory
-from mamba_kernels.blocks import Backbone, BackboneConfig
 from torch import Tensor, nn
 
 from benchmarks.common import load_results, print_table, save_results
 from benchmarks.memory import peak_mebibytes
+from mamba_kernels.blocks import Backbone, BackboneConfig
+from mamba_kernels.cpu.allocator import keep_freed_memory
 
 LAYERS, WIDTH, VOCABULARY = 12, 128, 16
 LENGTH, SHORTEST_LOG2, LONGEST_LOG2 = 4096, 12, 18

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
 from mamba_data_prep.errors import addressed
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -140,9 +141,8 @@ def pretrain(
     flags = {**_flags(options), "fasta": _text(fasta), "bed": _text(bed), "train.context_parallel": context_parallel}
     if fasta is None and not resume and not config and not any(text.startswith("fasta=") for text in overrides):
         raise click.UsageError("Missing option '--fasta'.")
-    from mamba_kernels.allocator import keep_freed_memory
-
-    from genomamba.pretrain import run_pretrain
+    from genomamba.commands.pretrain import run_pretrain
+    from mamba_kernels.cpu.allocator import keep_freed_memory
 
     keep_freed_memory()  # this process is the run's own
     _print(run_pretrain(out=out, config=config, overrides=overrides, flags=flags, resume=resume), as_json)
@@ -175,7 +175,7 @@ def _classifier(command: CommandT) -> CommandT:
 
 def _finetune(task: str, *, as_json: bool, **options: Any) -> None:
     flags = _flags(options)
-    from genomamba.finetune import run_finetune
+    from genomamba.commands.finetune import run_finetune
 
     _print(run_finetune(task=task, flags=flags, **options), as_json)
 
@@ -271,7 +271,7 @@ Examples:
 @_json
 def classify(as_json: bool, **options: Any) -> None:
     """Predict the class of each record of a FASTA file."""
-    from genomamba.classify import run_classify
+    from genomamba.commands.classify import run_classify
 
     _print(run_classify(**options), as_json)
 
@@ -290,7 +290,7 @@ def classify(as_json: bool, **options: Any) -> None:
 @_json
 def evaluate(as_json: bool, **options: Any) -> None:
     """Score a model on sequence it was not trained on."""
-    from genomamba.evaluate import run_evaluate
+    from genomamba.commands.evaluate import run_evaluate
 
     _print(run_evaluate(**options), as_json)
 
@@ -313,7 +313,7 @@ Examples:
 @_json
 def convert(as_json: bool, **options: Any) -> None:
     """Take a language model from or to the Mamba and Mamba-2 of Hugging Face's transformers."""
-    from genomamba.convert import run_convert
+    from genomamba.commands.convert import run_convert
 
     _print(run_convert(**options), as_json)
 
@@ -330,7 +330,7 @@ Example:
 @_json
 def audit(fasta: Path, bed: Path | None, config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show how a genome is split, and prove that no base is in two splits."""
-    from genomamba.audit_command import run_audit
+    from genomamba.commands.audit import run_audit
 
     flags = {"fasta": _text(fasta), "bed": _text(bed)}
     _print(run_audit(config=config, overrides=overrides, flags=flags), as_json)
@@ -348,7 +348,7 @@ Examples:
 @_json
 def info(what: str, as_json: bool) -> None:
     """Tell what a model, a run, a genome or a preset is."""
-    from genomamba.info import run_info
+    from genomamba.commands.info import run_info
 
     _print(run_info(what), as_json)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mamba_configs.former_paths import keep_former_paths
+
 if TYPE_CHECKING:
     from tsmamba.forecaster import Forecaster
 
@@ -17,3 +19,6 @@ def __getattr__(name: str) -> Any:
 
         return Forecaster
     raise AttributeError(f"module 'tsmamba' has no attribute {name!r}")
+
+
+keep_former_paths("tsmamba", {"fitted": "fitting.fitted", "models": "networks", "plots": "output.plots"})

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
 from mamba_data_prep.errors import addressed
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -174,7 +175,7 @@ Examples:
 def forecast(csv: Path, as_json: bool, **options: Any) -> None:
     """Forecast the series in CSV: what comes next, how sure that is, and what simpler methods would say."""
     reading = _taken(options)
-    from tsmamba.forecast import run_forecast
+    from tsmamba.commands.forecast import run_forecast
 
     _print(run_forecast(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 
@@ -201,7 +202,7 @@ Examples:
 def fit(csv: Path, as_json: bool, **options: Any) -> None:
     """Fit a forecaster on CSV and keep it, with its backtest, for later forecasts."""
     reading = _taken(options)
-    from tsmamba.fit_command import run_fit
+    from tsmamba.commands.fit import run_fit
 
     _print(run_fit(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 
@@ -234,7 +235,7 @@ Examples:
 def backtest(csv: Path, as_json: bool, **options: Any) -> None:
     """Forecast from past dates, never seeing what followed, and compare with what came."""
     reading = _taken(options)
-    from tsmamba.backtest_command import run_backtest
+    from tsmamba.commands.backtest import run_backtest
 
     _print(run_backtest(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 
@@ -262,7 +263,7 @@ Examples:
 def report(csv: Path, as_json: bool, **options: Any) -> None:
     """Write one offline page: series, forecast, intervals, backtest, leaderboard and what reading did to the file."""
     reading = _taken(options)
-    from tsmamba.forecast import run_report
+    from tsmamba.commands.forecast import run_report
 
     _print(run_report(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 
@@ -283,7 +284,7 @@ Examples:
 def doctor(csv: Path, as_json: bool, **options: Any) -> None:
     """Tell how CSV is read and what is repaired; write the cleaned table and its rules."""
     reading = _taken(options)
-    from tsmamba.doctor import run_doctor
+    from tsmamba.commands.doctor import run_doctor
 
     _print(run_doctor(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 
@@ -299,7 +300,7 @@ Examples:
 @_horizon
 def stream(model: Path, horizon: int | None) -> None:
     """Read rows from standard input and print a forecast after each, in constant time and memory."""
-    from tsmamba.stream_command import run_stream
+    from tsmamba.commands.stream import run_stream
 
     for line in run_stream(sys.stdin, model, horizon):
         sys.stdout.write(line)
@@ -318,7 +319,7 @@ Examples:
 @_json
 def info(what: str | None, as_json: bool) -> None:
     """Tell what a run or a file is; without a name, which versions and methods there are."""
-    from tsmamba.info import run_info
+    from tsmamba.commands.info import run_info
 
     _print(run_info(what), as_json)
 
@@ -345,7 +346,7 @@ Examples:
 @_json
 def benchmark(name: str, as_json: bool, **options: Any) -> None:
     """Score a model on a long-horizon data set by the exact protocol, beside the published figures."""
-    from tsmamba.benchmark import run_benchmark
+    from tsmamba.benchmark.long_horizon import run_benchmark
 
     _print(run_benchmark(name, quiet=as_json, **options), as_json)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
 from mamba_configs import list_presets, load_preset
 from mamba_data_prep.errors import UserError
 from mamba_training.settings import parse_duration
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 APP = "tsmamba"
 MODELS = ("auto", "ridge", "smamba", "tsmamba", "causal")

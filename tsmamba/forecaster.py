@@ -10,23 +10,23 @@ from typing import Any
 
 import pandas as pd
 import torch
+
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import versions
 from mamba_data_prep.series import ReadOptions, SeriesFrame
 from mamba_training.bundle import Bundle, load_bundle, save_bundle
-
-from tsmamba.baselines import Smoothing
 from tsmamba.config import LEVELS, Note
-from tsmamba.conformal import Calibration
-from tsmamba.fitted import BUNDLE_KIND, FittedModel, Forecast
-from tsmamba.frames import MOST_USUAL, default_horizon, forecast_table, frame_of, panel_of
-from tsmamba.methods import LOCAL, Combination, FittedMethod, Learned, Local, Regressed, Task, reads_ahead
-from tsmamba.panel import Panel
-from tsmamba.public_holidays import with_holidays
-from tsmamba.regression import Effects
-from tsmamba.seasonality import choose_season
-from tsmamba.selection import Selection, describe, select, unknown_ahead
-from tsmamba.source import Source
+from tsmamba.evaluation.conformal import Calibration
+from tsmamba.evaluation.selection import Selection, describe, select, unknown_ahead
+from tsmamba.fitting.fitted import BUNDLE_KIND, FittedModel, Forecast
+from tsmamba.methods.baselines import Smoothing
+from tsmamba.methods.covariate_effects import Effects
+from tsmamba.methods.methods import LOCAL, Combination, FittedMethod, Learned, Local, Regressed, Task, reads_ahead
+from tsmamba.panel.holidays import with_holidays
+from tsmamba.panel.panel import Panel
+from tsmamba.panel.seasonality import choose_season
+from tsmamba.panel.source import Source
+from tsmamba.panel.tables import MOST_USUAL, default_horizon, forecast_table, frame_of, panel_of
 
 
 class Forecaster:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mamba_kernels.blocks import Backbone, BackboneConfig
-from mamba_kernels.blocks.mamba import SelectiveSSM
-from mamba_kernels.blocks.mamba2 import GatedSSD, Mamba2Mixer
 from torch import Tensor, nn
 
 from benchmarks.synthetic.tasks import Maker, Task
+from mamba_kernels.blocks import Backbone, BackboneConfig
+from mamba_kernels.blocks.mamba import SelectiveSSM
+from mamba_kernels.blocks.mamba2 import GatedSSD, Mamba2Mixer
 
 MIXERS = {
     "mamba": ["mamba", "mamba"],

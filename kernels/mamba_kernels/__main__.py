@@ -40,7 +40,7 @@ def _choice(operator: str, device: torch.device) -> dict[str, str | None]:
 def _cache() -> str | None:
     if backend_problem("numba") is not None:
         return None
-    from mamba_kernels.numba_runtime import cache_directory
+    from mamba_kernels.cpu.numba_runtime import cache_directory
 
     directory = cache_directory()
     return None if directory is None else str(directory)

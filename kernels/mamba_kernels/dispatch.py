@@ -54,7 +54,7 @@ def numba_problem() -> str | None:
 
 def _import_problem() -> str | None:
     try:
-        import mamba_kernels.numba_runtime
+        import mamba_kernels.cpu.numba_runtime
     except Exception as error:  # a broken Numba fails in many ways: ImportError, SystemError, OSError from LLVM
         return f"numba cannot be imported ({type(error).__name__}: {error})"
     del mamba_kernels

@@ -13,8 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from mamba_kernels.arguments import compute_dtype
-from mamba_kernels.triton_math import LOG2_E, sigmoid, softplus
-from mamba_kernels.triton_runtime import accumulator, cdiv, launch
+from mamba_kernels.gpu.triton_math import LOG2_E, sigmoid, softplus
+from mamba_kernels.gpu.triton_runtime import accumulator, cdiv, launch
 
 
 @no_type_check

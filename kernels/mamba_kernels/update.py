@@ -1,7 +1,7 @@
 """One-token updates: what `selective_scan` and `causal_conv1d` do, one step at a time, in constant time and memory.
 
 They are functional: the new state is returned and the old one left alone, so they can be differentiated through.
-`mamba_kernels.compat` has the in-place forms of mamba-ssm.
+`mamba_kernels.compat.mamba_ssm` has the in-place forms of mamba-ssm.
 
 Legend: B batch, D channels, N state size, G groups of B and C (G divides D), K taps.
 """
@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mamba_kernels.arguments import check_tensors, compute_dtype, widest_dtype
-from mamba_kernels.causal_conv1d.interface import check_activation, check_weight
 from mamba_kernels.dispatch import resolve_backend
+from mamba_kernels.ops.causal_conv1d.interface import check_activation, check_weight
 
 
 def _resolve(op: str, backend: str | None, x: Tensor, *others: Tensor | None) -> str:

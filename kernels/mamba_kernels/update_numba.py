@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mamba_kernels.numba_elementwise import LOG2_E, exp2, silu
-from mamba_kernels.numba_runtime import inlined, kernel, parallel_for
+from mamba_kernels.cpu.numba_elementwise import LOG2_E, exp2, silu
+from mamba_kernels.cpu.numba_runtime import inlined, kernel, parallel_for
 
 TASK_ROWS = 1024
 """Rows (batch and channel) in a task: a small model's whole update is one, run without waking a thread."""

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save as safetensors_bytes
+
 from mamba_data_prep.errors import UserError
 from mamba_training.bundle import CONFIG, WEIGHTS, load_bundle, save_bundle
 from mamba_training.checkpoint import _TAG, DamagedCheckpoint, read_checkpoint
 from mamba_training.run import best_weights
-from safetensors.torch import save as safetensors_bytes
 
 MARK = "executed"
 

@@ -7,10 +7,11 @@ import logging
 from pathlib import Path
 
 import pytest
+
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genome import Genome
-from mamba_data_prep.gtf import read_tss
-from mamba_data_prep.intervals import Interval, read_bed, within
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.gtf import read_tss
+from mamba_data_prep.genomes.intervals import Interval, read_bed, within
 
 
 @pytest.fixture

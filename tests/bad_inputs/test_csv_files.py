@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import ReadOptions, read_series
 from mamba_data_prep.series.clean import write_clean

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.fasta import stream_fasta
-from mamba_data_prep.genome import Genome
+from mamba_data_prep.genomes.fasta import stream_fasta
+from mamba_data_prep.genomes.genome import Genome
 
 IUPAC = b"ACGTRYSWKMBDHVN"
 

@@ -6,11 +6,11 @@ import gzip
 from pathlib import Path
 
 import pytest
-from mamba_data_prep.errors import UserError
 
-from genomamba.finetune_config import FinetuneData
-from genomamba.tables import read_table
-from genomamba.tasks import table_data
+from genomamba.classifier.config import FinetuneData
+from genomamba.classifier.tasks.labelled_tables import read_table
+from genomamba.classifier.tasks.tasks import table_data
+from mamba_data_prep.errors import UserError
 
 HEADER = "sequence,label\n"
 BROKEN: list[tuple[str, bytes, str, int | None]] = [

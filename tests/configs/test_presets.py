@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from mamba_configs import list_presets, load_preset, preset_text
 
 from genomamba.config import DEFAULT_PRESET, PretrainConfig, Section, load_config
+from mamba_configs import list_presets, load_preset, preset_text
 
 PRESETS = ["genomamba-1.4m", "genomamba-7m", "genomamba-tiny"]
 """Those for pre-training."""

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from mamba_data_prep.atomic import AtomicDirectory, atomic_write, clean_orphans, named_write_errors
 from mamba_data_prep.errors import UserError
 

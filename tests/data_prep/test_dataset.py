@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mamba_data_prep.alphabet import PAD, reverse_complement
-from mamba_data_prep.dataset import WindowDataset
+
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genome import Genome
-from mamba_data_prep.loader import collate, make_loader
+from mamba_data_prep.genomes.alphabet import PAD, reverse_complement
+from mamba_data_prep.genomes.dataset import WindowDataset
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.loader import collate, make_loader
+from mamba_data_prep.genomes.windows import tile
 from mamba_data_prep.sampler import ResumableBatchSampler, SequentialBatchSampler
-from mamba_data_prep.windows import tile
 
 
 @pytest.fixture

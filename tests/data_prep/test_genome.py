@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pyfaidx
 import pytest
+
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genome import Genome
-from mamba_data_prep.index import FastaIndex, UnknownFinder
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.index import FastaIndex, UnknownFinder
 from mamba_data_prep.provenance import fingerprint
 
 
@@ -45,7 +46,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def sure_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's clock tells any two changes apart, so an index made now is trusted at once."""
-    monkeypatch.setattr("mamba_data_prep.index._CLOCK_GRAIN", -1)
+    monkeypatch.setattr("mamba_data_prep.genomes.index._CLOCK_GRAIN", -1)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -153,7 +154,7 @@ def test_touched_file_keeps_its_index(sure_clock: None, tiny_genome: Path, cache
 
 def test_young_files_are_hashed_again(tiny_genome: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for grain, settled in (10**18, False), (-1, True):  # nanoseconds within which two changes may look like one
-        monkeypatch.setattr("mamba_data_prep.index._CLOCK_GRAIN", grain)
+        monkeypatch.setattr("mamba_data_prep.genomes.index._CLOCK_GRAIN", grain)
         Genome.open(tiny_genome)
         (path,) = cache.glob(f"{tiny_genome.name}-*/index.npz")
         index = FastaIndex.load(path)
@@ -250,7 +251,7 @@ def test_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    from mamba_data_prep.cache import temporary_root
+    from mamba_data_prep.genomes.cache import temporary_root
 
     temporary_root.cache_clear()
     try:
@@ -262,7 +263,7 @@ def test_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(
 
 
 def test_temporary_cache_of_someone_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mamba_data_prep.cache import temporary_root
+    from mamba_data_prep.genomes.cache import temporary_root
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     trap = tmp_path / f"seqmamba-{os.getuid()}"
@@ -281,7 +282,7 @@ def test_full_disk_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b">a\n" + b"ACGT" * 100_000 + b"\n"))
     script = (
         "import resource, signal, sys\n"
-        "from mamba_data_prep.genome import Genome\n"
+        "from mamba_data_prep.genomes.genome import Genome\n"
         "from mamba_data_prep.errors import UserError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"

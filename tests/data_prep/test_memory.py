@@ -12,13 +12,13 @@ import pytest
 PEAK = "next(int(x.split()[1]) // 1024 for x in open('/proc/self/status') if x.startswith('VmHWM'))"
 STREAM = f"""
 import sys
-from mamba_data_prep.fasta import stream_fasta
+from mamba_data_prep.genomes.fasta import stream_fasta
 print(sum(len(p.sequence) for p in stream_fasta(sys.argv[1], unique_ids=False)), {PEAK})
 """
 OPEN = f"""
 import sys, time
-from mamba_data_prep.genome import Genome
-from mamba_data_prep.windows import tile
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.windows import tile
 genome = Genome.open(sys.argv[1], sys.argv[2])
 for _ in range(100):
     genome.fetch(0, genome.records[0].length // 2, genome.records[0].length // 2 + 100_000)

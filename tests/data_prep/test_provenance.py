@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import xxhash
+
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import Fingerprint, fingerprint, versions, write_sidecar
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.sampler import ResumableBatchSampler, SequentialBatchSampler, hashes, order
 

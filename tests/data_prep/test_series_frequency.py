@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Frequency, ReadOptions, read_series
 

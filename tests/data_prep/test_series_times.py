@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mamba_data_prep.series import TimeFormat, read_series
-from mamba_data_prep.series.timedetect import detect_times
+from mamba_data_prep.series.times.detect import detect_times
 
 FORMATS = {
     "slashes_unpadded": ("1990/1/1 0:00,1990/1/1 1:00,1990/1/1 2:00", "h", "1990-01-01"),

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mamba_data_prep.alphabet import reverse_complement
-from mamba_data_prep.audit import K, audit, canonical_kmers
+
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genome import Genome
-from mamba_data_prep.intervals import Interval
-from mamba_data_prep.splits import (
+from mamba_data_prep.genomes.alphabet import reverse_complement
+from mamba_data_prep.genomes.audit import K, audit, canonical_kmers
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.intervals import Interval
+from mamba_data_prep.genomes.splits import (
     Split,
     default_split,
     names_splits,
@@ -21,7 +22,7 @@ from mamba_data_prep.splits import (
     split_by_block,
     split_by_record,
 )
-from mamba_data_prep.windows import WindowTable
+from mamba_data_prep.genomes.windows import WindowTable
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genome import Genome
-from mamba_data_prep.intervals import Interval
-from mamba_data_prep.windows import WindowTable, tile
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.intervals import Interval
+from mamba_data_prep.genomes.windows import WindowTable, tile
 
 
 @pytest.fixture

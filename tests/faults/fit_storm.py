@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mamba_training.checkpoint import CheckpointStore
 
-import tsmamba.methods
-import tsmamba.selection
-import tsmamba.training
+import tsmamba.evaluation.selection
+import tsmamba.fitting.training
+import tsmamba.methods.methods
+from mamba_training.checkpoint import CheckpointStore
+from tsmamba.commands.fit import run_fit
 from tsmamba.config import FitConfig, load_config
-from tsmamba.fit_command import run_fit
 
 SMALL = {
     "lookback": 48, "network__d_model": 8, "network__n_layers": 1, "network__d_state": 4, "network__patch": 8,
@@ -108,7 +108,7 @@ def main(folder: Path, kills: int, method: str) -> dict[str, int]:
     return {**report, "last": steps_of(folder), "left": report["steps"] - done}
 
 
-class CountedSteps(tsmamba.training.TellSteps):
+class CountedSteps(tsmamba.fitting.training.TellSteps):
     """Adds one byte to the file `counter` for every training step."""
 
     counter: Path
@@ -123,6 +123,6 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    tsmamba.methods.load_config, tsmamba.selection.BASELINES = small, ("naive", "ridge")
-    CountedSteps.counter, tsmamba.training.TellSteps = Path(sys.argv[1], "steps"), CountedSteps
+    tsmamba.methods.methods.load_config, tsmamba.evaluation.selection.BASELINES = small, ("naive", "ridge")
+    CountedSteps.counter, tsmamba.fitting.training.TellSteps = Path(sys.argv[1], "steps"), CountedSteps
     print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))

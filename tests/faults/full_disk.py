@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 import torch
+
 from mamba_data_prep.errors import UserError
 from mamba_training.bundle import load_bundle, save_bundle
 from mamba_training.checkpoint import CheckpointStore, read_checkpoint
@@ -57,9 +58,10 @@ def limited(limit: int, work: Callable[[], object]) -> Callable[[], object]:
 
 
 def train(folder: Path, steps: int) -> None:
+    from toy import ToyData, ToyModel
+
     from mamba_training.run import fit
     from mamba_training.settings import RunSettings
-    from toy import ToyData, ToyModel
 
     settings = RunSettings(out=folder, max_steps=steps, checkpoint_every=1, resume=True, progress=False)
     fit(ToyModel(), ToyData(), settings, config={"a": 1})

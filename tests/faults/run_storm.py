@@ -20,10 +20,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
 import torch
+from toy import ToyData, ToyModel
+
 from mamba_training.checkpoint import CheckpointStore
 from mamba_training.run import fit
 from mamba_training.settings import RunSettings
-from toy import ToyData, ToyModel
 
 
 def train(folder: Path, workers: int, steps: int) -> None:

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from mamba_training.checkpoint import read_checkpoint
 from torch import Tensor
+
+from mamba_training.checkpoint import read_checkpoint
 
 HERE = Path(__file__).parent
 OTHER_DISK = Path("/dev/shm")

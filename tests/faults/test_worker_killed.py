@@ -11,11 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mamba_data_prep.dataset import WindowDataset
-from mamba_data_prep.genome import Genome
-from mamba_data_prep.loader import WorkerDied, make_loader
+
+from mamba_data_prep.genomes.dataset import WindowDataset
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.loader import WorkerDied, make_loader
+from mamba_data_prep.genomes.windows import tile
 from mamba_data_prep.sampler import ResumableBatchSampler
-from mamba_data_prep.windows import tile
 
 DEADLINE = 30.0
 

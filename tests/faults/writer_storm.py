@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from mamba_training.checkpoint import CheckpointStore, DamagedCheckpoint, read_checkpoint
 
 VALUES = 200_000

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from genomamba.classifier import ClassifierConfig, SequenceClassifier
+from genomamba.classifier.config import HeadConfig, StemConfig
+from genomamba.classifier.network import ClassifierConfig, SequenceClassifier
 from genomamba.config import ModelConfig
-from genomamba.finetune_config import HeadConfig, StemConfig
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba_data_prep.errors import UserError
 
 from genomamba import tokens
-from genomamba.classifier import ClassifierConfig, SequenceClassifier
-from genomamba.predict import Predictor, RecordAverage, length_batches
+from genomamba.classifier.network import ClassifierConfig, SequenceClassifier
+from genomamba.prediction.predictor import Predictor, RecordAverage, length_batches
+from mamba_data_prep.errors import UserError
 
 LENGTHS = (1, 2, 5, 17, 33, 63, 64)
 SHAPES = [
@@ -116,7 +116,7 @@ def test_a_damaged_configuration_is_named(
 def test_pretrained_weights_are_taken_over_and_misfits_refused(
     make_classifier: Callable[..., SequenceClassifier],
 ) -> None:
-    from genomamba.model import GenomeLM
+    from genomamba.language_model.model import GenomeLM
 
     network = make_classifier(bidirectional="none")
     language = GenomeLM(network.config.model)

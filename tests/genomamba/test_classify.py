@@ -17,15 +17,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba_data_prep.errors import UserError
-from mamba_data_prep.fasta import FastaPiece
 
-from genomamba import classify as room
 from genomamba import tokens
-from genomamba.classifier import SequenceClassifier
-from genomamba.classify import run_classify
-from genomamba.fasta_windows import RecordWindow, record_windows
-from genomamba.predict import Predictor
+from genomamba.classifier.network import SequenceClassifier
+from genomamba.commands import classify as room
+from genomamba.commands.classify import run_classify
+from genomamba.prediction.predictor import Predictor
+from genomamba.prediction.record_windows import RecordWindow, record_windows
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.fasta import FastaPiece
 
 
 def _pieces(records: list[str], piece: int) -> list[FastaPiece]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mamba_data_prep.errors import UserError
 
 from genomamba import config
 from genomamba.config import PretrainConfig, load_config
+from mamba_data_prep.errors import UserError
 
 
 def test_order_is_preset_then_set_then_flags() -> None:

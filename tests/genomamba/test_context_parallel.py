@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mamba_data_prep.errors import UserError
 
+from genomamba.commands.pretrain import plan_batches
 from genomamba.config import ModelConfig, TrainConfig
-from genomamba.pretrain import plan_batches
+from mamba_data_prep.errors import UserError
 
 SETTINGS = {
     "model.d_model": 16,

@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
-from mamba_training.bundle import save_bundle
 
 from genomamba import tokens
 from genomamba.cli import cli
 from genomamba.config import ModelConfig
-from genomamba.model import BUNDLE_KIND, GenomeLM
+from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
+from mamba_training.bundle import save_bundle
 
 SHAPES = {
     "mamba": {"d_model": 16, "n_layers": 2, "d_state": 3, "dt_rank": 2},

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from mamba_data_prep.errors import UserError
 
-from genomamba import demo
-from genomamba.demo_picture import read_predictions, score
+from genomamba.demo import steps as demo
+from genomamba.demo.picture import read_predictions, score
+from mamba_data_prep.errors import UserError
 
 COLUMNS = ["seq_id", "start", "end", "strand", "length", "n_frac", "predicted", "confidence"]
 
@@ -60,7 +60,7 @@ def test_the_score_counts_fragments_given_their_species(tmp_path: Path) -> None:
 
 
 def test_commands_are_shown_as_a_user_would_type_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(demo.DATA.parents[1])
+    monkeypatch.chdir(demo.DATA.parents[2])
     words = [word for _, command in demo.steps(Path("runs/demo"), 1, 1) for word in command]
-    assert "genomamba/demo_data/human.fa.gz" in words
+    assert "genomamba/demo/data/human.fa.gz" in words
     assert not [word for word in words if "/" in word and Path(word.partition("=")[2] or word).is_absolute()]

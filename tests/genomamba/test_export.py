@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pybigtools
 import pytest
-from mamba_data_prep.errors import UserError
 
-from genomamba.export import FORMATS, check_output, output_format, table_writer
-from genomamba.predictions import Predictions, decide
+from genomamba.prediction.rows import Predictions, decide
+from genomamba.prediction.writers import FORMATS, check_output, output_format, table_writer
+from mamba_data_prep.errors import UserError
 
 CLASSES = ("human", "E. coli", "x,y")
 IDS = ["plain", 'quo"te', "semi;colon,comma", "tab-free|pipe", "ünïcode_δ", "plain", "NA", "=1+1", "'", "#x"]
@@ -117,7 +117,7 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path, suffix: str) -> None:
 def test_a_killed_writer_leaves_nothing_under_the_name_and_is_swept_up(tmp_path: Path) -> None:
     path = tmp_path / "out.tsv"
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom genomamba.export import table_writer\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom genomamba.prediction.writers import table_writer\n"
         "with table_writer(Path(sys.argv[1]), ('a', 'b')):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], env=os.environ, check=False, timeout=250)

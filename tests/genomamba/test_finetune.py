@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from mamba_data_prep.errors import UserError
 
-from genomamba.classifier import SequenceClassifier
-from genomamba.classify import run_classify
+from genomamba.classifier.config import DEFAULT_PRESET, PRETRAINED_PRESET, FinetuneConfig
+from genomamba.classifier.network import SequenceClassifier
+from genomamba.commands.classify import run_classify
+from genomamba.commands.evaluate import run_evaluate
+from genomamba.commands.finetune import run_finetune
 from genomamba.config import load_config
-from genomamba.evaluate import run_evaluate
-from genomamba.finetune import run_finetune
-from genomamba.finetune_config import DEFAULT_PRESET, PRETRAINED_PRESET, FinetuneConfig
+from mamba_data_prep.errors import UserError
 
 SMALL = (
     "model.d_model=16", "model.n_layers=1", "model.d_state=4", "stem.taps=5", "stem.stride=3", "train.batch_size=32",
@@ -117,10 +117,9 @@ def test_training_repeats_itself_and_resumes_where_it_ended(
 
 
 def test_a_language_model_is_a_place_to_start(tmp_path: Path) -> None:
-    from mamba_training.bundle import save_bundle
-
     from genomamba.config import ModelConfig
-    from genomamba.model import BUNDLE_KIND, GenomeLM
+    from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
+    from mamba_training.bundle import save_bundle
 
     shape = ModelConfig(d_model=24, n_layers=1, d_state=4)
     language = GenomeLM(shape)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genomamba.kmer import kmer_baseline, kmer_frequencies
+from genomamba.classifier.kmers import kmer_baseline, kmer_frequencies
 
 
 @settings(deadline=None, max_examples=30)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genomamba import tokens
-from genomamba.markov import MarkovCounts, score
+from genomamba.language_model.markov import MarkovCounts, score
 
 windows = st.integers(1, 30).flatmap(
     lambda length: st.lists(st.text(alphabet="ACGTN\x00", min_size=length, max_size=length), min_size=1, max_size=4)

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from genomamba.metrics import N_BINS, fit_temperature, majority, negative_log_likelihood, score, softmax, spread
+from genomamba.classifier.metrics import (
+    N_BINS,
+    fit_temperature,
+    majority,
+    negative_log_likelihood,
+    score,
+    softmax,
+    spread,
+)
 
 
 def _case(n: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mamba_data_prep.errors import UserError
-from mamba_training.bundle import save_bundle
 
 from genomamba import tokens
 from genomamba.config import ModelConfig
-from genomamba.model import GenomeLM, bits, next_base_nats
+from genomamba.language_model.model import GenomeLM, bits, next_base_nats
+from mamba_data_prep.errors import UserError
+from mamba_training.bundle import save_bundle
 
 SMALL = ModelConfig(d_model=16, n_layers=2, d_state=4)
 

@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mamba_data_prep.audit import audit
-from mamba_data_prep.errors import UserError
-from mamba_data_prep.genome import Genome
 
-from genomamba.baseline import SeenMarkov
+from genomamba.commands.pretrain import plan_batches, run_pretrain
 from genomamba.config import DataConfig, ModelConfig, TrainConfig, load_config
-from genomamba.data import GenomeData, GenomeWindows, frozen, make_split
-from genomamba.markov import MarkovCounts
-from genomamba.model import GenomeLM
-from genomamba.pretrain import plan_batches, run_pretrain
+from genomamba.language_model.data import GenomeData, GenomeWindows, frozen, make_split
+from genomamba.language_model.markov import MarkovCounts
+from genomamba.language_model.markov_of_run import SeenMarkov
+from genomamba.language_model.model import GenomeLM
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.audit import audit
+from mamba_data_prep.genomes.genome import Genome
 
 SMALL = [
     "model.d_model=16",

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba_data_prep.alphabet import reverse_complement
-from mamba_data_prep.errors import UserError
 
-from genomamba.examples import LabelledData, canonical
-from genomamba.finetune_config import FinetuneData
-from genomamba.genome_tasks import GenomeWindows, promoter_files, promoter_genome, species_data
-from genomamba.sections import cut_sections
-from genomamba.tasks import class_balance, named_files, table_data
+from genomamba.classifier.config import FinetuneData
+from genomamba.classifier.examples import LabelledData, canonical
+from genomamba.classifier.tasks.genomes import GenomeWindows, promoter_files, promoter_genome, species_data
+from genomamba.classifier.tasks.stretches import cut_sections
+from genomamba.classifier.tasks.tasks import class_balance, named_files, table_data
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.alphabet import reverse_complement
 
 
 def _sequences(data: LabelledData) -> dict[str, set[bytes]]:

@@ -21,9 +21,9 @@ if not GPU:
     try:
         from triton.runtime import interpreter
 
-        modules = "selective_scan.triton_ops", "ssd.triton_ops", "causal_conv1d.triton_op", "rms_norm.triton_op"
-        for name in (*modules, "triton_update"):
-            importlib.import_module(f"mamba_kernels.{name}")
+        for operator in ("selective_scan", "ssd", "causal_conv1d", "rms_norm"):
+            importlib.import_module(f"mamba_kernels.ops.{operator}.triton_op")
+        importlib.import_module("mamba_kernels.triton_update")
     finally:
         del os.environ["TRITON_INTERPRET"]
     prepared: set[str] = set()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+
 from mamba_kernels import causal_conv1d, selective_scan
 from mamba_kernels.blocks import Backbone, BackboneConfig
 from mamba_kernels.parallel import split_causal_conv1d, split_selective_scan

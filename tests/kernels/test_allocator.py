@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import resource, torch
-from mamba_kernels.allocator import keep_freed_memory
+from mamba_kernels.cpu.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+
 from mamba_kernels.blocks import Backbone, BackboneConfig
 
 PATTERNS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from mamba_kernels.blocks import BackboneConfig
 
 GOOD = {"d_model": 32, "layers": ["mamba", "attention"]}

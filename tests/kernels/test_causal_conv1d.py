@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from mamba_kernels import causal_conv1d
 from torch import Tensor
+
+from mamba_kernels import causal_conv1d
 
 BACKENDS = ["torch", "numba"]
 NAMES = ("y", "final state", "x", "weight", "bias", "initial state")
@@ -342,7 +343,7 @@ def test_what_a_caller_gets_wrong_is_named(change, error, message):
 
 
 def test_operator_is_registered_as_torch_asks():
-    import mamba_kernels.causal_conv1d.numba_op  # noqa: F401  (registers it)
+    import mamba_kernels.ops.causal_conv1d.numba_op  # noqa: F401  (registers it)
 
     ops = torch.ops.mamba_kernels
     for n, (state, resets, final) in enumerate(itertools.product((False, True), (0.0, 0.3), (False, True))):

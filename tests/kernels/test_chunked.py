@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from mamba_kernels.blocks import Backbone, BackboneConfig, Piece
 from mamba_kernels.blocks.replay import Tape
 

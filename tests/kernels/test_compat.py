@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 import torch
-from mamba_kernels import compat
 from torch import Tensor
 from torch.nn import functional as F
+
+from mamba_kernels.compat import mamba_ssm as compat
 
 
 def scan_definition(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False):

@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
-from mamba_kernels.compat import mamba_chunk_scan_combined
 from torch.nn import functional as F
+
+from mamba_kernels.compat.mamba_ssm import mamba_chunk_scan_combined
 
 TOLERANCES = {torch.float32: (3e-4, 1e-3), torch.float16: (3e-3, 5e-3), torch.bfloat16: (3e-2, 5e-2)}
 """Relative and absolute; no looser than the tests of mamba-ssm for the scan in each dtype."""

@@ -7,8 +7,10 @@ import math
 
 import pytest
 import torch
+
+from genomamba import tokens
 from mamba_kernels.blocks import Backbone, BackboneConfig
-from mamba_kernels.convert import (
+from mamba_kernels.compat.transformers import (
     DNA_TOKENS,
     from_transformers,
     map_vocabulary,
@@ -16,8 +18,6 @@ from mamba_kernels.convert import (
     to_transformers,
     write_folder,
 )
-
-from genomamba import tokens
 
 CONFIG = BackboneConfig(d_model=8, layers=["mamba"] * 2, d_state=3, dt_rank=1)
 CONFIG2 = BackboneConfig(d_model=8, layers=["mamba2"] * 2, d_state=3, head_width=4, n_groups=2)

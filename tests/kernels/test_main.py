@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import torch
+
 from mamba_kernels.__main__ import OPERATORS, describe
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+
 from mamba_kernels.blocks import Backbone, BackboneConfig, Mixer, build_mixer, mixer_names, register_mixer
 
 

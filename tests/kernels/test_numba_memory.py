@@ -7,7 +7,7 @@ import importlib
 import numpy as np
 import pytest
 
-norm = importlib.import_module("mamba_kernels.rms_norm.numba_kernels")
+norm = importlib.import_module("mamba_kernels.ops.rms_norm.numba_kernels")
 update = importlib.import_module("mamba_kernels.update_numba")
 EMPTY = np.empty(0, np.float32)
 WIDTHS = (3, 8, 12, 17, 31, 64, 100)

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from mamba_kernels import numba_runtime
-from mamba_kernels.numba_runtime import cache_directory, parallel_for
+
+from mamba_kernels.cpu import numba_runtime
+from mamba_kernels.cpu.numba_runtime import cache_directory, parallel_for
 
 PROGRAM = """
 import json, sys
 import numpy as np
-from mamba_kernels.numba_runtime import cache_directory, kernel
+from mamba_kernels.cpu.numba_runtime import cache_directory, kernel
 
 @kernel
 def double(lo, hi, values):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from mamba_kernels import rms_norm
 
 BACKENDS = ["torch", "numba"]
@@ -205,7 +206,7 @@ def test_what_a_caller_gets_wrong_is_named(change, error, message):
 
 
 def test_operator_is_registered_as_torch_asks():
-    import mamba_kernels.rms_norm.numba_op  # noqa: F401  (registers it)
+    import mamba_kernels.ops.rms_norm.numba_op  # noqa: F401  (registers it)
 
     ops = torch.ops.mamba_kernels
     x, weight, residual = leaves((2, 5, 8), True, torch.float32)

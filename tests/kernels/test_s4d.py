@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba_kernels import s4d, s4d_update
 from torch import Tensor
+
+from mamba_kernels import s4d, s4d_update
 
 MODES = ["convolution", "recurrent"]
 

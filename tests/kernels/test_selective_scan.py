@@ -7,11 +7,12 @@ from typing import Any
 import operator_cases
 import pytest
 import torch
-from mamba_kernels import selective_scan
-from mamba_kernels.selective_scan.numba_kernels import segment_length
 from operator_cases import ScanCase as Case
 from operator_cases import cast, errors, flags, make
 from torch import Tensor
+
+from mamba_kernels import selective_scan
+from mamba_kernels.ops.selective_scan.numba_kernels import segment_length
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 FAST = ("torch", "numba")

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from mamba_kernels import available_backends, selective_scan
 from mamba_kernels.dispatch import choose_backend, resolve_backend
-from mamba_kernels.selective_scan.numba_kernels import ScanInputs, scan_backward, scan_forward_saving
-from mamba_kernels.selective_scan.numba_ops import selective_scan_numba
-from torch import Tensor
+from mamba_kernels.ops.selective_scan.numba_kernels import ScanInputs, scan_backward, scan_forward_saving
+from mamba_kernels.ops.selective_scan.numba_op import selective_scan_numba
 
 CPU = torch.device("cpu")
 
@@ -211,7 +212,7 @@ def test_backend_by_device_dtype_and_environment(monkeypatch: pytest.MonkeyPatch
 
 def test_names_of_functions_survive_the_import_of_their_folders() -> None:
     import mamba_kernels
-    import mamba_kernels.selective_scan.interface
+    import mamba_kernels.ops.selective_scan.interface
 
     assert mamba_kernels.selective_scan is selective_scan
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

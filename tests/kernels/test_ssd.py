@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mamba_kernels import ssd, ssd_update
 from operator_cases import SSDCase as Case
 from operator_cases import cast, errors, flags, make
 from torch import Tensor
+
+from mamba_kernels import ssd, ssd_update
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 FAST = ("torch", "numba")

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from mamba_kernels import ssd, ssd_update
-from mamba_kernels.ssd.numba_op import ssd_numba
 from torch import Tensor
+
+from mamba_kernels import ssd, ssd_update
+from mamba_kernels.ops.ssd.numba_op import ssd_numba
 
 
 def tensors(batch: int = 2, length: int = 20, heads: int = 4, width: int = 3, groups: int = 2, states: int = 5):

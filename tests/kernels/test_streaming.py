@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mamba_kernels.blocks import Backbone, BackboneConfig
 
 KINDS = {

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from mamba_kernels import causal_conv1d, causal_conv1d_update, rms_norm, selective_state_update
 from torch import Tensor
+
+from mamba_kernels import causal_conv1d, causal_conv1d_update, rms_norm, selective_state_update
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.usefixtures("poisoned_memory")

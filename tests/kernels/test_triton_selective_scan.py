@@ -8,9 +8,10 @@ from typing import Any
 import operator_cases
 import pytest
 import torch
-from mamba_kernels import selective_scan
 from operator_cases import ScanCase, flags, make, surrounded
 from torch import Tensor
+
+from mamba_kernels import selective_scan
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -134,7 +135,7 @@ CHUNKED = [
 def test_chunks_at_the_same_time_give_what_one_pass_gives(
     case: Case, triton_device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mamba_kernels.selective_scan import triton_launch
+    from mamba_kernels.ops.selective_scan import triton_launch
 
     asked = []
     monkeypatch.setattr(triton_launch, "chunk_length", lambda programs, length: asked.append(length) or 240)
@@ -155,7 +156,7 @@ def test_chunks_at_the_same_time_give_what_one_pass_gives(
     ],
 )
 def test_schedule_is_chosen_by_shape(programs: int, length: int, chunk: int, triton_device: torch.device) -> None:
-    from mamba_kernels.selective_scan.triton_launch import SPACING, chunk_length
+    from mamba_kernels.ops.selective_scan.triton_launch import SPACING, chunk_length
 
     assert chunk_length(programs, length) == chunk
     assert chunk == length or chunk % SPACING == 0
@@ -164,7 +165,7 @@ def test_schedule_is_chosen_by_shape(programs: int, length: int, chunk: int, tri
 @pytest.mark.parametrize("states", [1, 2, 3, 16, 17, 100, 256, 1000])
 @pytest.mark.parametrize("lanes", [32, 64])
 def test_tiles_hold_every_state_and_fill_every_lane(states: int, lanes: int, triton_device: torch.device) -> None:
-    from mamba_kernels.selective_scan.triton_launch import SPACING, backward_tile, forward_tile
+    from mamba_kernels.ops.selective_scan.triton_launch import SPACING, backward_tile, forward_tile
 
     for tile in (forward_tile(states, 512, lanes), backward_tile(states, lanes)):
         assert states <= tile.ni * tile.no < 2 * max(states, 2)

@@ -8,9 +8,10 @@ from typing import Any
 import operator_cases
 import pytest
 import torch
-from mamba_kernels import ssd, ssd_update
 from operator_cases import SSDCase, cast, errors, flags, make, surrounded
 from torch import Tensor
+
+from mamba_kernels import ssd, ssd_update
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -84,7 +85,7 @@ def test_narrow_dtypes_are_read_as_they_are_and_computed_in_float32(
 
 def test_products_of_bfloat16(triton_device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU does with bfloat16: operands of products are rounded, sums are not."""
-    from mamba_kernels.ssd import triton_launch
+    from mamba_kernels.ops.ssd import triton_launch
 
     if triton_device.type == "cpu":
         import triton.language as tl
@@ -143,7 +144,7 @@ def test_strides_do_not_matter_and_neighbouring_memory_is_not_read(case: Case, t
 def test_bitwise_the_same_in_every_run_and_however_heads_are_split(
     triton_device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mamba_kernels.ssd import triton_launch
+    from mamba_kernels.ops.ssd import triton_launch
 
     tensors, options = make(Case(length=9, each=3))
     first, second = (differentiate(tensors, options, "triton", triton_device) for _ in range(2))
@@ -205,7 +206,7 @@ def test_any_chunk_size_gives_the_same(chunk: int | None, triton_device: torch.d
 def test_shapes_are_powers_of_two_that_products_take(
     width: int, states: int, operands: torch.dtype, triton_device: torch.device
 ) -> None:
-    from mamba_kernels.ssd.triton_launch import shape_of
+    from mamba_kernels.ops.ssd.triton_launch import shape_of
 
     for chunk_size, length in ((1, 1), (100, 1000), (256, 40), (10**6, 10**6)):
         shape = shape_of(chunk_size, length, width, states, operands, 32 if width > 16 else 64)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+
 from mamba_kernels import causal_conv1d, causal_conv1d_update, selective_scan, selective_state_update
 
 BACKENDS = ["reference", "torch", "numba"]

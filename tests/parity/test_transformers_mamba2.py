@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from mamba_kernels.blocks import Backbone
-from mamba_kernels.convert import from_transformers, read_folder, to_transformers, write_folder
+from mamba_kernels.compat.transformers import from_transformers, read_folder, to_transformers, write_folder
 
 transformers = pytest.importorskip("transformers")
 

@@ -6,7 +6,7 @@ import gzip
 import re
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parents[2] / "genomamba/demo_data"
+DATA = Path(__file__).resolve().parents[2] / "genomamba/demo/data"
 SPECIES = ["human", "ecoli", "vcholerae", "saureus", "hpylori"]
 PLACE = re.compile(r"(?P<source>[\w.]+):(?P<start>\d+)-(?P<end>\d+)")
 

@@ -19,9 +19,9 @@ ROOMS = {
 }
 LOWER = {"mamba_kernels", "mamba_data_prep", "mamba_training", "mamba_configs"}
 ALLOWED_ROOMS = {
-    "mamba_kernels": set(),
-    "mamba_data_prep": set(),
-    "mamba_training": {"mamba_kernels", "mamba_data_prep"},
+    "mamba_kernels": {"mamba_configs"},
+    "mamba_data_prep": {"mamba_configs"},
+    "mamba_training": {"mamba_kernels", "mamba_data_prep", "mamba_configs"},
     "mamba_configs": set(),
     "genomamba": LOWER,
     "tsmamba": LOWER,

@@ -51,7 +51,7 @@ def test_the_wheel_holds_types_presets_demo_and_licence(wheel: Path) -> None:
     presets = {path.relative_to(ROOT / "configs").as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
     assert presets
     assert presets <= names
-    demo = {path.relative_to(ROOT).as_posix() for path in (ROOT / "genomamba/demo_data").iterdir()}
+    demo = {path.relative_to(ROOT).as_posix() for path in (ROOT / "genomamba/demo/data").iterdir()}
     assert {path for path in demo if path.endswith((".fa.gz", ".md"))} <= names
     for document in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f".dist-info/licenses/{document}") for name in names)

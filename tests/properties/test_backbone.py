@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mamba_kernels.blocks import Backbone, BackboneConfig
 
 few = settings(deadline=None, max_examples=12)

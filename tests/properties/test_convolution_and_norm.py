@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mamba_kernels import causal_conv1d, causal_conv1d_update, rms_norm
 
 EXAMPLES = settings(max_examples=25, deadline=None)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba_data_prep.alphabet import reverse_complement
+
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.fasta import FastaScanner, Header, stream_fasta
-from mamba_data_prep.genome import Genome
+from mamba_data_prep.genomes.alphabet import reverse_complement
+from mamba_data_prep.genomes.fasta import FastaScanner, Header, stream_fasta
+from mamba_data_prep.genomes.genome import Genome
 
 LETTERS = "ACGTacgtNnRYSWKMBDHVryswkmbdhvUu"
 

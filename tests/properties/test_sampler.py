@@ -7,6 +7,7 @@ from collections import Counter
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mamba_data_prep.sampler import ResumableBatchSampler, order
 
 

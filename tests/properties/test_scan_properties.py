@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba_kernels import selective_scan
 from torch import Tensor
+
+from mamba_kernels import selective_scan
 
 BACKENDS = ("reference", "torch", "numba")
 few = settings(deadline=None, max_examples=12)

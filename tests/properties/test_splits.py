@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genome import Genome
-from mamba_data_prep.splits import default_split, merged, near
-from mamba_data_prep.windows import WindowTable
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.splits import default_split, merged, near
+from mamba_data_prep.genomes.windows import WindowTable
 
 
 @settings(deadline=None, max_examples=40)

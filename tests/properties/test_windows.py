@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba_data_prep.genome import Genome
-from mamba_data_prep.windows import tile
+
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.windows import tile
 
 
 @settings(deadline=None, max_examples=40)

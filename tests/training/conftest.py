@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+
 from mamba_training.run import RunResult, fit
 from mamba_training.settings import RunSettings
 

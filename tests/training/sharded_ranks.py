@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from mamba_kernels.blocks import Backbone, BackboneConfig
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+
+from mamba_kernels.blocks import Backbone, BackboneConfig
 
 LENGTH, WIDTH, ROWS, STEPS = 26, 12, 4, 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from mamba_data_prep.errors import UserError
 from mamba_training.context_parallel import ContextPlace, replica
 from mamba_training.settings import RunSettings

@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+
 from mamba_data_prep.errors import UserError
 from mamba_training.optim import OptimSettings, build_optimizer, param_groups, warmup_cosine
 from mamba_training.schedule import Schedule
 from mamba_training.settings import RunSettings, parse_duration
-from torch import nn
 
 GROUP = {"max_lr": 1.0, "min_lr": 0.1, "warmup_steps": 10, "warmup_fraction": 0.02}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from mamba_data_prep.errors import UserError
 from mamba_training.bundle import load_bundle, save_bundle
 from mamba_training.checkpoint import DamagedCheckpoint, read_checkpoint, write_checkpoint

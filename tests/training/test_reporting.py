@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
+from rich.console import Console
+
 from mamba_training.metrics_log import MetricsLog, read_rows
 from mamba_training.progress import Moment, Reporter, amount, clock, nats_and_bits
-from rich.console import Console
 
 
 def moment(step: int, **changed) -> Moment:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from mamba_data_prep.errors import UserError
 from mamba_training.checkpoint import read_checkpoint
-from torch import Tensor
 
 
 def same(one: object, two: object) -> bool:

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
+
 from mamba_data_prep.errors import Interrupted, UserError
 from mamba_training.checkpoint import read_checkpoint
-from safetensors import safe_open
 
 
 def doing(model, at: int, what):

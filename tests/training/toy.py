@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
-from mamba_training.optim import OptimSettings, build_optimizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+
+from mamba_training.optim import OptimSettings, build_optimizer
 
 LENGTH, VOCABULARY = 12, 7
 

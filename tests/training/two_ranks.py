@@ -8,9 +8,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
+from toy import ToyData, ToyModel
+
 from mamba_training.run import fit
 from mamba_training.settings import RunSettings
-from toy import ToyData, ToyModel
 
 
 def main(folder: Path, steps: int, strategy: str, resume: bool) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from mamba_data_prep.series.frequency import DAY, Frequency
 
+from mamba_data_prep.series.times.frequency import DAY, Frequency
 from tsmamba.config import FitConfig, load_config
-from tsmamba.panel import Panel
+from tsmamba.panel.panel import Panel
 
 
 def waves(rows: int, channels: int, seed: int = 0) -> np.ndarray:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba_data_prep.errors import UserError
 
-from tsmamba.backtest import Backtest, actuals, roll, roll_refitted, rolling_origins, skill
-from tsmamba.methods import Combination, Learned, Local, Task, fit_method
-from tsmamba.panel import Panel
-from tsmamba.selection import BASELINES, candidates, describe, select
+from mamba_data_prep.errors import UserError
+from tsmamba.evaluation.backtest import Backtest, actuals, roll, roll_refitted, rolling_origins, skill
+from tsmamba.evaluation.selection import BASELINES, candidates, describe, select
+from tsmamba.methods.methods import Combination, Learned, Local, Task, fit_method
+from tsmamba.panel.panel import Panel
 
 SEASON, HORIZON = 7, 5
 GENERATOR = np.random.default_rng(3)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tsmamba import baselines
-from tsmamba.baselines import Smoothing
-from tsmamba.seasonality import autocorrelation, choose_season, seasonal_strength
+from tsmamba.methods import baselines
+from tsmamba.methods.baselines import Smoothing
+from tsmamba.panel.seasonality import autocorrelation, choose_season, seasonal_strength
 
 NAN = float("nan")
 ROWS = np.arange(120.0)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from mamba_data_prep.errors import UserError
 
-from tsmamba.benchmark import Borders, read_rows, run_benchmark, score_test
+from mamba_data_prep.errors import UserError
+from tsmamba.benchmark.long_horizon import Borders, read_rows, run_benchmark, score_test
+from tsmamba.benchmark.published import HORIZONS, published_rows
 from tsmamba.config import FitConfig
-from tsmamba.fit import fit_panel
-from tsmamba.panel import Panel
-from tsmamba.published import HORIZONS, published_rows
+from tsmamba.fitting.fit import fit_panel
+from tsmamba.panel.panel import Panel
 
 
 def wide_csv(panel: Panel, path: Path) -> Path:

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from tsmamba.config import FitConfig
-from tsmamba.module import SHRINKAGES, best_shrinkage, safe_shrinkage
-from tsmamba.panel import Panel
-from tsmamba.plan import MOST_STRETCHES, choose_seasons, make_plan, sure_saving
-from tsmamba.ridge import NEGLIGIBLE, fit_ridge, refit_ridge
-from tsmamba.scaling import PanelScaler
-from tsmamba.windows import Windows
+from tsmamba.fitting.held_out import MOST_STRETCHES, choose_seasons, make_plan, sure_saving
+from tsmamba.fitting.modules import SHRINKAGES, best_shrinkage, safe_shrinkage
+from tsmamba.fitting.ridge import NEGLIGIBLE, fit_ridge, refit_ridge
+from tsmamba.panel.panel import Panel
+from tsmamba.panel.scaling import PanelScaler
+from tsmamba.panel.windows import Windows
 
 
 def sums(savings: list[float]) -> torch.Tensor:

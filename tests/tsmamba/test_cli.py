@@ -227,13 +227,13 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 _INTERRUPTED = f"""
-import os, signal, sys, tsmamba.selection
+import os, signal, sys, tsmamba.evaluation.selection
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background may have it ignored
-real = tsmamba.selection.roll
+real = tsmamba.evaluation.selection.roll
 def roll(*arguments, **named):
     os.kill(os.getpid(), {int(signal.SIGINT)})
     return real(*arguments, **named)
-tsmamba.selection.roll = roll
+tsmamba.evaluation.selection.roll = roll
 from tsmamba.cli import cli
 cli(["forecast", sys.argv[1], "--horizon", "5"], prog_name="tsmamba")
 """

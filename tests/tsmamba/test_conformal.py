@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tsmamba.backtest import Backtest, roll
-from tsmamba.conformal import Calibration, calibrate, guessed_shifts, offsets
-from tsmamba.methods import Local, Task
-from tsmamba.panel import Panel
+from tsmamba.evaluation.backtest import Backtest, roll
+from tsmamba.evaluation.conformal import Calibration, calibrate, guessed_shifts, offsets
+from tsmamba.methods.methods import Local, Task
+from tsmamba.panel.panel import Panel
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 HORIZON = 6

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
-from mamba_data_prep.series import ReadOptions, read_series
 
+from mamba_data_prep.series import ReadOptions, read_series
 from tsmamba.cli import cli
 
 GERMAN = (

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from mamba_data_prep.errors import UserError
 
-from tsmamba.export import FORMATS, check_output, sidecar_of, write_table
+from mamba_data_prep.errors import UserError
+from tsmamba.output.table import FORMATS, check_output, sidecar_of, write_table
 
 TABLE = pd.DataFrame(
     {

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mamba_configs import load_preset, preset_text
 from mamba_data_prep.errors import UserError
-
 from tsmamba.config import FitConfig, load_config
-from tsmamba.fit import fit_panel
-from tsmamba.fitted import FittedModel
-from tsmamba.panel import Panel
-from tsmamba.plan import calendar_columns, held_back_rows, make_plan
-from tsmamba.scaling import PanelScaler
-from tsmamba.streaming import Stream
-from tsmamba.windows import Windows
+from tsmamba.fitting.fit import fit_panel
+from tsmamba.fitting.fitted import FittedModel
+from tsmamba.fitting.held_out import calendar_columns, held_back_rows, make_plan
+from tsmamba.panel.panel import Panel
+from tsmamba.panel.scaling import PanelScaler
+from tsmamba.panel.windows import Windows
+from tsmamba.streaming.stream import Stream
 
 MakePanel = Callable[..., Panel]
 MakeConfig = Callable[..., FitConfig]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from mamba_data_prep.errors import UserError
 from sklearn.base import clone
 
+from mamba_data_prep.errors import UserError
 from tsmamba import Forecaster
 
 COLUMNS = ["unique_id", "ds", "yhat", "q0.025", "q0.1", "q0.5", "q0.9", "q0.975"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from tsmamba import metrics
+from tsmamba.evaluation import metrics
 
 ACTUAL = np.array([1.0, 2.0, np.nan, 4.0])
 FORECAST = np.array([2.0, 2.0, 9.0, 1.0])

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tsmamba.config import FitConfig
-from tsmamba.models import CausalModel, ForecastModel, Shape, build_model
-from tsmamba.models.base import last_observed
-from tsmamba.models.linear import Matrices
-from tsmamba.models.residual import patches
-from tsmamba.module import pinball_loss, point_loss
-from tsmamba.windows import Batch
+from tsmamba.fitting.modules import pinball_loss, point_loss
+from tsmamba.networks import CausalModel, ForecastModel, Shape, build_model
+from tsmamba.networks.base import last_observed
+from tsmamba.networks.linear import Matrices
+from tsmamba.networks.residual import patches
+from tsmamba.panel.windows import Batch
 
 SHAPE = Shape(lookback=20, horizon=6, channels=3, n_past=2, n_future=3, n_static=1)
 MODELS = ("ridge", "auto", "smamba", "tsmamba", "causal")

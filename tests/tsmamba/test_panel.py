@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mamba_data_prep.errors import UserError
-from mamba_data_prep.series.frequency import DAY, Frequency
 
-from tsmamba.panel import Panel, calendar_features
-from tsmamba.scaling import PanelScaler
-from tsmamba.windows import Origins, Windows
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.series.times.frequency import DAY, Frequency
+from tsmamba.panel.panel import Panel, calendar_features
+from tsmamba.panel.scaling import PanelScaler
+from tsmamba.panel.windows import Origins, Windows
 
 HOURLY = Frequency("duration", DAY // 24)
 

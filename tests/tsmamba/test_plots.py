@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from mamba_data_prep.series import SeriesFrame
 from matplotlib.axes import Axes
 
-from tsmamba.backtest import Backtest
-from tsmamba.fitted import Forecast
-from tsmamba.frames import frame_of
-from tsmamba.plots import coverage_figure, forecast_figure, save_figure, svg
+from mamba_data_prep.series import SeriesFrame
+from tsmamba.evaluation.backtest import Backtest
+from tsmamba.fitting.fitted import Forecast
+from tsmamba.output.plots import coverage_figure, forecast_figure, save_figure, svg
+from tsmamba.panel.tables import frame_of
 
 HORIZON, LEVELS = 4, (0.025, 0.1, 0.5, 0.9, 0.975)
 

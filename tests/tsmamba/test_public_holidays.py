@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Frequency
-
 from tsmamba import Forecaster
 from tsmamba.cli import cli
 from tsmamba.config import LEVELS, FitConfig
-from tsmamba.conformal import Calibration, guessed_shifts
-from tsmamba.fit import fit_panel
-from tsmamba.frames import frame_of, panel_of
-from tsmamba.methods import Learned, Task
-from tsmamba.public_holidays import column_of, holiday_flags, with_holidays
-from tsmamba.selection import Selection, describe
-from tsmamba.source import Source
+from tsmamba.evaluation.conformal import Calibration, guessed_shifts
+from tsmamba.evaluation.selection import Selection, describe
+from tsmamba.fitting.fit import fit_panel
+from tsmamba.methods.methods import Learned, Task
+from tsmamba.panel.holidays import column_of, holiday_flags, with_holidays
+from tsmamba.panel.source import Source
+from tsmamba.panel.tables import frame_of, panel_of
 
 GERMAN_2024 = ["2024-10-03", "2024-12-25", "2024-12-26"]
 

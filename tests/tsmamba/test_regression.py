@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from mamba_data_prep.errors import UserError
 
+from mamba_data_prep.errors import UserError
 from tsmamba import Forecaster
-from tsmamba.methods import LOCAL, METHODS, Task, fit_method
-from tsmamba.panel import Panel, make_series
-from tsmamba.regression import Effects
-from tsmamba.selection import select, unknown_ahead
+from tsmamba.evaluation.selection import select, unknown_ahead
+from tsmamba.methods.covariate_effects import Effects
+from tsmamba.methods.methods import LOCAL, METHODS, Task, fit_method
+from tsmamba.panel.panel import Panel, make_series
 
 ROWS, AHEAD, SEASON = 400, 24, 12
 TASK = Task(horizon=12, season=SEASON)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tsmamba.panel import Panel
-from tsmamba.plan import make_plan
-from tsmamba.ridge import Products, Solver, anchored, fit_ridge, priors, refit_ridge
-from tsmamba.scaling import PanelScaler
-from tsmamba.windows import Windows
+from tsmamba.fitting.held_out import make_plan
+from tsmamba.fitting.ridge import Products, Solver, anchored, fit_ridge, priors, refit_ridge
+from tsmamba.panel.panel import Panel
+from tsmamba.panel.scaling import PanelScaler
+from tsmamba.panel.windows import Windows
 
 
 def windows_of(panel: Panel, lookback: int, horizon: int) -> Windows:

@@ -16,21 +16,21 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from mamba_data_prep.series import Frequency, ReadOptions, TimeFormat
 
+from mamba_data_prep.series import Frequency, ReadOptions, TimeFormat
 from tsmamba.cli import cli
 from tsmamba.config import LEVELS, FitConfig
-from tsmamba.conformal import Calibration, guessed_shifts, recent_scales
-from tsmamba.fit import fit_panel
-from tsmamba.fitted import FittedModel
+from tsmamba.evaluation.conformal import Calibration, guessed_shifts, recent_scales
+from tsmamba.evaluation.selection import Selection, describe
+from tsmamba.fitting.fit import fit_panel
+from tsmamba.fitting.fitted import FittedModel
 from tsmamba.forecaster import Forecaster
-from tsmamba.methods import Learned, Task
-from tsmamba.models import CausalModel
-from tsmamba.panel import Panel
-from tsmamba.selection import Selection, describe
-from tsmamba.source import Source
-from tsmamba.streaming import Recent
-from tsmamba.windows import Windows
+from tsmamba.methods.methods import Learned, Task
+from tsmamba.networks import CausalModel
+from tsmamba.panel.panel import Panel
+from tsmamba.panel.source import Source
+from tsmamba.panel.windows import Windows
+from tsmamba.streaming.stream import Recent
 
 HORIZON = 3
 

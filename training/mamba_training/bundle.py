@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mamba_data_prep.atomic import AtomicDirectory, clean_orphans
-from mamba_data_prep.errors import UserError
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
+
+from mamba_data_prep.atomic import AtomicDirectory, clean_orphans
+from mamba_data_prep.errors import UserError
 
 from .checkpoint import DamagedCheckpoint, check_weights
 

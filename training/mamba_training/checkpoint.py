@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
-from mamba_data_prep.atomic import atomic_write, clean_orphans, named_write_errors, sync_folder
 from torch import Tensor
+
+from mamba_data_prep.atomic import atomic_write, clean_orphans, named_write_errors, sync_folder
 
 FORMAT = 1
 _TAG = b"seqmamba-checkpoint"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone
 

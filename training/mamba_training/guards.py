@@ -10,10 +10,11 @@ from traceback import walk_tb
 from typing import Any
 
 import torch
-from mamba_data_prep.atomic import atomic_write
-from mamba_data_prep.errors import Interrupted, UserError
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
+
+from mamba_data_prep.atomic import atomic_write
+from mamba_data_prep.errors import Interrupted, UserError
 
 _MEMORY_WORDS = (
     "out of memory",

@@ -14,9 +14,10 @@ from typing import Any, NoReturn, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from mamba_data_prep.errors import UserError
 from torch import Tensor
 from torch.optim import Optimizer
+
+from mamba_data_prep.errors import UserError
 
 from .checkpoint import DamagedCheckpoint
 from .guards import batch_shape, not_a_number, save_batch

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mamba_data_prep.errors import UserError
 from torch import nn
+
+from mamba_data_prep.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import torch
+
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import BackboneConfig
 from mamba_kernels.blocks.backbone import chunk_tokens

@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+
 from mamba_data_prep.errors import Interrupted, UserError
 
 from .checkpoint import CheckpointStore, DamagedCheckpoint, check_weights, read_checkpoint

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from mamba_data_prep.atomic import atomic_write, clean_orphans, named_write_errors
 from mamba_data_prep.errors import UserError
 

@@ -15,8 +15,8 @@ from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
 from mamba_data_prep.series.roles import Roles
 from mamba_data_prep.series.table import Table
-from mamba_data_prep.series.timecolumn import TimeColumn, pinned
-from mamba_data_prep.series.zones import to_instants
+from mamba_data_prep.series.times.column import TimeColumn, pinned
+from mamba_data_prep.series.times.zones import to_instants
 
 _SILENT = 3
 """Rows without a value at the end of a series that are worth a word."""

@@ -9,8 +9,8 @@ import pandas as pd
 
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.series.frame import SeriesFrame
-from mamba_data_prep.series.frequency import DAY, to_wall
-from mamba_data_prep.series.timeformat import TimeFormat
+from mamba_data_prep.series.times.format import TimeFormat
+from mamba_data_prep.series.times.frequency import DAY, to_wall
 
 
 def clean_table(series: SeriesFrame) -> pd.DataFrame:

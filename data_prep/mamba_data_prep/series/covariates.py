@@ -15,9 +15,9 @@ from mamba_data_prep.series.numbers import accept_numbers, find_style, read_numb
 from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
 from mamba_data_prep.series.table import Table
-from mamba_data_prep.series.timecolumn import find_times
+from mamba_data_prep.series.times.column import find_times
+from mamba_data_prep.series.times.zones import to_instants
 from mamba_data_prep.series.words import IDS, STRONG_IDS, plain
-from mamba_data_prep.series.zones import to_instants
 
 
 def with_future(series: SeriesFrame, table: Table, delimiter: str, options: ReadOptions) -> SeriesFrame:

@@ -13,7 +13,7 @@ from pathlib import Path
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
-from mamba_data_prep.series.timeformat import MONTHS
+from mamba_data_prep.series.times.format import MONTHS
 from mamba_data_prep.series.words import is_missing, is_time_name
 
 SAMPLE = 400

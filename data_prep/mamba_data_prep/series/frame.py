@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from mamba_data_prep.series.frequency import Frequency
 from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
-from mamba_data_prep.series.timeformat import TimeFormat
+from mamba_data_prep.series.times.format import TimeFormat
+from mamba_data_prep.series.times.frequency import Frequency
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.series.frequency import DAY, Frequency, to_utc, to_wall
 from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
-from mamba_data_prep.series.steps import Irregular, find_frequency
 from mamba_data_prep.series.table import Table
+from mamba_data_prep.series.times.frequency import DAY, Frequency, to_utc, to_wall
+from mamba_data_prep.series.times.steps import Irregular, find_frequency
 
 SPARSEST = 20
 """Steps a row of the file at most; a grid that is emptier has a wrong step."""

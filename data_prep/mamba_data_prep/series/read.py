@@ -21,7 +21,7 @@ from mamba_data_prep.series.report import IngestReport
 from mamba_data_prep.series.roles import find_roles
 from mamba_data_prep.series.source import read_bytes, to_text
 from mamba_data_prep.series.table import Table, read_table
-from mamba_data_prep.series.timecolumn import find_times
+from mamba_data_prep.series.times.column import find_times
 
 
 def read_series(

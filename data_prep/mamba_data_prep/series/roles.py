@@ -15,7 +15,7 @@ from mamba_data_prep.series.numbers import MOSTLY, Reading, Style, accept_number
 from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
 from mamba_data_prep.series.table import Table
-from mamba_data_prep.series.timecolumn import TimeColumn
+from mamba_data_prep.series.times.column import TimeColumn
 from mamba_data_prep.series.words import CALENDAR, IDS, STRONG_IDS, TARGETS, plain
 
 Layout = Literal["wide", "long", "single"]

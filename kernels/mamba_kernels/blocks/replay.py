@@ -70,7 +70,7 @@ def scan_and_project(
         return F.linear(y, weight), final
     if tape.replaying:
         return _ReplayedScan.apply(weight, initial_state, tape.tensors[0], *arguments)
-    from mamba_kernels.selective_scan.numba_kernels import scan_forward_saving  # numba is loaded where it is used
+    from mamba_kernels.ops.selective_scan.numba_kernels import scan_forward_saving  # numba is loaded where it is used
 
     y, final, checkpoints = scan_forward_saving(_scan_inputs(arguments), initial_state)
     tape.tensors = (checkpoints,)
@@ -78,7 +78,7 @@ def scan_and_project(
 
 
 def _scan_inputs(arguments: ScanArguments) -> Any:
-    from mamba_kernels.selective_scan.numba_kernels import ScanInputs
+    from mamba_kernels.ops.selective_scan.numba_kernels import ScanInputs
 
     return ScanInputs(*arguments[:-1], delta_softplus=True, reverse=arguments.reverse)  # pyright: ignore
 
@@ -98,7 +98,7 @@ class _ReplayedScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        from mamba_kernels.selective_scan.numba_kernels import scan_backward
+        from mamba_kernels.ops.selective_scan.numba_kernels import scan_backward
 
         weight, checkpoints, *tensors = ctx.saved_tensors
         grad_output, grad_state = gradients

@@ -15,7 +15,7 @@ from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.norm import without_decay
 from mamba_kernels.blocks.registry import LayerState, register_mixer
 from mamba_kernels.blocks.two_way import DirectedModel, TwoWayMixer
-from mamba_kernels.s4d.operator import s4d, s4d_update
+from mamba_kernels.ops.s4d.interface import s4d, s4d_update
 
 
 class DiagonalSSM(DirectedModel):

@@ -1,0 +1,305 @@
+"""FASTA read from end to end in constant memory, every byte checked.
+
+What is read: any line length, ragged lines, CRLF and CR line ends, lower case, IUPAC codes, RNA's U (as T), blank
+lines, spaces inside sequence lines, `;` comment lines, a UTF-8 byte order mark, a missing last newline, gzip and bgzip.
+What is refused, with file, line and mend: everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from mamba_data_prep.bytestream import CorruptCompression, read_blocks
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes import alphabet
+from mamba_data_prep.genomes.fasta_errors import broken_header, no_record, not_a_base, not_fasta
+
+PIECE = 1 << 20
+_LONGEST_HEADER = 1 << 20
+_BLANK = b"\n \t"
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class FastaPiece:
+    """Consecutive bases of one record.
+
+    Attributes:
+        record: the record's id, the header's first word.
+        description: the rest of the header.
+        index: 0-based number of the record in the file.
+        offset: 0-based position of the piece's first base in the record, base pairs.
+        sequence: uint8 ASCII (L,), upper case unless asked otherwise.
+        is_last: whether the record ends with this piece.
+        line: 1-based line of the record's header.
+    """
+
+    record: str
+    description: str
+    index: int
+    offset: int
+    sequence: np.ndarray
+    is_last: bool
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header line: the record's id, the rest of the line, and its 1-based line number."""
+
+    record: str
+    description: str
+    line: int
+
+
+def stream_fasta(
+    path: str | Path, piece: int = PIECE, *, upper: bool = True, unique_ids: bool = True
+) -> Iterator[FastaPiece]:
+    """The file's records in order, cut into pieces, in memory that does not grow with the file or its records.
+
+    Args:
+        path: FASTA, plain, gzip or bgzip; "-" is standard input.
+        piece: bases in a piece; only a record's last piece may be shorter.
+        upper: fold lower case (soft-masked repeats) to upper case.
+        unique_ids: refuse an id that was seen before (costs about 70 bytes a record).
+
+    Raises:
+        UserError: the file is not FASTA of DNA; names the file, the line and the mend.
+    """
+    if piece < 1:
+        raise ValueError(f"piece must be at least 1 base, not {piece}")
+    header, index, offset, waiting = None, -1, 0, bytearray()
+    for event in scan_fasta(path, upper=upper, unique_ids=unique_ids):
+        if isinstance(event, Header):
+            if header is not None:
+                yield _piece(header, index, offset, waiting, True)
+            header, index, offset, waiting = event, index + 1, 0, bytearray()
+        elif header is not None:
+            waiting += event
+            while len(waiting) > piece:
+                yield _piece(header, index, offset, waiting[:piece], False)
+                offset += piece
+                del waiting[:piece]
+    if header is not None:
+        yield _piece(header, index, offset, waiting, True)
+
+
+def _piece(header: Header, index: int, offset: int, bases: bytearray, is_last: bool) -> FastaPiece:
+    sequence = np.frombuffer(bytes(bases), dtype=np.uint8)
+    return FastaPiece(header.record, header.description, index, offset, sequence, is_last, header.line)
+
+
+def scan_fasta(
+    path: str | Path,
+    *,
+    upper: bool = True,
+    unique_ids: bool = True,
+    on_raw: Callable[[bytes], object] | None = None,
+    on_text: Callable[[bytes], object] | None = None,
+) -> Iterator[Header | bytes]:
+    """Headers, each followed by its record's bases in one or more non-empty `bytes`.
+
+    Args:
+        path: FASTA, plain, gzip or bgzip; "-" is standard input.
+        upper: fold lower case to upper case.
+        unique_ids: refuse an id that was seen before.
+        on_raw: called with every piece of the file as it lies on the disk.
+        on_text: called with every piece of the decompressed text.
+
+    Raises:
+        UserError: the file is not FASTA of DNA.
+    """
+    scanner = FastaScanner(path, upper=upper, unique_ids=unique_ids)
+    blocks = read_blocks(path, on_raw)
+    while True:
+        try:
+            block = next(blocks, None)
+        except CorruptCompression as error:
+            fix = "download or copy the file again, and compare its checksum or size with the source's"
+            raise UserError(str(error), path=path, line=scanner.line, fix=fix) from None
+        if block is None:
+            break
+        if on_text is not None:
+            on_text(block)
+        yield from scanner.feed(block)
+    yield from scanner.finish()
+
+
+class FastaScanner:
+    """Turns blocks of text, cut anywhere, into headers and bases."""
+
+    def __init__(self, path: str | Path, *, upper: bool = True, unique_ids: bool = True) -> None:
+        self.path = path
+        self.line = 1
+        self._table = alphabet.UPPER if upper else alphabet.AS_WRITTEN
+        self._seen: set[int] | None = set() if unique_ids else None
+        self._start = b""  # the first bytes, until there are enough to know a byte order mark
+        self._started = False
+        self._at_line_start = True
+        self._open_header: bytearray | None = None
+        self._in_comment = False
+        self._carriage_return = False
+        self._record: Header | None = None
+        self._record_has_bases = False
+
+    def feed(self, block: bytes) -> Iterator[Header | bytes]:
+        """What the next block of the file holds."""
+        block = self._without_mark(block)
+        if self._carriage_return or b"\r" in block:
+            block = self._with_newlines(block)
+        position = 0
+        while position < len(block):
+            if self._open_header is not None:
+                position = self._read_header(block, position)
+                if self._open_header is None and self._record is not None:
+                    yield self._record
+            elif self._in_comment:
+                position = self._skip_comment(block, position)
+            elif self._at_line_start and block[position] == ord(">"):
+                self._begin_record()
+                position += 1
+            else:
+                end = _next_header(block, position)
+                yield from self._read_bases(block[position:end])
+                position = end
+
+    def finish(self) -> Iterator[Header | bytes]:
+        """What is left when the file has ended.
+
+        Raises:
+            UserError: the file holds no record, or its last record no base.
+        """
+        if self._carriage_return:
+            self._carriage_return = False
+            yield from self.feed(b"\n")
+        if not self._started:
+            self._started = True
+            yield from self.feed(self._start)
+        if self._open_header is not None:
+            yield from self.feed(b"\n")
+        self._check_record_has_bases()
+        if self._record is None:
+            raise no_record(self.path, self.line)
+
+    def _without_mark(self, block: bytes) -> bytes:
+        if self._started:
+            return block
+        self._start += block
+        if len(self._start) < len(_BOM):
+            return b""
+        self._started = True
+        return self._start.removeprefix(_BOM)
+
+    def _with_newlines(self, block: bytes) -> bytes:
+        """CRLF and CR as LF; a CR at the block's end waits for the next block, which may begin with its LF."""
+        if self._carriage_return:
+            block = b"\r" + block
+        self._carriage_return = block.endswith(b"\r")
+        if self._carriage_return:
+            block = block[:-1]
+        return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _begin_record(self) -> None:
+        self._check_record_has_bases()
+        self._open_header = bytearray()
+        self._at_line_start = False
+
+    def _check_record_has_bases(self) -> None:
+        if self._record is not None and not self._record_has_bases:
+            fix = "delete this record, or put its sequence on the lines below its header"
+            record = self._record
+            raise UserError("this record has no bases", path=self.path, line=record.line, record=record.record, fix=fix)
+
+    def _read_header(self, block: bytes, position: int) -> int:
+        assert self._open_header is not None
+        end = block.find(b"\n", position)
+        self._open_header += block[position : len(block) if end < 0 else end]
+        if len(self._open_header) > _LONGEST_HEADER:
+            raise broken_header(
+                self.path, self.line, bytes(self._open_header), "this header is longer than a million bytes"
+            )
+        if end < 0:
+            return len(block)
+        self._record = self._parsed(bytes(self._open_header))
+        self._record_has_bases = False
+        self._open_header = None
+        self._at_line_start = True
+        self.line += 1
+        return end + 1
+
+    def _parsed(self, text: bytes) -> Header:
+        try:
+            header = text.decode("utf-8")
+        except UnicodeDecodeError:
+            raise broken_header(self.path, self.line, text, "this header is not text in UTF-8") from None
+        if not header.replace("\t", " ").strip().isprintable():
+            raise broken_header(self.path, self.line, text, "this header holds control characters")
+        name, _, description = header.replace("\t", " ").partition(" ")
+        if not name:
+            raise broken_header(self.path, self.line, text, "this header has no id")
+        if self._seen is not None:
+            key = xxhash.xxh3_64_intdigest(name.encode())
+            if key in self._seen:
+                fix = "give every record its own id (seqkit rename does so)"
+                raise UserError(
+                    "this id was used by an earlier record", path=self.path, line=self.line, record=name, fix=fix
+                )
+            self._seen.add(key)
+        return Header(name, description.strip(), self.line)
+
+    def _skip_comment(self, block: bytes, position: int) -> int:
+        end = block.find(b"\n", position)
+        if end < 0:
+            return len(block)
+        self._in_comment = False
+        self._at_line_start = True
+        self.line += 1
+        return end + 1
+
+    def _read_bases(self, text: bytes) -> Iterator[bytes]:
+        bases = text.replace(b"\n", b"")  # far faster than letting translate delete them
+        blanks = _BLANK if b" " in bases or b"\t" in bases else b""
+        bases = bases.translate(self._table, blanks)
+        if bases and (self._record is None or alphabet.INVALID in bases):
+            yield from self._read_lines(text)
+            return
+        self.line += text.count(b"\n")
+        self._at_line_start = text.endswith(b"\n")
+        if bases:
+            self._record_has_bases = True
+            yield bases
+
+    def _read_lines(self, text: bytes) -> Iterator[bytes]:
+        """Goes line by line: skips comments, and finds the line and column of what is wrong."""
+        read = []
+        for line in text.splitlines(keepends=True):
+            ends = line.endswith(b"\n")
+            bases = b""
+            if self._at_line_start and line.startswith(b";"):
+                self._in_comment = not ends
+            else:
+                bases = line.translate(self._table, _BLANK)
+                if bases and self._record is None:
+                    raise not_fasta(self.path, self.line, line)
+                if alphabet.INVALID in bases:
+                    record = None if self._record is None else self._record.record
+                    raise not_a_base(self.path, self.line, record, line, self._table)
+            self.line += ends
+            self._at_line_start = ends
+            read.append(bases)
+        if any(read):
+            self._record_has_bases = True
+            yield b"".join(read)
+
+
+def _next_header(block: bytes, position: int) -> int:
+    """Where the next header begins, at a line's start after `position`; the block's end if nowhere."""
+    found = block.find(b">", position + 1)
+    while found >= 0 and block[found - 1] != ord("\n"):
+        found = block.find(b">", found + 1)
+    return len(block) if found < 0 else found

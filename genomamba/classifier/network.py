@@ -1,0 +1,247 @@
+"""A sequence classifier: bases, stem, backbone, pooling, logits. Padding never changes what a sequence gets.
+
+Shapes: `B` sequences, `L` bases (the longest in the batch), `P` positions after the stem, `D` channels, `C` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genomamba import tokens
+from genomamba.classifier.config import HeadConfig, StemConfig
+from genomamba.config import ModelConfig, validated
+from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
+from genomamba.language_model.model import backbone_config
+from mamba_data_prep.errors import UserError
+from mamba_kernels.blocks import Backbone
+
+BUNDLE_KIND: Final = "genomamba-classifier"
+BUNDLE_FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """What is needed to build a classifier and to use it.
+
+    Attributes:
+        classes: names in the order of the logits.
+        window: longest sequence, in bases, that it was trained on; longer ones are read window by window.
+        temperature: divides the logits, fitted on validation so that confidences are honest.
+        stranded: whether it was trained without reverse complements because strand carries meaning.
+    """
+
+    model: ModelConfig
+    stem: StemConfig
+    head: HeadConfig
+    classes: tuple[str, ...]
+    window: int
+    temperature: float = 1.0
+    stranded: bool = True
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The bundle's config.json."""
+        return {
+            "format": BUNDLE_FORMAT,
+            "kind": BUNDLE_KIND,
+            "model": self.model.model_dump(mode="json"),
+            "stem": self.stem.model_dump(mode="json"),
+            "head": self.head.model_dump(mode="json"),
+            "pooling": self.head.pooling,
+            "classes": list(self.classes),
+            "window": self.window,
+            "temperature": self.temperature,
+            "stranded": self.stranded,
+            "training": dict(self.training),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], path: str | Path) -> ClassifierConfig:
+        """Reads a bundle's config.json.
+
+        Raises:
+            UserError: it is of another kind or format, or a value is wrong.
+        """
+        if values.get("kind") != BUNDLE_KIND:
+            raise UserError(
+                "Not a classifier",
+                path=path,
+                found=values.get("kind"),
+                accepted=BUNDLE_KIND,
+                fix="make one with `genomamba finetune ... --from MODEL`" if values.get("kind") == LM_KIND else None,
+            )
+        if values.get("format") != BUNDLE_FORMAT:
+            raise UserError(
+                "Made by another version", path=path, found=values.get("format"), accepted=f"format {BUNDLE_FORMAT}",
+                fix="use the version of seqmamba that wrote it",
+            )  # fmt: skip
+        classes, window, temperature = values.get("classes"), values.get("window"), values.get("temperature", 1.0)
+        if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(c, str) for c in classes):
+            raise UserError("The model's classes are damaged", path=path, found=classes, accepted="a list of names")
+        if not isinstance(window, int) or window < 1:
+            raise UserError("The model's window is damaged", path=path, found=window, accepted="a whole number")
+        if not isinstance(temperature, int | float) or not 0 < temperature < 1e6:
+            raise UserError("The model's temperature is damaged", path=path, found=temperature, accepted="above 0")
+        return cls(
+            model=validated(ModelConfig, values.get("model", {}), path=path),
+            stem=validated(StemConfig, values.get("stem", {}), path=path),
+            head=validated(HeadConfig, values.get("head", {}), path=path),
+            classes=tuple(classes),
+            window=window,
+            temperature=float(temperature),
+            stranded=bool(values.get("stranded", True)),
+            training=values.get("training", {}),
+        )
+
+
+class ConvStem(nn.Module):
+    """Scans for motifs at every base, and keeps of each `stride` bases the strongest response of each scanner.
+
+    A, C, G and T are one-hot; N is a quarter of each, so that a run of N is no feature of its own; padding is zero, so
+    a padded sequence meets exactly what an unpadded one meets beyond its end.
+    """
+
+    letters: Tensor
+
+    def __init__(self, d_model: int, stem: StemConfig) -> None:
+        super().__init__()
+        self.taps, self.stride = stem.taps, stem.stride
+        self.conv = nn.Conv1d(4, d_model, stem.taps)
+        self.mix = nn.Linear(d_model, d_model)
+        letters = torch.zeros(tokens.VOCAB_SIZE, 4)
+        letters[tokens.FIRST_BASE : tokens.FIRST_BASE + 4] = torch.eye(4)
+        letters[tokens.N] = 0.25
+        self.register_buffer("letters", letters, persistent=False)
+
+    def forward(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B P D"]:
+        """One vector for every `stride` bases, the last ones of a row possibly fewer; zeros where all is padding."""
+        before = (self.taps - 1) // 2
+        x = functional.pad(self.letters[ids.long()].transpose(1, 2), (before, self.taps - 1 - before))
+        x = functional.gelu(self.conv(x))
+        inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        x = torch.where(inside[:, None], x, -torch.inf)
+        x = functional.max_pool1d(x, self.stride, ceil_mode=True).transpose(1, 2)
+        return self.mix(torch.where(x == -torch.inf, 0, x))
+
+
+class Pooling(nn.Module):
+    """From valid positions to one vector: their mean, the last of them, or a learned weighted mean."""
+
+    def __init__(self, kind: str, d_model: int) -> None:
+        super().__init__()
+        self.kind = kind
+        self.weight = nn.Linear(d_model, 1) if kind == "attention" else None
+
+    def forward(self, x: Float[Tensor, "B P D"], counts: Integer[Tensor, " B"]) -> Float[Tensor, "B D"]:
+        """`counts` positions of each row are valid, the rest is padding."""
+        if self.kind == "last":
+            return x[torch.arange(len(x), device=x.device), counts - 1]
+        valid = torch.arange(x.shape[1], device=x.device) < counts[:, None]
+        if self.weight is None:
+            return torch.where(valid[..., None], x, 0).sum(1) / counts[:, None]
+        scores = self.weight(x)[..., 0].masked_fill(~valid, -torch.inf)
+        return torch.where(valid[..., None], x, 0).mul(scores.softmax(1)[..., None]).sum(1)
+
+
+class SequenceClassifier(nn.Module):
+    """Class logits of DNA sequences of any length up to the window.
+
+    Args:
+        config: the network's shape, its head and its classes.
+
+    Example:
+        >>> model = SequenceClassifier(config)
+        >>> logits = model(ids, lengths)   # ids (B, L) padded on the right, lengths (B,)
+    """
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        d_model, stem = config.model.d_model, config.stem
+        if stem.taps:
+            self.stem = ConvStem(d_model, stem)
+        else:
+            self.embedding = nn.Embedding(tokens.VOCAB_SIZE, d_model)
+            nn.init.normal_(self.embedding.weight, std=config.model.embedding_std)
+        if stem.positions:
+            shape = (-(-config.window // stem.stride), d_model)
+            self.positions, self.readout = nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.ones(shape))
+            for parameter in (self.positions, self.readout):
+                parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
+        self.backbone = Backbone(backbone_config(config.model))
+        self.pooling = Pooling(config.head.pooling, d_model)
+        self.dropout = nn.Dropout(config.head.dropout)
+        self.head = nn.Linear(d_model, len(config.classes))
+
+    def forward(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        """Logits, before the temperature.
+
+        Args:
+            ids: tokens, padded on the right.
+            lengths: bases of each row, at least one.
+
+        Raises:
+            ValueError: a row is longer than the positions the model knows.
+        """
+        x = self.stem(ids, lengths) if self.config.stem.taps else self.embedding(ids.long())
+        counts = -(-lengths.long() // self.config.stem.stride)
+        if self.config.stem.positions:
+            if x.shape[1] > len(self.positions):
+                raise ValueError(f"{ids.shape[1]} bases are longer than the model's window of {self.config.window}")
+            x = x + self.positions[: x.shape[1]]
+        y, _ = self.backbone(x, reset=_padding_starts(counts, x.shape[1]))
+        if self.config.stem.positions:
+            y = y * self.readout[: y.shape[1]]  # what a response counts for may depend on where it is
+        return self.head(self.dropout(self.pooling(y, counts)))
+
+    def load_pretrained(self, state: Mapping[str, Tensor], path: str | Path) -> list[str]:
+        """Takes over the weights of a language model or classifier; the head stays new if the classes differ.
+
+        Returns:
+            The names of the parameters that stay new.
+
+        Raises:
+            UserError: the backbone's weights do not fit.
+        """
+        own = self.state_dict()
+        fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+        new = [name for name in own if name not in fitting]
+        misfit = [name for name in new if name.startswith(("backbone.", "embedding.", "stem."))]
+        if misfit:
+            raise UserError("The model's weights do not fit this network", path=path, found=misfit[0])
+        self.load_state_dict(fitting, strict=False)
+        return new
+
+    @classmethod
+    def from_bundle(cls, path: str | Path) -> SequenceClassifier:
+        """Reads a classifier from a bundle or a run folder, in evaluation mode.
+
+        Raises:
+            UserError: there is no bundle, it is damaged, or it holds another kind of model.
+        """
+        from mamba_training.bundle import load_bundle
+
+        bundle = load_bundle(path)
+        model = cls(ClassifierConfig.from_dict(bundle.config, path))
+        try:
+            model.load_state_dict(bundle.state)
+        except RuntimeError as error:
+            raise UserError("The weights do not fit the configuration", path=path, found=str(error)) from error
+        return model.eval()
+
+
+def _padding_starts(counts: Integer[Tensor, " B"], positions: int) -> Tensor | None:
+    """True where each row's padding begins: it is a document of its own, which neither direction remembers across."""
+    if bool((counts == positions).all()):
+        return None
+    starts = torch.zeros(len(counts), positions + 1, dtype=torch.bool, device=counts.device)
+    starts[torch.arange(len(counts), device=counts.device), counts] = True
+    return starts[:, :positions]

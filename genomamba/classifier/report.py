@@ -1,0 +1,194 @@
+"""The report of a fine-tuning run: what was learnt, how sure one may be of it, and what simpler methods reach."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genomamba.classifier.baselines import Baselines, paired_difference
+from genomamba.classifier.examples import LabelledData
+from genomamba.classifier.metrics import Metrics, spread
+from mamba_data_prep.atomic import atomic_write
+
+_SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc", "nll", "brier", "ece")
+_SURE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class SeedResult:
+    """One trained model.
+
+    Attributes:
+        valid, test: scores with the fitted temperature.
+        raw_ece: calibration error on test before the temperature.
+        probabilities: of the test examples, (M, C).
+        folder: its run folder.
+    """
+
+    seed: int
+    status: str
+    steps: int
+    seconds: float
+    temperature: float
+    valid: Metrics
+    test: Metrics
+    raw_ece: float
+    probabilities: np.ndarray
+    folder: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, ready for JSON (probabilities left out)."""
+        plain = {name: getattr(self, name) for name in ("seed", "status", "steps", "seconds", "temperature", "raw_ece")}
+        return {**plain, "folder": str(self.folder), "valid": self.valid.to_dict(), "test": self.test.to_dict()}
+
+
+def chosen(results: Sequence[SeedResult]) -> SeedResult:
+    """The run with the highest validation likelihood; the test split has no say."""
+    return min(results, key=lambda result: result.valid.nll)
+
+
+def build_report(data: LabelledData, results: Sequence[SeedResult], baselines: Baselines) -> dict[str, Any]:
+    """Everything that is known about a run, as JSON holds it."""
+    best = chosen(results)
+    summary = {}
+    for name in _SHOWN:
+        values = [getattr(result.test, name) for result in results]
+        if all(value is not None for value in values):
+            mean, deviation = spread(values)
+            summary[name] = {"mean": mean, "sd": deviation, "n": len(values)}
+    only_we, only_they, p = paired_difference(data.test.labels, best.probabilities, baselines.kmer.probabilities)
+    return {
+        "classes": list(data.classes),
+        "window": data.window,
+        "data": {**data.description, "counts": data.counts(), "warnings": list(data.warnings)},
+        "test": summary,
+        "runs": [result.to_dict() for result in results],
+        "chosen_seed": best.seed,
+        "baselines": baselines.to_dict(),
+        "against_kmers": {"only_ours_right": only_we, "only_kmers_right": only_they, "p": p},
+        "verdict": verdict(best.test, baselines, (only_we, only_they, p)),
+    }
+
+
+def verdict(test: Metrics, baselines: Baselines, pairs: tuple[int, int, float]) -> list[str]:
+    """Plain sentences on what the figures allow one to say."""
+    chance = max(sum(row) for row in test.confusion) / test.n  # the commonest class of the test split itself
+    error = math.sqrt(max(chance * (1 - chance), 1e-9) / test.n)
+    above = test.accuracy - chance
+    lines = []
+    if above < 2 * error:
+        lines.append(
+            f"No better than chance: accuracy {test.accuracy:.1%} on {test.n:,} test examples, where always giving the "
+            f"commonest class reaches {chance:.1%} and two standard errors are {2 * error:.1%}."
+        )
+    else:
+        lines.append(
+            f"Above chance: accuracy {test.accuracy:.1%} on {test.n:,} test examples, commonest class {chance:.1%}, "
+            f"two standard errors {2 * error:.1%}."
+        )
+    only_we, only_they, p = pairs
+    kmer = baselines.kmer
+    counted = f"{only_we:,} examples only it gets right, {only_they:,} only the k-mers, p = {p:.2g}"
+    if p >= _SURE:
+        lines.append(f"Not distinguishable from {kmer.k}-mer logistic regression ({counted}).")
+    elif only_we > only_they:
+        lines.append(f"Better than {kmer.k}-mer logistic regression ({counted}).")
+    else:
+        lines.append(f"Worse than {kmer.k}-mer logistic regression ({counted}): use the k-mers.")
+    shortcut = baselines.shortcut
+    if shortcut.accuracy - chance > 2 * error:
+        lines.append(
+            f"Caution: length and unknown bases alone reach {shortcut.accuracy:.1%}; the data give their classes away."
+        )
+    return lines
+
+
+def write_report(folder: Path, report: Mapping[str, Any], results: Sequence[SeedResult], data: LabelledData) -> None:
+    """Writes report.json, report.md, the test predictions and the plots of the chosen run."""
+    from genomamba.classifier.plots import plot_confusion, plot_learning, plot_reliability
+
+    best = chosen(results)
+    with atomic_write(folder / "report.json") as file:
+        json.dump(report, file, indent=2, default=float)
+        file.write("\n")
+    plot_confusion(folder / "confusion.png", best.test, data.classes)
+    plot_reliability(folder / "reliability.png", best.test)
+    plot_learning(folder / "learning_curve.png", [r.folder / "metrics.csv" for r in results])
+    with atomic_write(folder / "test_predictions.tsv") as file:
+        rows = csv.writer(file, delimiter="\t", lineterminator="\n")
+        rows.writerow(["example", "label", "predicted", *(f"prob_{name}" for name in data.classes)])
+        for i, (label, p) in enumerate(zip(data.test.labels, best.probabilities, strict=True)):
+            rows.writerow([i, data.classes[label], data.classes[int(p.argmax())], *(f"{value:.6f}" for value in p)])
+    with atomic_write(folder / "report.md") as file:
+        file.write(markdown(report))
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report for people."""
+    parts = [
+        "# Fine-tuning report\n",
+        *(f"* {line}\n" for line in report["verdict"]),
+        "\n## Scores on the held-out test split\n\n",
+        comparison_table(report),
+        "\nEverything was chosen on validation; the test split was scored once a run. Probabilities are tempered by a "
+        "factor fitted on validation. ECE: expected calibration error; Brier: 0 is best. +- is the standard deviation "
+        "over seeds.\n",
+        "\n## Data\n\n",
+        _counts_table(report["data"]["counts"]),
+        "\n",
+        *(
+            f"* {key}: {value}\n"
+            for key, value in report["data"].items()
+            if key not in ("counts", "warnings") and value
+        ),
+        *(f"* Note: {line}.\n" for line in report["data"]["warnings"]),
+        f"\n## Confusion on test (seed {report['chosen_seed']}; rows true, columns predicted)\n\n",
+        _confusion_table(report),
+        "\n![confusion](confusion.png) ![reliability](reliability.png) ![learning curve](learning_curve.png)\n",
+    ]
+    return "".join(parts)
+
+
+def comparison_table(report: Mapping[str, Any]) -> str:
+    """Our scores and the baselines', as a Markdown table."""
+    names = [name for name in _SHOWN if name in report["test"]]
+    lines = [f"| method | {' | '.join(n.replace('_', ' ') for n in names)} |", "|---|" + "---:|" * len(names)]
+    n = report["test"][names[0]]["n"]
+    cells = [
+        f"{report['test'][name]['mean']:.3f}" + (f" +- {report['test'][name]['sd']:.3f}" if n > 1 else "")
+        for name in names
+    ]
+    lines.append(f"| **this model**{f' ({n} seeds)' if n > 1 else ''} | {' | '.join(cells)} |")
+    kmer = report["baselines"]["kmer"]
+    rows = {
+        f"{kmer['k']}-mer logistic regression (C {kmer['C']:g})": kmer["test"],
+        "length and unknown bases alone": report["baselines"]["shortcut"],
+        "class frequencies": report["baselines"]["majority"],
+    }
+    for label, metrics in rows.items():
+        values = ["" if metrics[name] is None else f"{metrics[name]:.3f}" for name in names]
+        lines.append(f"| {label} | {' | '.join(values)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
+    classes = list(next(iter(counts.values())))
+    lines = [f"| split | {' | '.join(classes)} |", "|---|" + "---:|" * len(classes)]
+    lines += [f"| {split} | {' | '.join(f'{row[c]:,}' for c in classes)} |" for split, row in counts.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _confusion_table(report: Mapping[str, Any]) -> str:
+    classes = report["classes"]
+    best = next(run for run in report["runs"] if run["seed"] == report["chosen_seed"])
+    lines = [f"| | {' | '.join(classes)} |", "|---|" + "---:|" * len(classes)]
+    matrix = best["test"]["confusion"]
+    lines += [f"| **{name}** | {' | '.join(map(str, row))} |" for name, row in zip(classes, matrix, strict=True)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""What may be classified: genomes of species, sites in a genome, and sequences with labels."""

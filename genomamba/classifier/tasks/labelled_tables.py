@@ -1,0 +1,171 @@
+"""Reading labelled sequences from CSV and TSV files, strictly: a bad row is named, never guessed at.
+
+Columns `sequence`, `label` and, if wanted, `split` (train, valid or dev, test); others are ignored. Plain or gzip.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mamba_data_prep.errors import UserError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+}
+_MISSING = {"", "na", "nan", "none", "null", "n/a"}
+_LETTERS = np.zeros(256, bool)
+_LETTERS[np.frombuffer(b"ACGTNRYSWKMBDHV", np.uint8)] = True
+_UPPER = np.arange(256, dtype=np.uint8)
+_UPPER[97:123] -= 32
+_UPPER[[ord("U"), ord("u")]] = ord("T")  # RNA is read as DNA, as the tokens do
+
+
+@dataclass(frozen=True, eq=False)
+class TableRow:
+    """One labelled sequence and where it stood.
+
+    Attributes:
+        bases: uint8 ASCII, upper case.
+        split: train, valid, test, or None when the table has no split column.
+        line: 1-based line in the file, the header being line 1.
+    """
+
+    bases: np.ndarray
+    label: str
+    split: str | None
+    path: Path
+    line: int
+
+
+def read_table(path: Path, split: str | None = None) -> list[TableRow]:
+    """Reads a labelled table; `split` is given to every row when the table has no such column.
+
+    Raises:
+        UserError: the file is missing, not text, lacks a column, or a row is broken; the line is named.
+    """
+    with _opened(path) as text:
+        rows = list(_rows(path, text, split))
+    if not rows:
+        raise UserError("The table has a header and no rows", path=path, fix="give a table with labelled sequences")
+    return rows
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.TextIOBase]:
+    if not path.is_file():
+        raise UserError("No such file", path=path, fix="check the path")
+    with path.open("rb") as probe:
+        gzipped = probe.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path, "rb") if gzipped else path.open("rb") as stream:
+            yield io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"The gzip file is damaged ({error})", path=path, fix="copy or download it again") from error
+    except UnicodeDecodeError as error:
+        raise UserError("The table is not UTF-8 text", path=path, fix="save it as CSV or TSV in UTF-8") from error
+
+
+def _delimiter(path: Path, header: str) -> str:
+    """Tab for .tsv names, comma for .csv; other names by what the header holds."""
+    suffixes = [s.lower() for s in path.suffixes]
+    if ".tsv" in suffixes or (".csv" not in suffixes and "\t" in header):
+        return "\t"
+    return ","
+
+
+def _rows(path: Path, text: io.TextIOBase, split: str | None) -> Iterator[TableRow]:
+    header = text.readline()
+    delimiter = _delimiter(path, header)
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    columns = _columns(path, names, delimiter)
+    while True:
+        line = reader.line_num + 2
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"The row cannot be read ({error})", path=path, line=line, fix="mend the quotes") from error
+        if fields is None:
+            return
+        if not fields:
+            continue
+        if len(fields) != len(names):
+            raise UserError(
+                "The row has another number of fields than the header",
+                path=path,
+                line=line,
+                found=f"{len(fields)} fields",
+                accepted=f"{len(names)} fields: {', '.join(names)}",
+                fix="mend the row, or quote fields that hold the delimiter",
+            )
+        yield _row(path, line, fields, columns, split)
+
+
+def _columns(path: Path, names: list[str], delimiter: str) -> dict[str, int]:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError("The header repeats a column", path=path, line=1, found=", ".join(repeated), fix="rename one")
+    missing = [name for name in ("sequence", "label") if name not in names]
+    if missing:
+        raise UserError(
+            f"The header lacks the column {' and '.join(missing)}",
+            path=path,
+            line=1,
+            found=", ".join(names) if any(names) else "no header",
+            accepted="sequence, label[, split], " + ("tab" if delimiter == "\t" else "comma") + "-separated",
+            fix="add a header line with these names; name tab-separated files .tsv",
+        )
+    return {name: names.index(name) for name in ("sequence", "label", "split") if name in names}
+
+
+def _row(path: Path, line: int, fields: list[str], columns: dict[str, int], split: str | None) -> TableRow:
+    label = fields[columns["label"]].strip()
+    if label.lower() in _MISSING:
+        raise UserError(
+            "The label is missing", path=path, line=line, found=label, accepted="a class name or number",
+            fix="fill it in or remove the row",
+        )  # fmt: skip
+    if "split" in columns:
+        named = fields[columns["split"]].strip()
+        if named.lower() not in SPLIT_NAMES:
+            raise UserError(
+                "The split is unknown", path=path, line=line, found=named, accepted=", ".join(SPLIT_NAMES),
+                fix="use one of these names, or remove the column to split automatically",
+            )  # fmt: skip
+        split = SPLIT_NAMES[named.lower()]
+    return TableRow(_bases(path, line, fields[columns["sequence"]].strip()), label, split, path, line)
+
+
+def _bases(path: Path, line: int, sequence: str) -> np.ndarray:
+    if not sequence:
+        raise UserError("The sequence is empty", path=path, line=line, fix="fill it in or remove the row")
+    bases = _UPPER[np.frombuffer(sequence.encode("utf-8"), np.uint8)]
+    bad = np.flatnonzero(~_LETTERS[bases])
+    if len(bad):
+        letter = chr(bases[bad[0]]) if bases[bad[0]] < 128 else "a letter outside ASCII"
+        raise UserError(
+            f"The sequence holds a letter that is no base, at position {bad[0] + 1:,}",
+            path=path,
+            line=line,
+            found=letter,
+            accepted="A C G T U N and the IUPAC codes R Y S W K M B D H V, either case",
+            fix="mend or remove the row",
+        )
+    return bases

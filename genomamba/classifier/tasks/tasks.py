@@ -1,0 +1,195 @@
+"""The three fine-tuning tasks, each a function from files to one `LabelledData`: table, promoter, species."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from genomamba.classifier.config import FinetuneData
+from genomamba.classifier.examples import SPLITS, Examples, LabelledData, PackedSequences, canonical
+from genomamba.classifier.tasks.labelled_tables import TableRow, read_table
+from mamba_data_prep.errors import UserError
+
+MAX_CLASSES = 1000
+AUTO_WINDOW_LIMIT = 65_536
+
+
+def table_data(
+    tables: Sequence[Path],
+    data: FinetuneData,
+    *,
+    valid: Path | None = None,
+    test: Path | None = None,
+    seed: int = 0,
+) -> LabelledData:
+    """Labelled sequences from tables, or from one a split.
+
+    Rows without a given split are split by a hash of their sequence, so equal sequences and their reverse complements
+    stay together. A training row whose sequence (or reverse complement) is also held out is dropped, and said.
+
+    Raises:
+        UserError: a broken row, a single class, or a class missing from training.
+    """
+    given = valid is not None or test is not None
+    rows = [row for table in tables for row in read_table(table, "train" if given else None)]
+    if given and any(row.split != "train" for row in rows):
+        raise UserError(
+            "The table has a split column, and --valid or --test was given too", path=tables[0], fix="use one"
+        )
+    rows += read_table(valid, "valid") if valid is not None else []
+    rows += read_table(test, "test") if test is not None else []
+    named = {"table": [str(t) for t in tables], "valid": valid and str(valid), "test": test and str(test)}
+    return labelled_rows(rows, data, {"task": "table", **named}, seed=seed)
+
+
+def labelled_rows(
+    rows: list[TableRow],
+    data: FinetuneData,
+    description: dict[str, object],
+    *,
+    seed: int,
+    classes: tuple[str, ...] | None = None,
+) -> LabelledData:
+    """Splits rows that have no split, removes leaks, checks the classes and packs the sequences."""
+    classes = classes or _classes(rows)
+    keys = [hashlib.blake2b(canonical(row.bases), digest_size=16).digest() for row in rows]
+    splits, how = _splits(rows, keys, data, seed)
+    keep, warnings = _without_leaks(rows, keys, splits)
+    window, cut = _window(rows, data)
+    labels = np.array([classes.index(row.label) for row in rows], np.int64)
+    source = PackedSequences.pack([centre(row.bases, window) for row in rows])
+    chosen = {name: np.flatnonzero(keep & (splits == name)).astype(np.int64) for name in SPLITS}
+    parts = {name: Examples(source, index, labels[index]) for name, index in chosen.items()}
+    made = LabelledData(
+        classes=classes,
+        train=parts["train"],
+        valid=parts["valid"],
+        test=parts["test"],
+        window=window,
+        stranded=True,
+        description={**description, "split": how, "dropped_for_leakage": int((~keep).sum())},
+        warnings=tuple(warnings + cut),
+    )
+    return checked(made, rows[0].path)
+
+
+def _classes(rows: list[TableRow]) -> tuple[str, ...]:
+    names = {row.label for row in rows}
+    if len(names) < 2:
+        raise UserError(
+            "The table has a single class", path=rows[0].path, found=f"label {rows[0].label!r} on every row",
+            accepted="at least two labels", fix="add sequences of another class",
+        )  # fmt: skip
+    if len(names) > min(MAX_CLASSES, len(rows) // 2):
+        raise UserError(
+            "There are nearly as many labels as rows", path=rows[0].path, found=f"{len(names):,} labels",
+            accepted=f"classes, at most {MAX_CLASSES}, each on several rows", fix="group measured values into classes",
+        )  # fmt: skip
+    numeric = all(name.lstrip("-").isdecimal() for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name), name) if numeric else (0, name)))
+
+
+def _splits(rows: list[TableRow], keys: list[bytes], data: FinetuneData, seed: int) -> tuple[np.ndarray, str]:
+    """The split of each row; those a table does not give are carved out of its training rows by hash."""
+    given = {row.split for row in rows if row.split is not None}
+    missing = [name for name in ("valid", "test") if name not in given]
+    if given and "train" not in given:
+        raise UserError("No row is in the train split", path=rows[0].path, found=", ".join(sorted(given)))
+    shares = {"valid": data.valid_fraction, "test": data.test_fraction}
+    splits = np.array([row.split or "train" for row in rows], dtype="U5")
+    for index, key in enumerate(keys):
+        if splits[index] == "train" and missing:
+            splits[index] = _hashed_split(key, seed, {name: shares[name] for name in missing})
+    if not given:
+        return splits, "by a hash of each sequence, both strands alike"
+    return splits, "as given" + (f"; {' and '.join(missing)} taken from train by hash" if missing else "")
+
+
+def _hashed_split(key: bytes, seed: int, shares: dict[str, float]) -> str:
+    draw = int.from_bytes(hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(8, "little")).digest()) / 2**64
+    for name, share in shares.items():
+        if draw < share:
+            return name
+        draw -= share
+    return "train"
+
+
+def _without_leaks(rows: list[TableRow], keys: list[bytes], splits: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Keeps each sequence in one split only: test wins over valid, and valid over train."""
+    rank = {"train": 0, "valid": 1, "test": 2}
+    highest: dict[bytes, int] = {}
+    for key, split in zip(keys, splits, strict=True):
+        highest[key] = max(highest.get(key, 0), rank[str(split)])
+    keep = np.array([rank[str(split)] == highest[key] for key, split in zip(keys, splits, strict=True)])
+    warnings = []
+    if not keep.all():
+        lost = [f"{row.path.name} line {row.line:,}" for row, kept in zip(rows, keep, strict=True) if not kept]
+        shown = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+        warnings.append(
+            f"{len(lost):,} rows hold a sequence (or its reverse complement) that is also in a split held out "
+            f"later, and were dropped so that nothing leaks: {shown}"
+        )
+    labels: dict[bytes, str] = {}
+    clash = [row for row, key in zip(rows, keys, strict=True) if labels.setdefault(key, row.label) != row.label]
+    if clash:
+        first = f"{clash[0].path.name} line {clash[0].line:,}"
+        warnings.append(
+            f"{len(clash):,} rows repeat a sequence (or its reverse complement) with another label: {first}"
+        )
+    return keep, warnings
+
+
+def _window(rows: list[TableRow], data: FinetuneData) -> tuple[int, list[str]]:
+    longest = max(len(row.bases) for row in rows)
+    window = min(longest, AUTO_WINDOW_LIMIT) if data.window == "auto" else data.window
+    cut = sum(len(row.bases) > window for row in rows)
+    said = f"{cut:,} sequences are longer than the window of {window:,} and were cut to their middle"
+    return window, [said] if cut else []
+
+
+def centre(bases: np.ndarray, window: int) -> np.ndarray:
+    """The middle `window` bases of a sequence, or all of a shorter one."""
+    start = max(len(bases) - window, 0) // 2
+    return bases[start : start + window]
+
+
+def checked(made: LabelledData, path: Path) -> LabelledData:
+    """Refuses data that cannot be trained or scored on; says which classes a split lacks."""
+    warnings = list(made.warnings)
+    for split, counts in made.counts().items():
+        absent = [name for name, count in counts.items() if count == 0]
+        if absent and (split == "train" or len(absent) == len(counts)):
+            raise UserError(
+                f"The {split} split holds no example of class {', '.join(absent[:5])}",
+                path=path,
+                found=", ".join(f"{name} {count:,}" for name, count in counts.items()),
+                fix="give more sequences, or another split",
+            )
+        if absent:
+            warnings.append(f"the {split} split holds no example of class {', '.join(absent)}")
+    return replace(made, warnings=tuple(warnings))
+
+
+def class_balance(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Weights (C,) inversely proportional to class frequency, with mean one over the examples."""
+    counts = np.maximum(np.bincount(labels, minlength=n_classes), 1)
+    return (len(labels) / (n_classes * counts)).astype(np.float32)
+
+
+def named_files(texts: Sequence[str]) -> dict[str, list[Path]]:
+    """Groups `NAME=FASTA` texts by name, in the order of first mention.
+
+    Raises:
+        UserError: a text is not of this form.
+    """
+    grouped: dict[str, list[Path]] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not name.strip() or not path:
+            raise UserError("--class needs NAME=FASTA", found=text, accepted="for example --class human=human.fa.gz")
+        grouped.setdefault(name.strip(), []).append(Path(path))
+    return grouped

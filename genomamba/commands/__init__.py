@@ -1,0 +1,1 @@
+"""What each command of `genomamba` does, one module a command."""

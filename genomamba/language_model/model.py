@@ -1,0 +1,130 @@
+"""The DNA language model: embedding, backbone, and the embedding again as output layer.
+
+Shapes: `B` windows, `L` positions, `D` channels of the residual stream, `V` = 16 rows of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genomamba import tokens
+from genomamba.config import ModelConfig, validated
+from mamba_data_prep.errors import UserError
+from mamba_kernels.blocks import Backbone, BackboneConfig
+
+BUNDLE_KIND: Final = "genomamba-lm"
+NEVER: Final = -1e4
+"""Added to the logits of tokens that are never targets, so that a softmax over all tokens is one over A, C, G, T."""
+_IGNORED: Final = -100
+
+
+class GenomeLM(nn.Module):
+    """Predicts the next base from all bases before it.
+
+    The output layer is the embedding (tied), unless the configuration says otherwise: then it is `lm_head`.
+
+    Args:
+        config: the network's shape; `bidirectional` other than "none" makes an encoder rather than a language model.
+    """
+
+    never: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(tokens.VOCAB_SIZE, config.d_model)
+        nn.init.normal_(self.embedding.weight, std=config.embedding_std)
+        self.backbone = Backbone(backbone_config(config))
+        self.lm_head = None if config.tie_embeddings else nn.Linear(config.d_model, tokens.VOCAB_SIZE, bias=False)
+        never = torch.full((tokens.VOCAB_SIZE,), NEVER)
+        never[tokens.FIRST_BASE : tokens.FIRST_BASE + 4] = 0.0
+        self.register_buffer("never", never, persistent=False)
+
+    def embeddings(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """The normalised hidden vector of each position; it knows that base and those before it."""
+        return self.backbone(self.embedding(ids.long()))[0]
+
+    def forward(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        """Logits: those at position t predict the base at t + 1; what is no base is never predicted."""
+        weight = self.embedding.weight if self.lm_head is None else self.lm_head.weight
+        return functional.linear(self.embeddings(ids), weight) + self.never
+
+    def n_parameters(self) -> int:
+        """Trainable numbers in the model."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @classmethod
+    def from_bundle(cls, path: str | Path) -> GenomeLM:
+        """Reads a language model from a bundle or a run folder, in evaluation mode.
+
+        Raises:
+            UserError: there is no bundle, it is damaged, or it holds another kind of model.
+        """
+        from mamba_training.bundle import load_bundle
+
+        bundle = load_bundle(path)
+        kind = bundle.config.get("kind")
+        if kind != BUNDLE_KIND:
+            raise UserError("not a language model", path=path, found=kind, accepted=BUNDLE_KIND)
+        shape = bundle.config.get("model")
+        if not isinstance(shape, dict):
+            raise UserError("holds no model settings", path=bundle.path / "config.json")
+        model = cls(validated(ModelConfig, shape, path=bundle.path / "config.json"))
+        bundle.check(model.state_dict())
+        model.load_state_dict(bundle.state)
+        return model.eval()
+
+
+def backbone_config(config: ModelConfig) -> BackboneConfig:
+    """The backbone that a model's configuration describes.
+
+    Raises:
+        UserError: its values do not fit each other, such as heads that do not divide the channels.
+    """
+    named = config.model_dump(exclude={"n_layers", "pattern", "embedding_std", "tie_embeddings"})
+    try:
+        return BackboneConfig(layers=config.layers, **named)
+    except ValueError as error:
+        raise UserError(str(error), fix="change it with --set model.NAME=VALUE") from None
+
+
+def next_base_nats(
+    logits: Float[Tensor, "B L V"], ids: Integer[Tensor, "B L"]
+) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+    """Cross-entropy of predicting each base from those before it.
+
+    The first position has nothing before it and is no target; neither is anything but A, C, G and T (N, PAD).
+
+    Returns:
+        The sum of the losses in nats, in float32, and the number of targets.
+    """
+    return base_nats(logits[:, :-1], ids[:, 1:])
+
+
+def base_nats(
+    logits: Float[Tensor, "B L V"], following: Integer[Tensor, "B L"]
+) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+    """Cross-entropy of predicting `following`: the sum in nats, in float32, and the number of targets."""
+    following = following.long()
+    counted = is_base(following)
+    targets = torch.where(counted, following, _IGNORED)
+    flat = logits.reshape(-1, logits.shape[-1]).float()
+    total = functional.cross_entropy(flat, targets.reshape(-1), ignore_index=_IGNORED, reduction="sum")
+    return total, counted.sum()
+
+
+def is_base(ids: Integer[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """Which tokens are A, C, G or T."""
+    return (ids >= tokens.FIRST_BASE) & (ids < tokens.FIRST_BASE + 4)
+
+
+def bits(nats: float) -> float:
+    """Nats in bits."""
+    return nats / math.log(2)

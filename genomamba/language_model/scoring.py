@@ -1,0 +1,61 @@
+"""Scoring a language model on a genome: on the split it was trained with, or on all of another genome."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genomamba.commands.pretrain import evaluate_windows
+from genomamba.config import DataConfig, validated
+from genomamba.language_model.data import GenomeWindows, frozen, make_split, open_genome
+from genomamba.language_model.model import GenomeLM
+from genomamba.prediction.predictor import pick_device
+from mamba_data_prep.atomic import atomic_write
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.windows import WindowTable, tile
+from mamba_training.bundle import load_bundle
+
+_SPLITS = ("train", "valid", "test", "all")
+
+
+def evaluate_lm(*, model: Path, fasta: Path, split: str, out: Path | None, device: str) -> dict[str, Any]:
+    """Bits per base and perplexity of next-base prediction.
+
+    On the genome it was trained on, the windows of `split` are scored, as the training left them; on any other genome
+    all windows are. At most `data.final_bases` bases, spread evenly, are read.
+
+    Raises:
+        UserError: it is no language model, the split is unknown, or the regions of the training are not known.
+    """
+    if split not in _SPLITS:
+        raise UserError("The split is unknown", found=split, accepted=", ".join(_SPLITS))
+    network = GenomeLM.from_bundle(model).to(pick_device(device))
+    training = load_bundle(model).config.get("training", {})
+    data = validated(DataConfig, training.get("settings", {}).get("data", {}), path=model)
+    genome = open_genome(fasta)
+    same = training.get("genome", {}).get("xxh3_128") == genome.fingerprint.xxh3_128
+    used = split if same else "all"
+    windows: WindowTable
+    if used == "all":
+        windows = tile(genome, data.window, max_n_fraction=data.max_n_fraction)
+    else:
+        made = make_split(genome, data)
+        if made.description.get("digests") not in (None, training.get("split", {}).get("digests")):
+            raise UserError(
+                "The training's split cannot be made again from the genome alone", path=model,
+                fix="it was made with a BED file; score everything with --split all",
+            )  # fmt: skip
+        windows = made.tables()[used]
+    if not len(windows):
+        raise UserError("No window is left to score", path=fasta, found=f"windows of {data.window:,} bases")
+    scored = evaluate_windows(network, GenomeWindows(genome, frozen(windows, data.final_bases)))
+    result = {"model": str(model), "fasta": str(fasta), "split": used, "seen_in_training": same, **scored.to_dict()}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(out / "evaluation.json") as file:
+            json.dump(result, file, indent=2)
+            file.write("\n")
+    where = f"{used} windows of the genome it was trained on" if same else "all windows of a genome new to it"
+    text = f"{scored.bits:.4f} bits per base, perplexity {scored.perplexity:.4f}, {scored.n_bases:,} bases ({where})"
+    return {**result, "text": text}

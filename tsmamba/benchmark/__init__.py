@@ -1,0 +1,1 @@
+"""Long-horizon forecasting by the published protocol, and the published rows beside it."""

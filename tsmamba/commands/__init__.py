@@ -1,0 +1,1 @@
+"""What each command of `tsmamba` does, one module a command."""

@@ -1,0 +1,1 @@
+"""How good a forecast is: held-out blocks, metrics, conformal intervals, and the choice of a method."""

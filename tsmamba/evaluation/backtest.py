@@ -1,0 +1,239 @@
+"""Rolling origins: forecasts from past rows, none of which sees what followed, beside what came.
+
+Shapes: `K` origins, earliest first; `S` series; `H` horizon; `Q` quantile levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from mamba_data_prep.errors import UserError
+from tsmamba.evaluation import metrics
+from tsmamba.fitting.fitted import Forecast
+from tsmamba.methods.methods import FittedMethod, Learned
+from tsmamba.panel.panel import Panel
+
+_MOST = 12
+"""Origins by default."""
+
+Tick = Callable[[], object]
+"""Called after each origin, for progress."""
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """A method's forecasts from past rows.
+
+    Attributes:
+        method: its name.
+        ids: of the series.
+        levels: of the quantiles.
+        steps_back: (K,) how many rows before each series' end a forecast was made, falling.
+        actual: what came, NaN where it was not observed or lies beyond the end.
+        point: the point forecasts.
+        quantiles: the quantile forecasts; NaN where there are none yet.
+        error_scale: (S,) `seasonal_error` of each series before the first origin.
+        rms_scale: (S,) `seasonal_rms` of the same rows.
+    """
+
+    method: str
+    ids: tuple[str, ...]
+    levels: tuple[float, ...]
+    steps_back: tuple[int, ...]
+    actual: Float64[np.ndarray, "K S H"]
+    point: Float64[np.ndarray, "K S H"]
+    quantiles: Float64[np.ndarray, "K S H Q"]
+    error_scale: Float64[np.ndarray, " S"]
+    rms_scale: Float64[np.ndarray, " S"]
+
+    @property
+    def horizon(self) -> int:
+        """Rows that each forecast gives."""
+        return self.point.shape[2]
+
+    def origins(self, which: Sequence[int] | slice) -> Backtest:
+        """Some of the origins."""
+        places = range(len(self.steps_back))[which] if isinstance(which, slice) else which
+        cut = {name: getattr(self, name)[list(places)] for name in ("actual", "point", "quantiles")}
+        return replace(self, steps_back=tuple(self.steps_back[place] for place in places), **cut)
+
+    def scores(self, axis: tuple[int, ...] | None = None) -> dict[str, Any]:
+        """Every score, averaged over the observed values along `axis` of (K, S, H); over all by default.
+
+        Interval scores are over the values that have quantiles.
+        """
+        actual, point = self.actual, self.point
+        answered = np.isfinite(self.quantiles).all(axis=-1)
+        judged = np.where(answered, actual, np.nan)
+        error, rms = self.error_scale[None, :, None], self.rms_scale[None, :, None]
+        found = {
+            "mase": metrics.mase(actual, point, error, axis),
+            "rmsse": metrics.rmsse(actual, point, rms, axis),
+            "smape": metrics.smape(actual, point, axis),
+            "mae": metrics.mae(actual, point, axis),
+            "mse": metrics.mse(actual, point, axis),
+            "pinball": metrics.pinball(judged, self.quantiles, self.levels, axis),
+            "crps": metrics.crps(judged, self.quantiles, self.levels, axis),
+        }
+        for percent, (low, high) in metrics.intervals(self.levels).items():
+            ends = self.quantiles[..., low], self.quantiles[..., high]
+            found[f"coverage_{percent:g}"] = metrics.coverage(judged, *ends, axis)
+            found[f"width_{percent:g}"] = metrics.width(judged, *ends, axis)
+        return found
+
+    def by_series(self) -> list[dict[str, Any]]:
+        """A row of scores for each series."""
+        return _rows(self.scores(axis=(0, 2)), "unique_id", self.ids)
+
+    def by_horizon(self) -> list[dict[str, Any]]:
+        """A row of scores for each step ahead."""
+        return _rows(self.scores(axis=(0, 1)), "step", range(1, self.horizon + 1))
+
+    def loss(self) -> float:
+        """What methods are compared by: the mean of `losses` over all that was observed; infinite where nothing was."""
+        loss = float(metrics.mase(self.actual, self.point, self._scale()))
+        return loss if np.isfinite(loss) else float("inf")
+
+    def losses(self) -> Float64[np.ndarray, " K"]:
+        """MASE at each origin; the mean absolute error where no series has a scale."""
+        return np.asarray(metrics.mase(self.actual, self.point, self._scale(), (1, 2)), np.float64)
+
+    def _scale(self) -> Float64[np.ndarray, "1 S 1"]:
+        scale = self.error_scale if np.isfinite(self.error_scale).any() else np.ones(len(self.ids))
+        return scale[None, :, None]
+
+
+def rolling_origins(
+    lengths: Sequence[int], horizon: int, season: int, *, count: int | None = None, stride: int | None = None
+) -> tuple[int, ...]:
+    """From how many rows before the end to forecast, so that all of the horizon is known.
+
+    By default at most 12 origins over the last fifth of the typical series (the last third or half where that does not
+    hold 12 or four horizons), at least a horizon apart, and not always at the same place in the season.
+
+    Args:
+        lengths: rows of the series.
+        horizon: rows ahead.
+        season: rows of a season.
+        count: how many origins; 12 at most by default.
+        stride: rows from origin to origin; the horizon where only `count` is given.
+
+    Returns:
+        Falling numbers of rows; at least one.
+
+    Raises:
+        UserError: no series is long enough to forecast from its past.
+    """
+    typical = int(np.median(lengths)) if len(lengths) else 0
+    least = max(2, min(2 * season, typical // 3))
+    room = typical - least
+    if room < horizon:
+        raise UserError(
+            "the series are too short to forecast from their own past", found=f"{typical:,} rows, horizon {horizon:,}",
+            accepted=f"at least {least + horizon:,} rows", fix="shorten the horizon",
+        )  # fmt: skip
+    span = min(max(_usual_span(typical, horizon), horizon), room)
+    if count is None and stride is None:
+        stride = max(horizon, (span - horizon) // (_MOST - 1))
+        stride += int(stride > horizon and season > 1 and stride % season == 0)
+    elif stride is None:
+        stride = max(min(horizon, (room - horizon) // max((count or 1) - 1, 1)), 1)
+    within = span if count is None else room
+    fitting = min(count or _MOST, (within - horizon) // stride + 1)
+    return tuple(horizon + stride * number for number in reversed(range(fitting)))
+
+
+def _usual_span(rows: int, horizon: int) -> int:
+    """Rows at a series' end that are forecast by default."""
+    if rows // 5 >= _MOST * horizon:
+        return rows // 5
+    return rows // 3 if rows // 3 >= 4 * horizon else rows // 2
+
+
+def roll(
+    fitted: FittedMethod, panel: Panel, steps_back: Sequence[int], season: int, tick: Tick | None = None
+) -> Backtest:
+    """Forecasts from past rows with a method that was fitted on what came before all of them.
+
+    Args:
+        fitted: the method.
+        panel: the series, whole.
+        steps_back: from how many rows before the end, falling.
+        season: rows of a season, for the scales of errors.
+        tick: called after each origin.
+    """
+    if isinstance(fitted, Learned) and fitted.model.is_causal:
+        return _beside(fitted.predict_many(panel, steps_back), fitted.name, panel, steps_back, season)
+    return roll_refitted(lambda history: fitted, fitted.name, panel, steps_back, season, tick)
+
+
+def roll_refitted(
+    fit: Callable[[Panel], FittedMethod],
+    name: str,
+    panel: Panel,
+    steps_back: Sequence[int],
+    season: int,
+    tick: Tick | None = None,
+) -> Backtest:
+    """Forecasts from past rows, fitted anew at each of them on what was known there.
+
+    Args:
+        fit: is given the panel as it was at the origin.
+        name: of the method.
+        panel: the series, whole.
+        steps_back: from how many rows before the end, falling.
+        season: rows of a season, for the scales of errors.
+        tick: called after each origin.
+    """
+    found = []
+    for rows in steps_back:
+        past = panel.before(rows)
+        found.append(fit(past).predict(past))
+        if tick is not None:
+            tick()
+    return _beside(found, name, panel, steps_back, season)
+
+
+def _beside(found: Sequence[Forecast], name: str, panel: Panel, steps_back: Sequence[int], season: int) -> Backtest:
+    """Forecasts from past rows beside what came."""
+    point = np.stack([one.point for one in found]).astype(np.float64)
+    first = panel.before(steps_back[0])
+    return Backtest(
+        name,
+        tuple(panel.ids),
+        found[0].levels,
+        tuple(steps_back),
+        actuals(panel, steps_back, point.shape[2]),
+        point,
+        np.stack([one.quantiles for one in found]).astype(np.float64),
+        np.array([metrics.seasonal_error(one.values, season) for one in first.series]),
+        np.array([metrics.seasonal_rms(one.values, season) for one in first.series]),
+    )
+
+
+def actuals(panel: Panel, steps_back: Sequence[int], horizon: int) -> Float64[np.ndarray, "K S H"]:
+    """What followed each origin; NaN where a series had not begun or had ended."""
+    found = np.full((len(steps_back), len(panel), horizon), np.nan)
+    for place, rows in enumerate(steps_back):
+        for number, one in enumerate(panel.series):
+            if rows < len(one):
+                values = one.values[len(one) - rows :][:horizon]
+                found[place, number, : len(values)] = values
+    return found
+
+
+def skill(ours: float, theirs: float) -> float:
+    """Share of an error that is saved: 0 as good as theirs, 1 perfect, negative worse; NaN where theirs is 0."""
+    return 1 - ours / theirs if theirs > 0 else float("nan")
+
+
+def _rows(scores: dict[str, Any], key: str, names: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {key: name, **{score: float(values[place]) for score, values in scores.items()}}
+        for place, name in enumerate(names)
+    ]

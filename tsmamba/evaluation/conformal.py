@@ -1,0 +1,322 @@
+"""Intervals that hold what they promise: quantiles shifted by the errors that forecasts made on past rows.
+
+The score of a quantile forecast is by how much the value exceeded it, in units of the series' recent changes; the
+calibrated quantile is the forecast plus the score's own quantile, step by step. A method that gives only points has
+its point for every quantile, and then this is the split-conformal method; for one with quantiles it is conformalised
+quantile regression.
+
+Source: Vovk, Gammerman, Shafer 2005, Algorithmic Learning in a Random World; Romano, Patterson, Candes 2019,
+Conformalized quantile regression, NeurIPS, with each level corrected by itself (their section 5), and with the scores
+of neighbouring steps read together where one step has too few.
+
+Shapes: `K` origins, earliest first; `S` series; `H` horizon; `Q` quantile levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from scipy import stats
+
+from tsmamba.evaluation import metrics
+from tsmamba.evaluation.backtest import Backtest
+from tsmamba.fitting.fitted import Forecast
+from tsmamba.panel.panel import Panel
+
+_ENOUGH = 400
+"""Scores that a step's quantiles are read from, where there are so many; neighbouring steps help out."""
+_OWN = 40
+"""Origins from which a series' quantiles are its own."""
+_ASYMMETRIC = 100
+"""Forecasts below which errors are read as if they had fallen to either side: a few tell the size, not the side."""
+_RECENT_ROWS, _RECENT_SEASONS = 400, 30
+_FEWEST = 8
+"""Scores below which there is no saying how far a forecast may be off."""
+_FEWEST_FORECASTS = 3
+"""Forecasts below which there is no saying how far the steps of one are off together."""
+_REFRESHED, _STRETCHES = 24, 24
+"""How often shifts are found anew along a backtest, and into how many stretches of steps at most they are divided."""
+_PACE, _MOST_PACE, _FARTHEST = 0.05, 0.3, 1.9
+"""Share of a miss that is made up for after each origin and at most at once; by what factor a tail may change,
+which keeps the default levels in order."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far each quantile is to be shifted.
+
+    Attributes:
+        levels: of the quantiles.
+        season: rows of a season, over which recent changes are measured.
+        pooled: shifts in units of a series' recent changes, read from all series.
+        own: the same read from one series, by its name, where it had enough origins.
+        origins: how many forecasts from past rows were read.
+    """
+
+    levels: tuple[float, ...]
+    season: int
+    pooled: Float64[np.ndarray, "H Q"]
+    own: Mapping[str, Float64[np.ndarray, "H Q"]] = field(default_factory=dict)
+    origins: int = 0
+
+    def apply(self, forecast: Forecast, panel: Panel) -> Forecast:
+        """The forecast with calibrated quantiles, which never cross, nor fall below 0 where no value ever did.
+
+        Args:
+            forecast: what follows the ends of the panel's series.
+            panel: the series.
+        """
+        floor = np.array([_floor(one.values) for one in panel.series])
+        return self.shifted(forecast, recent_scales(panel, (0,), self.season)[0], floor)
+
+    def shifted(
+        self, forecast: Forecast, scale: Float64[np.ndarray, " S"], floor: Float64[np.ndarray, " S"]
+    ) -> Forecast:
+        """The same where the size of recent changes and the lowest possible value of each series are known."""
+        shifts = np.stack([self.own.get(name, self.pooled) for name in forecast.ids])
+        quantiles = np.sort(forecast.quantiles + shifts * scale[:, None, None], axis=-1)
+        point = np.maximum(forecast.point, floor[:, None])
+        return replace(forecast, point=point, quantiles=np.maximum(quantiles, floor[:, None, None]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "levels": list(self.levels),
+            "season": self.season,
+            "pooled": _plain(self.pooled),
+            "own": {name: _plain(table) for name, table in self.own.items()},
+            "origins": self.origins,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """The calibration that `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        own = {str(name): np.array(table, np.float64) for name, table in values["own"].items()}
+        pooled = np.array(values["pooled"], np.float64)
+        return cls(tuple(values["levels"]), int(values["season"]), pooled, own, int(values["origins"]))
+
+
+def calibrate(past: Backtest, panel: Panel, season: int) -> tuple[Backtest, Calibration]:
+    """Reads the errors of forecasts from past rows.
+
+    Args:
+        past: forecasts by the method, or one fitted like it, that is to be calibrated.
+        panel: the series that were forecast.
+        season: rows of a season.
+
+    Returns:
+        The backtest with the quantiles that could have been given at its origins, from the errors known by then (NaN at
+        the first ones, before which too little is known), and the calibration of forecasts from the panel's end.
+    """
+    back = np.array(past.steps_back)
+    scale = recent_scales(panel, past.steps_back, season)
+    # What never changed before an origin does not tell by how much others err.
+    told = replace(past, actual=np.where(scale[:, :, None] > 0, past.actual, np.nan))
+    scores = (told.actual[..., None] - past.quantiles) / np.where(scale > 0, scale, 1)[:, :, None, None]
+    quantiles = np.full(past.quantiles.shape, np.nan)
+    adapted = np.array(past.levels)
+    judged = np.zeros((len(back), past.horizon), dtype=np.bool_)
+    for places in np.array_split(np.arange(len(back)), min(_REFRESHED, len(back))):
+        known = _known(back, int(back[places[0]]), past.horizon)
+        adapted = _adapted(adapted, told, quantiles, known & ~judged)
+        judged = known
+        pooled, own = _tables(scores, known, past.ids, adapted)
+        shifts = np.stack([own.get(name, pooled) for name in past.ids])
+        quantiles[places] = np.sort(past.quantiles[places] + shifts * scale[places][:, :, None, None], axis=-1)
+    everything = _known(back, 0, past.horizon)
+    adapted = _adapted(adapted, told, quantiles, everything & ~judged)
+    pooled, own = _tables(scores, everything, past.ids, adapted)
+    pooled = np.where(np.isfinite(pooled), pooled, guessed_shifts(panel, past.horizon, past.levels, season))
+    return replace(past, quantiles=quantiles), Calibration(past.levels, season, pooled, own, len(back))
+
+
+def guessed_shifts(panel: Panel, horizon: int, levels: Sequence[float], season: int) -> Float64[np.ndarray, "H Q"]:
+    """Shifts where there is no past to read them from: those of a (seasonal) random walk, by Student's t.
+
+    NaN where not even two changes of any series were observed.
+
+    Source: Hyndman, Athanasopoulos 2021, Forecasting: Principles and Practice, section 5.5.
+    """
+    changes = max((int(np.isfinite(np.diff(one.values)).sum()) for one in panel.series), default=0)
+    if changes < 2:
+        return np.full((horizon, len(levels)), np.nan)
+    steps = np.ceil(np.arange(1, horizon + 1) / season)
+    deviation = np.sqrt(np.pi / 2)  # of normal changes whose mean size is 1
+    return np.sqrt(steps)[:, None] * deviation * stats.t.ppf(levels, changes - 1)[None, :]
+
+
+def _known(back: np.ndarray, now: int, horizon: int) -> Bool[np.ndarray, "K H"]:
+    """Which steps of each origin's forecast had come to pass `now` rows before the end."""
+    return np.arange(1, horizon + 1)[None, :] <= back[:, None] - now
+
+
+def _adapted(
+    levels: np.ndarray, past: Backtest, quantiles: Float64[np.ndarray, "K S H Q"], news: Bool[np.ndarray, "K H"]
+) -> np.ndarray:
+    """Levels to aim at, after seeing how many of the latest values fell below the quantiles that were given.
+
+    Source: Gibbs, Candes 2021, Adaptive conformal inference under distribution shift, NeurIPS, equation 2.
+    """
+    judged = np.isfinite(past.actual) & np.isfinite(quantiles).all(axis=-1) & news[:, None, :]
+    if not judged.any():
+        return levels
+    below = (past.actual[judged][:, None] <= quantiles[judged]).mean(axis=0)
+    pace = min(_PACE * judged.any(axis=(1, 2)).sum(), _MOST_PACE)
+    aim = np.array(past.levels)
+    tail = np.minimum(aim, 1 - aim)
+    moved = levels + pace * (aim - below)
+    return np.where(
+        aim <= 0.5,
+        np.clip(moved, tail / _FARTHEST, np.minimum(tail * _FARTHEST, 0.5)),
+        np.clip(moved, 1 - np.minimum(tail * _FARTHEST, 0.5), 1 - tail / _FARTHEST),
+    )
+
+
+def _tables(
+    scores: Float64[np.ndarray, "K S H Q"], known: Bool[np.ndarray, "K H"], ids: Sequence[str], levels: np.ndarray
+) -> tuple[Float64[np.ndarray, "H Q"], dict[str, Float64[np.ndarray, "H Q"]]]:
+    """Shifts from the known scores: of all series together, and of those that have enough origins of their own."""
+    visible = np.where(known[:, None, :, None], scores, np.nan)
+    own = {}
+    if len(ids) > 1:
+        for place, name in enumerate(ids):
+            if np.isfinite(visible[:, place, -1, 0]).sum() >= _OWN:
+                own[name] = offsets(visible[:, place : place + 1], levels)
+    return offsets(visible, levels), own
+
+
+def offsets(scores: Float64[np.ndarray, "K S H Q"], levels: Sequence[float] | np.ndarray) -> Float64[np.ndarray, "H Q"]:
+    """Each level's shift at each step: the quantile of the scores, those of near steps read along, brought to one size.
+
+    Scores that are NaN do not count; with fewer than 8 there is no shift (NaN).
+    """
+    horizon = scores.shape[2]
+    size = _sizes(scores)
+    alike = scores / size[None, None, :, None]
+    seen = np.asarray(np.isfinite(alike).all(axis=-1))
+    per_step = np.asarray(seen.sum(axis=(0, 1)))
+    found = np.full((horizon, len(levels)), np.nan)
+    for steps in np.array_split(np.arange(horizon), min(_STRETCHES, horizon)):
+        low, high = _neighbours(per_step, int(steps[0]), int(steps[-1]) + 1)
+        near = alike[:, :, low:high][seen[:, :, low:high]]
+        n = _independent(np.where(seen, np.abs(alike[..., alike.shape[-1] // 2]), np.nan)[:, :, low:high])
+        if per_step[low:high].max(initial=0) < _ASYMMETRIC:
+            near = np.concatenate([near, -near])
+        if len(near) >= _FEWEST:
+            found[steps] = _quantiles(near, np.asarray(levels), n)
+    return found * size[:, None]
+
+
+def recent_scales(panel: Panel, steps_back: Sequence[int], season: int) -> Float64[np.ndarray, "K S"]:
+    """Mean absolute change over a season in the latest rows before each origin: by what errors are made alike.
+
+    It is 0 for a series of one value throughout, and 1 for one of which too little is known.
+    """
+    rows = recent_rows(season)
+    table = np.ones((len(steps_back), len(panel)))
+    for place, back in enumerate(steps_back):
+        for number, one in enumerate(panel.series):
+            history = one.values[: max(len(one) - back, 0)]
+            scales = (metrics.seasonal_error(part, step) for part in (history[-rows:], history) for step in (season, 1))
+            table[place, number] = next((scale for scale in scales if np.isfinite(scale)), _unmeasured(history))
+    return table
+
+
+def _unmeasured(history: Float64[np.ndarray, " T"]) -> float:
+    seen = history[np.isfinite(history)]
+    return 0.0 if len(seen) > 1 and seen.min() == seen.max() else 1.0
+
+
+def recent_rows(season: int) -> int:
+    """How many of the latest rows tell the size of recent changes."""
+    return max(_RECENT_ROWS, _RECENT_SEASONS * season)
+
+
+def _floor(history: Float64[np.ndarray, " T"]) -> float:
+    """What a series' values cannot fall below: 0 where none ever did."""
+    seen = history[np.isfinite(history)]
+    return 0.0 if len(seen) and float(seen.min()) >= 0 else -np.inf
+
+
+def _sizes(scores: Float64[np.ndarray, "K S H Q"]) -> Float64[np.ndarray, " H"]:
+    """Typical size of the middle level's scores at each step, smoothed over neighbouring steps."""
+    middle = np.abs(scores[..., scores.shape[-1] // 2])
+    seen = np.isfinite(middle)
+    counts = seen.sum(axis=(0, 1)).astype(np.float64)
+    totals = np.where(seen, middle, 0.0).sum(axis=(0, 1))
+    totals, counts = _spread_out(totals), _spread_out(counts)
+    whole = totals.sum() / max(counts.sum(), 1)
+    mean = np.where(counts > 0, totals / np.maximum(counts, 1), whole)
+    return np.where(mean > 0, mean, 1.0)
+
+
+def _spread_out(values: Float64[np.ndarray, " H"]) -> Float64[np.ndarray, " H"]:
+    """Sums over a twelfth of the steps to either side, at least one."""
+    reach = max(len(values) // 12, 1)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    return total[np.minimum(places + reach + 1, len(values))] - total[np.maximum(places - reach, 0)]
+
+
+def _neighbours(per_step: np.ndarray, low: int, high: int) -> tuple[int, int]:
+    """The steps around some that together have enough scores; all of them where that is not enough."""
+    while per_step[low:high].sum() < _ENOUGH and (low > 0 or high < len(per_step)):
+        low, high = max(low - 1, 0), min(high + 1, len(per_step))
+    return low, high
+
+
+def _independent(sizes: Float64[np.ndarray, "K S W"]) -> float:
+    """How many independent scores are worth as much as those of a few neighbouring steps of some forecasts.
+
+    Steps of one forecast are off together. What counts is their number over the factor by which that makes their mean
+    vary more; at least one a forecast.
+
+    Source: Kish 1965, Survey Sampling, section 5.4 (the design effect).
+    """
+    rows = sizes.reshape(-1, sizes.shape[-1])
+    seen = np.isfinite(rows)
+    rows, seen = rows[seen.any(axis=1)], seen[seen.any(axis=1)]
+    forecasts, scores = len(rows), int(seen.sum())
+    if forecasts < _FEWEST_FORECASTS:
+        return float(max(forecasts, 1))
+    each = seen.sum(axis=1)
+    means = np.where(seen, rows, 0.0).sum(axis=1) / each
+    overall = float(rows[seen].var(ddof=1))
+    effect = float(means.var(ddof=1)) * scores / forecasts / overall if overall > 0 else np.inf
+    return float(np.clip(scores / max(effect, 1.0), forecasts, scores))
+
+
+def _quantiles(sample: Float64[np.ndarray, "n Q"], level: np.ndarray, independent: float) -> Float64[np.ndarray, " Q"]:
+    """Each column's own quantile with the finite-sample correction; by Student's t where the sample ends before it.
+
+    Args:
+        sample: scores, neighbouring steps of one forecast among them.
+        level: one a column.
+        independent: how many independent scores the sample is worth.
+    """
+    ranked = np.sort(sample, axis=0)
+    more = (independent + 1) / independent  # both tails alike, and continuous: different levels stay different
+    share = np.select([level > 0.5, level < 0.5], [level * more, 1 - (1 - level) * more], 0.5)
+    place = np.clip(share, 0, 1) * (len(ranked) - 1)
+    below = np.floor(place).astype(np.int64)
+    above = np.minimum(below + 1, len(ranked) - 1)
+    column = np.arange(len(level))
+    found = ranked[below, column] + (place - below) * (ranked[above, column] - ranked[below, column])
+    beyond = np.minimum(level, 1 - level) * (independent + 1) < 1 - 1e-9  # both tails alike, for all their rounding
+    if beyond.any():
+        deviation = sample.std(axis=0, ddof=1) * np.sqrt(1 + 1 / independent)
+        outside = sample.mean(axis=0) + stats.t.ppf(level, max(independent - 1, 2)) * deviation
+        found = np.where(beyond, outside, found)
+    return found
+
+
+def _plain(table: Float64[np.ndarray, "H Q"]) -> list[list[float | None]]:
+    return [[float(f"{value:.9g}") if np.isfinite(value) else None for value in row] for row in table]

@@ -1,0 +1,446 @@
+"""`auto`: every method forecasts from the same past rows, and the one whose forecasts were nearest is taken.
+
+Mamba is one candidate among others. Where it does not win, what wins is taken, and the notes say so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from mamba_data_prep.errors import UserError
+from tsmamba.config import Note
+from tsmamba.evaluation import metrics
+from tsmamba.evaluation.backtest import Backtest, Tick, roll, roll_refitted, rolling_origins, skill
+from tsmamba.evaluation.conformal import Calibration, calibrate, guessed_shifts
+from tsmamba.methods.methods import (
+    LOCAL,
+    Combination,
+    FittedMethod,
+    Task,
+    evenly,
+    fit_method,
+    is_positive,
+    learned,
+    plain_name,
+    reads_ahead,
+)
+from tsmamba.panel.panel import Panel
+
+BASELINES = ("naive", "seasonal_naive", "drift", "ets", "theta", "ridge")
+"""What a Mamba model has to beat."""
+
+_JUDGES = 24
+"""Series on which methods are compared, where there are more."""
+_MOST_COMBINED, _FEWEST_ORIGINS = 3, 4
+"""Methods of which a mean is taken, and origins without which none is."""
+_FEWEST_WINDOWS = 1000
+"""Windows from which a Mamba model is worth its training time."""
+_SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
+"""Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
+_SLOW = ("ets", "theta")
+_READERS = ("mamba", "smamba", "causal")
+"""Methods that look at covariates."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was compared, what was taken, and how far it can be trusted.
+
+    Attributes:
+        members: names of the methods that are taken; the forecast is their mean.
+        method: the same, fitted on all rows.
+        calibration: of its quantiles.
+        leaderboard: backtests of all methods on the same origins, with the quantiles that could have been given there.
+        honest: the backtest of the choice itself: at each origin the method that was best on the origins before it.
+        past: the backtest of what was taken, from many origins, with calibrated quantiles.
+        left_out: why a method was not tried.
+        seconds: that each method took to fit and forecast.
+        notes: plain sentences on the outcome.
+    """
+
+    members: tuple[str, ...]
+    method: FittedMethod
+    calibration: Calibration
+    leaderboard: tuple[Backtest, ...] = ()
+    honest: Backtest | None = None
+    past: Backtest | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of what was taken."""
+        return " + ".join(self.members)
+
+    def skills(self) -> dict[str, float]:
+        """Share of each baseline's error that what was taken saves on the same origins."""
+        taken = next((one for one in self.leaderboard if one.method == self.name), None)
+        return {} if taken is None else self._saved(taken)
+
+    def skills_of_choosing(self) -> dict[str, float]:
+        """The same for the choice itself, made anew at each origin from the origins before it: free of hindsight."""
+        return {} if self.honest is None else self._saved(self.honest)
+
+    def _saved(self, ours: Backtest) -> dict[str, float]:
+        return {
+            one.method: skill(ours.loss(), _at(one, ours.steps_back).loss())
+            for one in self.leaderboard
+            if one.method in BASELINES
+        }
+
+
+def candidates(panel: Panel, task: Task) -> tuple[list[str], dict[str, str]]:
+    """Names of the methods worth trying on a panel, and why others are not."""
+    names = ["naive", "drift", "ets", "theta", "ridge"]
+    left_out = {}
+    if task.season > 1:
+        names.insert(1, "seasonal_naive")
+    else:
+        left_out["seasonal_naive"] = "there is no season"
+    if is_positive(panel):
+        names.append("ridge_log")
+    if panel.future_names:
+        names += ["theta_x", "ridge_x"]
+    windows = sum(max(length - 2 * task.horizon, 0) for length in panel.lengths)
+    if windows >= _FEWEST_WINDOWS:
+        names.append("mamba_x" if panel.future_names else "mamba")
+    else:
+        left_out["mamba"] = f"{windows:,} windows are too few to train it (it needs {_FEWEST_WINDOWS:,})"
+    return names, left_out
+
+
+def select(
+    panel: Panel,
+    task: Task,
+    methods: Sequence[str] = (),
+    *,
+    note: Note = lambda text: None,
+    origins: Sequence[int] | None = None,
+    folder: Path | None = None,
+) -> Selection:
+    """Compares methods on rolling origins, takes the best, fits it on all rows and calibrates it.
+
+    Args:
+        panel: the series; nothing outside of it is read.
+        task: what is to be forecast.
+        methods: names; those worth trying by default. With one name there is nothing to choose, but it is compared.
+        note: told what is being done.
+        origins: from how many rows before the end to forecast, falling; see `rolling_origins`.
+        folder: keeps what is trained, so that the same call goes on where this one was stopped.
+
+    Raises:
+        UserError: a method of that name does not exist, or none can be fitted.
+    """
+    names, left_out = (list(methods), {}) if methods else candidates(panel, task)
+    try:
+        origins = tuple(origins or rolling_origins(panel.lengths, task.horizon, task.season))
+    except UserError:
+        return _untested(panel, task, names)
+    every = [*names, *_shown(names, task)]
+    compared, fits, seconds, failed = compare(panel, task, every, origins, note, folder=folder)
+    left_out.update(failed)
+    choices = {name: compared[name] for name in names if name in compared}
+    if not choices:
+        raise UserError("no method could be fitted", found="; ".join(f"{k}: {v}" for k, v in failed.items()))
+    members = _best(choices, np.ones((len(origins), task.horizon), dtype=np.bool_))
+    note(f"fitting {' + '.join(members)} on all rows")
+    taken = _joined(
+        [_final(fits[name], panel, task, origins[0], _training(name, "fitting", note, folder)) for name in members]
+    )
+    past = _many_origins(_joined([fits[name] for name in members]), panel, task, origins, note)
+    judged = panel.select(past.ids)
+    past, calibration = calibrate(past, judged, task.season)
+    board = [_with_quantiles(one, judged, task) for one in compared.values()]
+    if len(members) > 1:
+        board.append(_with_quantiles(_mean([compared[name] for name in members]), judged, task))
+    board = sorted(board, key=lambda one: one.loss())
+    honest = honest_choice(choices, origins)
+    selection = Selection(
+        members, taken, calibration, tuple(board), honest, past, left_out, seconds,
+    )  # fmt: skip
+    silent = {"on past rows": _joined([fits[name] for name in members]), "in this forecast": taken}
+    silent = [where for where, fitted in silent.items() if _is_linear(fitted)]
+    notes = [*_notes(selection, choices, silent), *_unread(panel, members, "in this forecast" in silent)]
+    return replace(selection, notes=tuple(notes))
+
+
+def compare(
+    panel: Panel,
+    task: Task,
+    names: Sequence[str],
+    origins: Sequence[int],
+    note: Note,
+    *,
+    refit: bool = False,
+    folder: Path | None = None,
+) -> tuple[dict[str, Backtest], dict[str, FittedMethod], dict[str, float], dict[str, str]]:
+    """Backtests of methods on the same origins, fitted before the first of them (or at each).
+
+    Returns:
+        By name: backtests, fitted methods, seconds, and why a method could not be fitted.
+    """
+    judged = evenly(panel, _JUDGES)
+    history = panel.before(origins[0])
+    backtests, fits, seconds, failed = {}, {}, {}, {}
+    for name in dict.fromkeys(names):
+        note(f"backtesting {name}")
+        began = time.perf_counter()
+        try:
+            fits[name] = fit_method(name, history, task, **_training(name, "backtesting", note, folder))
+            if refit:
+                backtests[name] = roll_refitted(
+                    lambda past, name=name: fit_method(name, past, task), name, judged, origins, task.season,
+                    _counted(note, f"backtesting {name}", origins),
+                )  # fmt: skip
+            else:
+                tick = _counted(note, f"backtesting {name}", origins)
+                backtests[name] = roll(fits[name], judged, origins, task.season, tick)
+        except UserError as error:
+            if error.problem == "there is no such method":
+                raise
+            failed[name] = error.problem
+        seconds[name] = time.perf_counter() - began
+    return backtests, fits, seconds, failed
+
+
+def _training(name: str, what: str, note: Note, folder: Path | None) -> dict[str, Any]:
+    """How a method that is trained tells of its steps, and where it keeps what it has learnt."""
+    options: dict[str, Any] = {"note": lambda text: note(f"{what} {name}: {text}")}
+    if folder is not None:
+        options |= {"out": folder / what / name, "resume": (folder / what / name).exists()}
+    return options
+
+
+def _counted(note: Note, what: str, origins: Sequence[int]) -> Tick:
+    """Tells after each origin how many are done."""
+    done = itertools.count(1)
+    return lambda: note(f"{what}: origin {next(done)} of {len(origins)}")
+
+
+def _shown(names: Sequence[str], task: Task) -> list[str]:
+    """Baselines that are compared with, though they are not for choice."""
+    return [name for name in BASELINES if name not in names and (task.season > 1 or name != "seasonal_naive")]
+
+
+def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> tuple[str, ...]:
+    """The method with the smallest loss on what is known, or the mean of the best few where that is clearly better."""
+    visible = {name: _masked(one, known) for name, one in compared.items()}
+    ranked = sorted(visible, key=lambda name: visible[name].loss())
+    ranked = [name for name in ranked if np.isfinite(visible[name].loss())] or ranked[:1]
+    best: tuple[str, ...] = (ranked[0],)
+    several = best
+    for name in ranked[1:]:
+        learnt = [one for one in (*several, name) if plain_name(one) not in LOCAL]
+        if len(several) < _MOST_COMBINED and len(learnt) <= 1:
+            several = (*several, name)
+            if _clearly_better(_mean([visible[one] for one in several]), _mean([visible[one] for one in best])):
+                best = several
+    return best
+
+
+def _clearly_better(one: Backtest, other: Backtest) -> bool:
+    """Whether one saves more than a standard error over the origins: what is more complex has to show more than luck.
+
+    Source: Breiman, Friedman, Olshen, Stone 1984, Classification and Regression Trees, section 3.4.3.
+    """
+    saved = other.losses() - one.losses()
+    saved = saved[np.isfinite(saved)]
+    return len(saved) >= _FEWEST_ORIGINS and bool(saved.mean() > saved.std(ddof=1) / np.sqrt(len(saved)))
+
+
+def _masked(one: Backtest, known: Bool[np.ndarray, "K H"]) -> Backtest:
+    return replace(one, actual=np.where(known[:, None, :], one.actual, np.nan))
+
+
+def _mean(backtests: Sequence[Backtest]) -> Backtest:
+    """The backtest of the mean of several methods' forecasts."""
+    return replace(
+        backtests[0],
+        method=" + ".join(one.method for one in backtests),
+        point=np.mean([one.point for one in backtests], axis=0),
+        quantiles=np.mean([one.quantiles for one in backtests], axis=0),
+    )
+
+
+def honest_choice(compared: Mapping[str, Backtest], origins: Sequence[int]) -> Backtest | None:
+    """At each origin, the forecast of the method that was best on what had come to pass by then."""
+    back = np.array(origins)
+    horizon = next(iter(compared.values())).horizon
+    places, parts = [], []
+    for place, now in enumerate(back):
+        known = np.arange(1, horizon + 1)[None, :] <= (back - now)[:, None]
+        if known.all(axis=1).any():
+            members = _best(compared, known)
+            places.append(place)
+            parts.append(_mean([compared[name] for name in members]).origins([place]))
+    if not parts:
+        return None
+    merged = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("actual", "point", "quantiles")
+    }
+    return replace(parts[0], method="auto", steps_back=tuple(int(back[place]) for place in places), **merged)
+
+
+def _at(one: Backtest, steps_back: Sequence[int]) -> Backtest:
+    return one.origins([one.steps_back.index(rows) for rows in steps_back])
+
+
+def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Sequence[int], note: Note) -> Backtest:
+    """Forecasts from as many past rows as the method's speed allows, between the first and the last origin."""
+    judged = evenly(panel, _JUDGES)
+    slow = any(plain_name(name) in _SLOW for name in fitted.name.split(" + "))
+    most = max(min(_SLOW_ORIGINS, _SLOW_FITS // len(judged)), len(origins)) if slow else _FAST_ORIGINS
+    span = origins[0] - task.horizon
+    rows = np.unique(np.linspace(0, span, min(most, span + 1)).round().astype(np.int64))[::-1] + task.horizon
+    back = [int(row) for row in rows]
+    return roll(fitted, judged, back, task.season, _counted(note, f"calibrating {fitted.name}", back))
+
+
+def _final(fitted: FittedMethod, panel: Panel, task: Task, held_back: int, options: Mapping[str, Any]) -> FittedMethod:
+    """The method fitted on all rows; a Mamba model that saw four fifths of them stays as it is."""
+    trained = learned(fitted) is not None and plain_name(fitted.name) != "ridge"
+    if trained and 5 * held_back <= 1.05 * float(np.median(panel.lengths)):
+        return fitted
+    return fit_method(fitted.name, panel, task, **options)
+
+
+def _joined(members: Sequence[FittedMethod]) -> FittedMethod:
+    return members[0] if len(members) == 1 else Combination(tuple(members))
+
+
+def _with_quantiles(one: Backtest, panel: Panel, task: Task) -> Backtest:
+    return calibrate(one, panel, task.season)[0]
+
+
+def _untested(panel: Panel, task: Task, names: Sequence[str]) -> Selection:
+    """Series too short to be forecast from their own past: the seasonal naive forecast, with guessed intervals."""
+    wanted = [name for name in names if name in LOCAL]
+    usual = "seasonal_naive" if task.season > 1 else "naive"
+    name = wanted[0] if len(names) == 1 and wanted else usual
+    shifts = guessed_shifts(panel, task.horizon, task.levels, task.season)
+    intervals = "with the intervals of a random walk" if np.isfinite(shifts).all() else "without intervals"
+    note = (
+        f"The series are too short to compare methods (at most {max(panel.lengths, default=0):,} rows, horizon "
+        f"{task.horizon:,}): this is the {name.replace('_', ' ')} forecast, {intervals}."
+    )
+    calibration = Calibration(task.levels, task.season, shifts)
+    notes = (note, *_unread(panel, (name,), False))
+    return Selection((name,), fit_method(name, panel, task), calibration, notes=notes)
+
+
+def _unread(panel: Panel, members: Sequence[str], linear: bool) -> list[str]:
+    """A word on covariates that were given, where nothing of what was taken looks at them."""
+    given = [*panel.past_names, *panel.future_names, *panel.static_names]
+    if not linear and any(plain_name(name) in _READERS for name in members):
+        return []
+    if _uses_ahead(members, linear):
+        given = [name for name in given if name not in panel.future_names]
+    if not given:
+        return []
+    return [f"The covariates ({_listed(given)}) play no part in this forecast."]
+
+
+def _uses_ahead(members: Sequence[str], linear: bool) -> bool:
+    """Whether covariates known ahead play a part; `linear` says that of a network nothing but its ridge forecasts."""
+    return any(reads_ahead(name) or (not linear and plain_name(name) in _READERS) for name in members)
+
+
+def unknown_ahead(selection: Selection, panel: Panel, horizon: int) -> list[str]:
+    """A word on rows to be forecast of which covariates that play a part are not given."""
+    known = panel.known_ahead(horizon)
+    if known == horizon or not panel.future_names or not _uses_ahead(selection.members, _is_linear(selection.method)):
+        return []
+    return [
+        f"The covariates ({_listed(panel.future_names)}) are given for {known:,} of the {horizon:,} rows ahead: "
+        "beyond, their mean stands for them. Give later rows with --future."
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _is_linear(fitted: FittedMethod) -> bool:
+    """Whether held-out rows kept nothing of a network, so that its ridge regression alone forecasts."""
+    if isinstance(fitted, Combination):
+        return any(_is_linear(one) for one in fitted.members)
+    learnt = learned(fitted)
+    return learnt is not None and learnt.model.report.get("mamba_helped") is False
+
+
+def _notes(selection: Selection, choices: Mapping[str, Backtest], silent: Sequence[str]) -> list[str]:
+    """What the comparison allows one to say; `silent` tells where nothing of a taken model's network was kept."""
+    losses = {name: one.loss() for name, one in choices.items()}
+    ours = _mean([choices[name] for name in selection.members]).loss()
+    notes = []
+    mambas = [name for name in losses if name.startswith(("mamba", "smamba", "tsmamba", "causal"))]
+    if any(name in mambas for name in selection.members):
+        board = {one.method: one.loss() for one in selection.leaderboard}
+        # Where Mamba alone was asked for, it stands beside the baselines that are shown.
+        rest = {name: loss for name, loss in (losses if len(losses) > 1 else board).items() if name not in mambas}
+        beside = min(rest, key=lambda name: rest[name])
+        outcome = f"MASE {ours:.3f} on past rows against {rest[beside]:.3f} of the best other method ({beside})"
+        if silent:
+            kept = f"nothing of its network was kept {' and '.join(silent)}, only its ridge regression"
+            notes.append(f"Mamba did not help: {kept}. {selection.name} has {outcome}.")
+        else:
+            helped = "helped" if ours < rest[beside] else "did not help"
+            notes.append(f"Mamba {helped}: {selection.name} has {outcome}.")
+    elif mambas:
+        best = min(mambas, key=lambda name: losses[name])
+        notes.append(
+            f"Mamba did not win on past rows (MASE {losses[best]:.3f} against {ours:.3f}): "
+            f"fell back to {selection.name}."
+        )
+    elif "mamba" in selection.left_out:
+        notes.append(f"Mamba was not tried: {selection.left_out['mamba']}. Taken: {selection.name}.")
+    naive = [one for one in selection.leaderboard if one.method in ("naive", "seasonal_naive")]
+    if naive and ours >= min(one.loss() for one in naive) and not set(selection.members) & {"naive", "seasonal_naive"}:
+        notes.append("No method was better than the naive forecasts on past rows: expect little of this forecast.")
+    return notes
+
+
+def describe(selection: Selection) -> dict[str, Any]:
+    """The outcome as plain values for JSON."""
+    return {
+        "method": selection.name,
+        "members": list(selection.members),
+        "notes": list(selection.notes),
+        "leaderboard": leaderboard_rows(selection),
+        "skill": {name: _number(value) for name, value in selection.skills().items()},
+        "skill_of_choosing": {name: _number(value) for name, value in selection.skills_of_choosing().items()},
+        "origins": len(selection.leaderboard[0].steps_back) if selection.leaderboard else 0,
+        "interval_coverage": coverage_of(selection.past) if selection.past is not None else {},
+        "left_out": dict(selection.left_out),
+    }
+
+
+def leaderboard_rows(selection: Selection) -> list[dict[str, Any]]:
+    """One row of scores a method, the best first."""
+    rows = []
+    for one in selection.leaderboard:
+        scores = {name: _number(value) for name, value in one.scores().items()}
+        row = {"method": one.method, "taken": one.method == selection.name, **scores}
+        if one.method in selection.seconds:
+            row["seconds"] = round(selection.seconds[one.method], 3)
+        rows.append(row)
+    return rows
+
+
+def coverage_of(past: Backtest) -> dict[str, float | None]:
+    """Share of past values inside the intervals that could have been given for them, by the intervals' width."""
+    scores = past.scores()
+    return {f"{percent:g}": _number(scores[f"coverage_{percent:g}"]) for percent in metrics.intervals(past.levels)}
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.6g}") if np.isfinite(value) else None

@@ -1,0 +1,339 @@
+"""Forecasting methods under one roof: the baselines, ridge regression and the Mamba models, each fitted on a panel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from mamba_data_prep.errors import UserError
+from tsmamba.config import LEVELS, MODELS, load_config
+from tsmamba.fitting.fitted import FittedModel, Forecast
+from tsmamba.methods import baselines
+from tsmamba.methods.baselines import Smoothing
+from tsmamba.methods.covariate_effects import Effects
+from tsmamba.panel.panel import Panel
+
+LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")
+"""Methods that work on one series at a time and look at nothing but its history."""
+
+_LOG = "_log"
+LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "ridge")))
+"""Methods that learn one model from all series; with `_log` behind the name, from their logarithms."""
+
+_X = "_x"
+"""Behind a method's name: it forecasts what the linear effects of covariates known ahead leave (see `Effects`)."""
+
+METHODS = frozenset({*LOCAL, *LEARNED, *(name + _LOG for name in LEARNED), *(name + _X for name in (*LOCAL, *LEARNED))})
+"""Every name that `fit_method` knows."""
+
+_LARGEST = 700.0
+"""Logarithms beyond which a double overflows."""
+
+_VOTERS = 4
+"""Series that choose the form of exponential smoothing where there are more of them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be forecast.
+
+    Attributes:
+        horizon: rows ahead.
+        season: rows of a season; 1 where there is none.
+        levels: of the quantiles, ascending.
+        seed: of whatever is drawn at random.
+        max_time: at which training stops, such as "90s"; None sets no limit.
+        device: auto, cpu or cuda.
+    """
+
+    horizon: int
+    season: int = 1
+    levels: tuple[float, ...] = LEVELS
+    seed: int = 0
+    max_time: str | None = None
+    device: str = "auto"
+
+
+@runtime_checkable
+class FittedMethod(Protocol):
+    """A method that was fitted on a panel, and forecasts that panel, a longer one, or another of its kind."""
+
+    @property
+    def name(self) -> str:
+        """Under which it was fitted."""
+        ...
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """Forecasts what follows each series' end, or what followed it so many rows earlier, unseen.
+
+        A method without quantiles of its own gives its point forecast for each.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Local:
+    """A method that looks at one series at a time.
+
+    Attributes:
+        name: one of `LOCAL`.
+        task: what is forecast.
+        forms: of exponential smoothing, by series.
+    """
+
+    name: str
+    task: Task
+    forms: Mapping[str, Smoothing] = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, name: str, panel: Panel, task: Task) -> Local:
+        """Chooses the form of exponential smoothing; the other methods have nothing to fit.
+
+        A few series choose each for themselves; of many, some choose for all.
+        """
+        if name != "ets" or not panel.series:
+            return cls(name, task)
+        voters = evenly(panel, _VOTERS)
+        found = [baselines.choose_smoothing(one.values, task.horizon, task.season) for one in voters.series]
+        if len(voters) == len(panel):
+            return cls(name, task, dict(zip(panel.ids, found, strict=True)))
+        return cls(name, task, dict.fromkeys(panel.ids, Counter(found).most_common(1)[0][0]))
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """See `FittedMethod`."""
+        rows = [self._point(one.unique_id, one.before(steps_back).values) for one in panel.series]
+        point = np.stack(rows) if rows else np.zeros((0, self.task.horizon))
+        return _without_spread(panel, point, self.task.levels)
+
+    def _point(self, unique_id: str, history: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " H"]:
+        horizon, season = self.task.horizon, self.task.season
+        if self.name == "naive":
+            return baselines.naive(history, horizon)
+        if self.name == "seasonal_naive":
+            return baselines.seasonal_naive(history, horizon, season)
+        if self.name == "drift":
+            return baselines.drift(history, horizon)
+        if self.name == "theta":
+            return baselines.theta(history, horizon, season)
+        form = self.forms.get(unique_id) or baselines.choose_smoothing(history, horizon, season)
+        return form.forecast(history, horizon, season)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model that was learnt from all series.
+
+    Attributes:
+        name: one of `LEARNED`, perhaps with `_log` behind it.
+        task: what is forecast.
+        model: the fitted model.
+    """
+
+    name: str
+    task: Task
+    model: FittedModel
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the model reads and forecasts logarithms."""
+        return self.name.endswith(_LOG)
+
+    @classmethod
+    def fit(cls, name: str, panel: Panel, task: Task, **options: Any) -> Learned:
+        """Fits the model.
+
+        Args:
+            name: the method's.
+            panel: the series.
+            task: what is forecast.
+            options: of `fit_panel` (out, resume, note).
+
+        Raises:
+            UserError: the series are too short, or not positive where logarithms are to be taken.
+        """
+        from tsmamba.fitting.fit import fit_panel  # brings the training libraries, which the other methods do without
+
+        plain = name.removesuffix(_LOG)
+        config = load_config(
+            "auto" if plain == "mamba" else plain,
+            levels=list(task.levels),
+            seed=task.seed,
+            train__max_time=task.max_time,
+            train__accelerator={"cuda": "gpu"}.get(task.device, task.device),
+        )
+        if name.endswith(_LOG):
+            if not is_positive(panel):
+                raise UserError("only positive values have logarithms", fix=f"use the method {plain}")
+            panel = logarithms(panel)
+        return cls(name, task, fit_panel(panel, task.horizon, config, **options))
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """See `FittedMethod`; a series without an observed value in the model's window gets the naive forecast."""
+        cut = panel.before(steps_back)
+        read, seen = self._read(cut), self._seen(cut)
+        point = Local("naive", self.task).predict(cut).point.copy()
+        if seen.any():
+            known = [name for name, has_values in zip(cut.ids, seen, strict=True) if has_values]
+            point[seen] = self._values(self.model.predict(read.select(known)))
+        return _without_spread(panel, point, self.task.levels)
+
+    def predict_many(self, panel: Panel, steps_back: Sequence[int]) -> list[Forecast]:
+        """What `predict` gives from several rows; a causal model reads each series once for all of them."""
+        known = self.model.scaler.series
+        if not self.model.is_causal or not all(name in known for name in panel.ids):
+            return [self.predict(panel, back) for back in steps_back]
+        found = []
+        for back, forecast in zip(steps_back, self.model.predict_after(self._read(panel), steps_back), strict=True):
+            seen = self._seen(panel.before(back))[:, None]
+            point = np.where(seen, self._values(forecast), Local("naive", self.task).predict(panel, back).point)
+            found.append(_without_spread(panel, point, self.task.levels))
+        return found
+
+    def _read(self, panel: Panel) -> Panel:
+        return logarithms(panel) if self.logarithmic else panel
+
+    def _seen(self, panel: Panel) -> Bool[np.ndarray, " S"]:
+        """Which series have an observed value where the model looks."""
+        rows = len if self.model.is_causal else lambda one: min(self.model.lookback, len(one))
+        parts = [one.values[len(one) - rows(one) :] for one in self._read(panel).series]
+        return np.array([bool(np.isfinite(part).any()) for part in parts], dtype=np.bool_)
+
+    def _values(self, forecast: Forecast) -> Float64[np.ndarray, "S H"]:
+        """Points alone: the errors of rolling origins, of which there are more, give the quantiles."""
+        point = forecast.point.astype(np.float64)
+        return np.exp(np.minimum(point, _LARGEST)) if self.logarithmic else point
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The mean of several methods' forecasts.
+
+    Source: Bates, Granger 1969, The combination of forecasts, Operational Research Quarterly 20(4).
+
+    Attributes:
+        members: the methods.
+    """
+
+    members: tuple[FittedMethod, ...]
+
+    @property
+    def name(self) -> str:
+        """The members' names."""
+        return " + ".join(member.name for member in self.members)
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """See `FittedMethod`."""
+        found = [member.predict(panel, steps_back) for member in self.members]
+        point = np.mean([one.point for one in found], axis=0)
+        return replace(found[0], point=point, quantiles=np.mean([one.quantiles for one in found], axis=0))
+
+
+@dataclass(frozen=True)
+class Regressed:
+    """A method that forecasts what the linear effects of covariates known ahead leave of the series.
+
+    Attributes:
+        effects: of the covariates.
+        inner: the method, fitted on what they leave.
+    """
+
+    effects: Effects
+    inner: FittedMethod
+
+    @classmethod
+    def fit(cls, name: str, panel: Panel, task: Task, **options: Any) -> Regressed:
+        """Fits the effects, then the method of this name.
+
+        Raises:
+            UserError: the panel has no covariates that are known ahead.
+        """
+        if not panel.future_names:
+            raise UserError("there are no covariates known ahead", fix=f"give them, or use the method {name}")
+        effects = Effects.fit(panel, task.season)
+        return cls(effects, fit_method(name, effects.without(panel), task, **options))
+
+    @property
+    def name(self) -> str:
+        """The method's, with `_x` behind it."""
+        return self.inner.name + _X
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """See `FittedMethod`."""
+        cut = panel.before(steps_back)
+        found = self.inner.predict(self.effects.without(cut))
+        added = self.effects.ahead(cut, found.point.shape[1])
+        return replace(found, point=found.point + added, quantiles=found.quantiles + added[..., None])
+
+
+def plain_name(name: str) -> str:
+    """A method's name without what is said behind it of logarithms or covariates."""
+    return name.removesuffix(_LOG).removesuffix(_X)
+
+
+def learned(fitted: FittedMethod) -> Learned | None:
+    """The model that a method forecasts with, if it is a learnt one."""
+    inner = fitted.inner if isinstance(fitted, Regressed) else fitted
+    return inner if isinstance(inner, Learned) else None
+
+
+def reads_ahead(name: str) -> bool:
+    """Whether a method takes off the linear effects of covariates known ahead."""
+    return name.endswith(_X)
+
+
+def fit_method(name: str, panel: Panel, task: Task, **options: Any) -> FittedMethod:
+    """Fits a method by its name.
+
+    Args:
+        name: one of `LOCAL` or `LEARNED`; with `_log` behind a learnt one for logarithms, or with `_x` behind either to
+            take off what covariates known ahead add linearly.
+        panel: the series; nothing outside of it is read.
+        task: what is forecast.
+        options: of `fit_panel`, for learnt methods.
+
+    Raises:
+        UserError: there is no such method, or it cannot be fitted on these series.
+    """
+    if name not in METHODS:
+        raise no_such_method(name)
+    if name.endswith(_X):
+        return Regressed.fit(name.removesuffix(_X), panel, task, **options)
+    return Local.fit(name, panel, task) if name in LOCAL else Learned.fit(name, panel, task, **options)
+
+
+def no_such_method(name: str) -> UserError:
+    """The error of a name that is not in `METHODS`."""
+    return UserError("there is no such method", found=name, accepted=", ".join(("auto", *LOCAL, *LEARNED)))
+
+
+def evenly(panel: Panel, most: int) -> Panel:
+    """At most so many of the series, spread evenly over the panel."""
+    if len(panel) <= most:
+        return panel
+    places = np.linspace(0, len(panel) - 1, most).round().astype(np.int64)
+    return replace(panel, series=tuple(panel.series[place] for place in places))
+
+
+def is_positive(panel: Panel) -> bool:
+    """Whether every observed value is above zero."""
+    lows = [np.nanmin(one.values) for one in panel.series if np.isfinite(one.values).any()]
+    return bool(lows) and float(min(lows)) > 0
+
+
+def logarithms(panel: Panel) -> Panel:
+    """The panel's logarithms; values that are not positive become missing."""
+    return replace(panel, series=tuple(replace(one, values=_log(one.values)) for one in panel.series))
+
+
+def _log(values: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " T"]:
+    positive = values > 0
+    return np.log(values, out=np.full(len(values), np.nan), where=positive)
+
+
+def _without_spread(panel: Panel, point: Float64[np.ndarray, "S H"], levels: tuple[float, ...]) -> Forecast:
+    return Forecast(tuple(panel.ids), levels, point, np.repeat(point[..., None], len(levels), axis=-1))

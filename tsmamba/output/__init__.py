@@ -1,0 +1,1 @@
+"""What a forecast is written as: tables, pictures, and one page."""

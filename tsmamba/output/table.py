@@ -1,0 +1,89 @@
+"""Writing forecasts: CSV, TSV, Parquet, JSON or JSON lines by the file's name, with a sidecar that tells the origin."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mamba_data_prep.atomic import atomic_write
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.provenance import write_sidecar
+
+FORMATS = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
+
+
+def check_output(path: Path, accepted: Sequence[str], sources: Sequence[Path | None], force: bool) -> None:
+    """Refuses, before anything is computed, an output that cannot be written or would destroy something.
+
+    A file that this program wrote (it has a sidecar) is replaced.
+
+    Args:
+        path: the output.
+        accepted: endings.
+        sources: files that are read.
+        force: replace any file that is not read.
+
+    Raises:
+        UserError: the ending is unknown, the folder is missing, or the file is not ours to replace.
+    """
+    if path.suffix.lower() not in accepted:
+        raise UserError("the output's name has an unknown ending", path=path, accepted=" ".join(accepted))
+    if not path.parent.is_dir():
+        raise UserError("cannot be written: there is no such folder", path=path, fix="make it, or check the spelling")
+    if not path.exists():
+        return
+    if path.is_dir():
+        raise UserError("cannot be written: there is a folder of this name", path=path, fix="give a file name")
+    if any(source is not None and source.exists() and path.samefile(source) for source in sources):
+        raise UserError("the output is the input", path=path, fix="give another --out")
+    if not force and not sidecar_of(path).is_file():
+        raise UserError(
+            "this file exists, and was not written by this program", path=path, fix="add --force to replace it"
+        )
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the record of an output's origin lies."""
+    return path.with_name(path.name + ".json")
+
+
+def write_table(path: Path, table: pd.DataFrame, times: Sequence[str]) -> None:
+    """Writes a forecast; the file appears whole or not at all.
+
+    Args:
+        path: its ending is the format.
+        table: `unique_id, ds, yhat` and quantiles.
+        times: `ds` as the source writes times; Parquet keeps real times (with their zone) instead.
+    """
+    kind = path.suffix.lower()
+    with atomic_write(path, "wb") as file:
+        if kind == ".parquet":
+            table.to_parquet(file, index=False)
+            return
+        text = table.assign(ds=list(times))
+        if kind in (".csv", ".tsv"):
+            content = text.to_csv(
+                index=False, sep="," if kind == ".csv" else "\t", float_format="%.10g", lineterminator="\n"
+            )
+        else:
+            rows = [_without_nan(row) for row in text.to_dict("records")]
+            lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+            content = "\n".join(lines) + "\n" if kind == ".jsonl" else "[\n" + ",\n".join(lines) + "\n]\n"
+        file.write(content.encode("utf-8"))
+
+
+def write_record(
+    path: Path, inputs: Sequence[Path | None], model: Path | None, seed: int, extra: Mapping[str, Any]
+) -> Path:
+    """Writes the sidecar of an output: hashes of what it was made from, versions, command and seed."""
+    files = [source for source in inputs if source is not None and source.is_file()]
+    return write_sidecar(path, command=sys.argv, inputs=files, model=model, seed=seed, extra=extra)
+
+
+def _without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): None if isinstance(value, float) and value != value else value for key, value in row.items()}
