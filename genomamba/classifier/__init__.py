@@ -1,1 +1,1 @@
-"""The sequence classifier: labelled examples, the network, its training, its report, and the k-mer baseline beside it."""
+"""The sequence classifier: labelled examples, the network, its training and report, and the k-mers beside it."""

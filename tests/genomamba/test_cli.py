@@ -100,7 +100,8 @@ def test_exit_codes(error: str, code: int, words: str) -> None:
 
 def run_with_failing_info(error: str) -> subprocess.CompletedProcess[str]:
     program = (
-        "import sys\nfrom mamba_data_prep.errors import *\nfrom genomamba import cli\nfrom genomamba.commands import info\n"
+        "import sys\nfrom mamba_data_prep.errors import *\nfrom genomamba import cli\n"
+        "from genomamba.commands import info\n"
         f"def fail(what): raise {error}\n"
         "info.run_info = fail\nsys.argv = ['genomamba', 'info', 'x']\ncli.main()\n"
     )

@@ -1,1 +1,1 @@
-"""Reading genomes: FASTA files, an indexed base cache, intervals and annotation, windows, leak-free splits and samplers."""
+"""Reading genomes: FASTA files, an indexed base cache, intervals, annotation, windows, splits and samplers."""
