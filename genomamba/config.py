@@ -1,54 +1,36 @@
-"""What a pre-training run is made of, checked before anything is computed.
-
-Settings are laid over each other in one order: the preset (or the file), then `--set KEY=VALUE`, then the dedicated
-flags of the command. The result is one frozen `PretrainConfig`, which the run folder keeps as `config.yaml`.
-"""
+"""What a pre-training run is made of: one frozen `PretrainConfig`, which the run folder keeps as `config.yaml`."""
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mamba_data_prep.errors import UserError
+from mamba_configs import list_presets, load_preset
+from mamba_configs.settings import Real, Section, Whole, differences, load_settings, to_yaml, validated
 from mamba_training.settings import parse_duration
+
+__all__ = [
+    "APP",
+    "DEFAULT_PRESET",
+    "DataConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PretrainConfig",
+    "Real",
+    "Section",
+    "TrainConfig",
+    "Whole",
+    "differences",
+    "load_config",
+    "to_yaml",
+    "validated",
+]
 
 APP = "genomamba"
 DEFAULT_PRESET = "genomamba-1.4m"
-
-
-def _number(value: Any) -> Any:
-    """Reads `2^20`, `1e6` and `8e-3`, which YAML leaves as text; refuses booleans, which Python counts as 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("true and false are not numbers")
-    if not isinstance(value, str):
-        return value
-    text = value.strip().replace("_", "").replace("**", "^")
-    try:
-        if "^" in text:
-            base, exponent = (int(part) for part in text.split("^"))
-            if not (0 < base <= 1024 and 0 <= exponent <= 64):
-                return value
-            return base**exponent
-        number = float(text)
-    except ValueError:
-        return value
-    return int(number) if math.isfinite(number) and number == int(number) else number
-
-
-Whole = Annotated[int, BeforeValidator(_number)]
-Real = Annotated[float, BeforeValidator(_number)]
-
-
-class Section(BaseModel):
-    """A part of a configuration: unknown keys are refused, values don't change after the check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class ModelConfig(Section):
@@ -208,197 +190,18 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     default: str | None = DEFAULT_PRESET,
 ) -> SchemaT:
-    """Lays settings over each other and checks the result.
+    """Lay settings over each other and check the result; see `mamba_configs.settings.load_settings`.
 
     Args:
-        source: a preset's name or a YAML file; None takes the preset `default`.
+        source: a preset's name or a YAML file; None takes the preset `default`, and so does what a file leaves out.
         overrides: `KEY=VALUE` texts with dotted keys, values read as YAML (`data.window=4096`).
         schema: the configuration to make.
         flags: dotted keys and values of the command's own options; None values are left out.
         default: the preset taken when `source` is None; None starts from the schema's defaults.
 
     Raises:
-        UserError: naming the key, the value, what is accepted and the nearest key.
+        UserError: naming the file and line or the option, the key, the value, what is accepted and the nearest key.
     """
-    chosen = source if source is not None else default
-    settings = read_settings(chosen) if chosen is not None else {}
-    for text in overrides:
-        key, value = parse_override(text)
-        _put(settings, key, value, f"--set {text}")
-    for key, value in (flags or {}).items():
-        if value is not None:
-            _put(settings, key, value, key)
-    return validated(schema, settings, path=chosen if chosen is not None and Path(str(chosen)).is_file() else None)
-
-
-def read_settings(source: str | Path) -> dict[str, Any]:
-    """The nested settings of a preset's name or of a YAML file.
-
-    Raises:
-        UserError: no such preset or file, or the file is not a YAML mapping.
-    """
-    from mamba_configs import list_presets, load_preset
-
-    presets = list_presets(APP)
-    if str(source) in presets:
-        return load_preset(APP, str(source))
-    path = Path(source)
-    if not path.is_file():
-        near = difflib.get_close_matches(str(source), presets, n=1)
-        raise UserError(
-            "no such preset, and no such file" if not path.is_dir() else "a folder, not a configuration file",
-            found=str(source),
-            accepted=f"{', '.join(presets)}, or the path of a YAML file",
-            fix=f"did you mean {near[0]}?" if near else None,
-        )
-    return _read_yaml(path)
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Reads one `KEY=VALUE`; the value is YAML, so `4096` is a number and `[mamba, attention]` a list.
-
-    Raises:
-        UserError: there is no `=`, no key, or the value is not YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError("--set needs KEY=VALUE", found=text, accepted="for example --set data.window=4096")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError("the value of --set cannot be read", found=text, accepted="a YAML value") from error
-
-
-def validated(schema: type[SchemaT], settings: Mapping[str, Any], *, path: str | Path | None = None) -> SchemaT:
-    """Checks settings against a schema.
-
-    Raises:
-        UserError: every refused key with its value, what is accepted and the nearest key.
-    """
-    try:
-        return schema.model_validate(dict(settings))
-    except ValidationError as error:
-        raise _explained(schema, error, path) from None
-
-
-def to_yaml(config: Section) -> str:
-    """The configuration as YAML text that `load_config` reads back to the same values."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def differences(one: Section, other: Section) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ between two configurations of one schema, with both values."""
-    left, right = dict(_leaves(one.model_dump())), dict(_leaves(other.model_dump()))
-    return {key: (left.get(key), right.get(key)) for key in left | right if left.get(key) != right.get(key)}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        _refuse_duplicates(yaml.compose(text, Loader=yaml.SafeLoader), path)
-        settings = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark is not None else None
-        detail = getattr(error, "problem", None) or "not text in UTF-8"
-        raise UserError(f"not a YAML file ({detail})", path=path, line=line) from None
-    if settings is None:
-        return {}
-    if not isinstance(settings, dict):
-        raise UserError("a configuration is a mapping of keys to values", path=path, found=settings)
-    return settings
-
-
-def _refuse_duplicates(node: yaml.Node | None, path: Path) -> None:
-    """PyYAML lets the last of two equal keys win without a word."""
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            _refuse_duplicates(child, path)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for key, value in node.value:
-        if key.value in seen:
-            raise UserError("the same key twice", path=path, line=key.start_mark.line + 1, found=key.value)
-        seen.add(key.value)
-        _refuse_duplicates(value, path)
-
-
-def _put(settings: dict[str, Any], key: str, value: Any, origin: str) -> None:
-    *sections, last = key.split(".")
-    place = settings
-    for section in sections:
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
-            raise UserError(f"{section} is a value, not a section", found=origin)
-    place[last] = value
-
-
-def _explained(schema: type[Section], error: ValidationError, path: str | Path | None) -> UserError:
-    """One error for all refused keys; the first gives the detail, the others follow in the sentence."""
-    problems: dict[str, UserError] = {}
-    for item in error.errors():
-        key, owner, field = _locate(schema, item["loc"])
-        if key in problems:
-            continue
-        if item["type"] == "extra_forbidden":
-            problems[key] = _unknown_key(schema, key, owner, path)
-        elif item["type"] == "value_error":
-            where = f"{key}: " if key else ""
-            problem = where + str(item["msg"]).removeprefix("Value error, ")
-            problems[key] = UserError(problem, path=path, accepted=field)
-        else:
-            problems[key] = UserError(f"{key} cannot be this", path=path, found=item["input"], accepted=field)
-    first, *others = problems.values()
-    if not others:
-        return first
-    return UserError("\n".join(str(problem) for problem in [first, *others]))
-
-
-def _unknown_key(schema: type[Section], key: str, owner: type[Section], path: str | Path | None) -> UserError:
-    siblings = list(owner.model_fields)
-    everywhere = [name for name, _ in _leaves(_template(schema))]
-    last = key.rpartition(".")[2]
-    near = [f"{key.rpartition('.')[0]}.{name}".lstrip(".") for name in difflib.get_close_matches(last, siblings, n=1)]
-    near = near or [name for name in everywhere if name.rpartition(".")[2] == last]
-    near = near or difflib.get_close_matches(key, everywhere, n=1)
-    return UserError(
-        f"there is no setting {key}",
-        path=path,
-        accepted=", ".join(siblings),
-        fix=f"did you mean {near[0]}?" if near else None,
-    )
-
-
-def _template(schema: type[Section]) -> dict[str, Any]:
-    sections = {name: _section(field.annotation) for name, field in schema.model_fields.items()}
-    return {name: None if inner is None else _template(inner) for name, inner in sections.items()}
-
-
-def _section(annotation: Any) -> type[Section] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
-
-
-def _locate(schema: type[Section], location: tuple[int | str, ...]) -> tuple[str, type[Section], str | None]:
-    """Dotted key, the section it stands in, and what the field accepts; the names of union members are left out."""
-    owner, keys = schema, []
-    for part in location:
-        keys.append(str(part))
-        field = owner.model_fields.get(str(part))
-        if field is None:
-            return ".".join(keys), owner, None
-        inner = _section(field.annotation)
-        if inner is None:
-            return ".".join(keys), owner, field.description
-        if part is location[-1]:
-            return ".".join(keys), owner, ", ".join(inner.model_fields)
-        owner = inner
-    return ".".join(keys), owner, None
+    is_file = source is not None and str(source) not in list_presets(APP)
+    beneath = load_preset(APP, default) if is_file and default is not None else None
+    return load_settings(APP, schema, source if source is not None else default, overrides, flags, beneath=beneath)

@@ -34,6 +34,6 @@ def load_preset(app: str, name: str) -> dict[str, Any]:
     Raises:
         KeyError: there is no such preset; the message lists those that exist.
     """
-    import yaml
+    from mamba_configs.yaml_files import document
 
-    return yaml.safe_load(preset_text(app, name))
+    return document(preset_text(app, name)).values

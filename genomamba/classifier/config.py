@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from genomamba.config import ModelConfig, OptimConfig, Real, Section, TrainConfig, Whole
+from genomamba.config import ModelConfig, OptimConfig, TrainConfig
+from mamba_configs.settings import Real, Section, Whole
 
 DEFAULT_PRESET = "genomamba-classifier-small"
 PRETRAINED_PRESET = "genomamba-finetune"
@@ -34,7 +35,7 @@ class HeadConfig(Section):
     """From the backbone's outputs to class logits."""
 
     pooling: Literal["mean", "last", "attention"] = Field(default="mean", description="mean, last or attention")
-    dropout: Real = Field(default=0.1, ge=0, lt=1, description="a number from 0 up to 1")
+    dropout: Real = Field(default=0.5, ge=0, lt=1, description="a number from 0 up to 1")
     class_weights: Literal["balanced", "none"] = Field(default="balanced", description="balanced or none")
     label_smoothing: Real = Field(default=0.0, ge=0, lt=0.5, description="a number from 0 up to 0.5")
 
@@ -48,7 +49,7 @@ class FinetuneData(Section):
     stride: Whole | None = Field(default=None, ge=1, description="bases between training windows, or null (no overlap)")
     max_n_fraction: Real = Field(default=0.01, ge=0, le=1, description="a number from 0 to 1")
     max_per_class: Whole | None = Field(default=None, ge=1, description="a whole number of windows, or null")
-    mutate: Real | Literal["auto"] = Field(default=0.0, description="a number from 0 up to 0.75, or auto")
+    mutate: Real | Literal["auto"] = Field(default="auto", description="a number from 0 up to 0.75, or auto")
     reverse_complement: bool | Literal["auto"] = Field(
         default="auto", description="true, false, or auto (true where the strand carries no meaning)"
     )
@@ -77,18 +78,37 @@ class FinetuneTrain(TrainConfig):
     context_parallel: Whole = Field(
         default=1, ge=1, le=1, description="1 (only pretrain shares windows between devices)"
     )
-    epochs: Whole | None = Field(default=30, ge=1, description="a whole number of passes over the training split")
+    epochs: Whole | None = Field(default=20, ge=1, description="a whole number of passes over the training split")
     batch_size: Whole | Literal["auto"] = Field(default="auto", description="sequences a step, or auto")
-    patience: Whole = Field(default=8, ge=1, description="validations without improvement before stopping")
+    patience: Whole = Field(default=10, ge=1, description="validations without improvement before stopping")
     validate_every: Whole | Literal["auto"] = Field(default="auto", description="steps, or auto (once an epoch)")
+    checkpoint_seconds: Real = Field(default=60, gt=0, description="a number of seconds above 0")
+
+
+class FinetuneOptim(OptimConfig):
+    """AdamW as classifiers take it: a gentler rate than language models' and a longer memory."""
+
+    lr: Real = Field(default=2e-3, gt=0, le=1, description="a number between 0 and 1")
+    min_lr_fraction: Real = Field(
+        default=0.02, ge=0, le=1, description="a number from 0 to 1 (of lr, where the cosine ends)"
+    )
+    beta2: Real = Field(default=0.98, ge=0, lt=1, description="a number from 0 up to 1")
+
+
+def _small_model() -> ModelConfig:
+    return ModelConfig(d_model=64, n_layers=2, bidirectional="add")
+
+
+def _scanners() -> StemConfig:
+    return StemConfig(taps=15, stride=3, positions="auto")
 
 
 class FinetuneConfig(Section):
-    """Everything that decides a fine-tuning run, the files apart."""
+    """Everything that decides a fine-tuning run but the files; by default that of the preset for a first network."""
 
-    model: ModelConfig = Field(default_factory=ModelConfig, description="a section")
-    stem: StemConfig = Field(default_factory=StemConfig, description="a section")
+    model: ModelConfig = Field(default_factory=_small_model, description="a section")
+    stem: StemConfig = Field(default_factory=_scanners, description="a section")
     head: HeadConfig = Field(default_factory=HeadConfig, description="a section")
     data: FinetuneData = Field(default_factory=FinetuneData, description="a section")
-    optim: OptimConfig = Field(default_factory=OptimConfig, description="a section")
+    optim: FinetuneOptim = Field(default_factory=FinetuneOptim, description="a section")
     train: FinetuneTrain = Field(default_factory=FinetuneTrain, description="a section")

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from genomamba import tokens
 from genomamba.classifier.config import HeadConfig, StemConfig
-from genomamba.config import ModelConfig, validated
+from genomamba.config import ModelConfig
 from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
 from genomamba.language_model.model import backbone_config
+from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from genomamba import tokens
-from genomamba.config import ModelConfig, validated
+from genomamba.config import ModelConfig
 from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
+from mamba_configs.settings import validated
 from mamba_data_prep.atomic import AtomicDirectory
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import versions

@@ -23,10 +23,11 @@ from genomamba.classifier.network import BUNDLE_KIND, ClassifierConfig, Sequence
 from genomamba.classifier.report import SeedResult, build_report, chosen, comparison_table, write_report
 from genomamba.classifier.tasks.genomes import promoter_files, promoter_genome, species_data
 from genomamba.classifier.tasks.tasks import class_balance, named_files, table_data
-from genomamba.config import load_config, validated
+from genomamba.config import load_config
 from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
 from genomamba.prediction.predictor import Predictor
 from genomamba.prediction.rows import ABSTAIN
+from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import fingerprint, versions
 from mamba_training.bundle import Bundle, load_bundle, save_bundle

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from genomamba.config import APP, read_settings
-from mamba_configs import list_presets, preset_text
+from genomamba.config import APP
+from mamba_configs import list_presets, load_preset, preset_text
 from mamba_data_prep.errors import UserError
 
 
@@ -22,7 +22,7 @@ def run_info(what: str) -> dict[str, Any]:
     presets = list_presets(APP)
     path = Path(what).expanduser()
     if what in presets:
-        return {"preset": what, "settings": read_settings(what), "text": preset_text(APP, what).rstrip("\n")}
+        return {"preset": what, "settings": load_preset(APP, what), "text": preset_text(APP, what).rstrip("\n")}
     if (path / "config.yaml").is_file():
         return _run(path)
     if path.is_dir():

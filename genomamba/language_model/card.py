@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from genomamba.config import PretrainConfig
+from mamba_configs.yaml_files import write_yaml
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.splits import Split
 from mamba_data_prep.provenance import versions
@@ -76,7 +76,7 @@ def model_card(made: dict[str, Any]) -> str:
     """The model card, Markdown."""
     genome, result = made["genome"], made["result"]
     table = "\n".join(f"| {name} | {valid:.4f} | {test:.4f} | {2**test:.4f} |" for name, valid, test in _rows(result))
-    settings = yaml.safe_dump(made["settings"], sort_keys=False)
+    settings = write_yaml(made["settings"])
     return f"""# DNA language model
 
 Predicts the next base from the bases before it ({result["n_parameters"]:,} parameters, trained on windows of

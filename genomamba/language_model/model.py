@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genomamba import tokens
-from genomamba.config import ModelConfig, validated
+from genomamba.config import ModelConfig
+from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone, BackboneConfig
 

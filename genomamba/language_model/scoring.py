@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from genomamba.commands.pretrain import evaluate_windows
-from genomamba.config import DataConfig, validated
+from genomamba.config import DataConfig
 from genomamba.language_model.data import GenomeWindows, frozen, make_split, open_genome
 from genomamba.language_model.model import GenomeLM
 from genomamba.prediction.predictor import pick_device
+from mamba_configs.settings import validated
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.windows import WindowTable, tile

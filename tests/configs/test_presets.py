@@ -1,10 +1,15 @@
-"""Presets are complete, commented and accepted."""
+"""Presets are complete, commented and accepted, and a schema's defaults are its default preset."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import yaml
 
+import tsmamba.config as tsmamba
+from genomamba.classifier.config import DEFAULT_PRESET as CLASSIFIER
+from genomamba.classifier.config import PRETRAINED_PRESET, FinetuneConfig
 from genomamba.config import DEFAULT_PRESET, PretrainConfig, Section, load_config
 from mamba_configs import list_presets, load_preset, preset_text
 
@@ -56,6 +61,41 @@ def test_a_preset_means_what_it_says(name: str) -> None:
 
 def test_the_default_preset_is_the_defaults_of_the_schema() -> None:
     assert load_config() == PretrainConfig()
+    assert tsmamba.load_config() == tsmamba.FitConfig()
+    assert load_config(CLASSIFIER, schema=FinetuneConfig) == FinetuneConfig()
+
+
+@pytest.mark.parametrize("name", list_presets("tsmamba"))
+def test_a_forecaster_s_preset_names_every_setting_and_its_own_model(name: str) -> None:
+    written = leaves(load_preset("tsmamba", name))
+    assert set(written) == keys(tsmamba.FitConfig)
+    assert written["model"] == name
+    assert {key: leaves(tsmamba.load_config(name).model_dump(mode="json"))[key] for key in written} == written
+
+
+@pytest.mark.parametrize("name", list_presets("tsmamba"))
+def test_a_copied_preset_of_a_forecaster_is_a_configuration(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(preset_text("tsmamba", name))
+    assert tsmamba.load_config(tmp_path / "mine.yaml") == tsmamba.load_config(name)
+
+
+@pytest.mark.parametrize("name", list_presets("tsmamba"))
+def test_what_a_file_leaves_out_is_as_in_the_preset_of_its_model(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"model: {name}\ntrain:\n  epochs: 7\n")
+    assert tsmamba.load_config(tmp_path / "mine.yaml") == tsmamba.load_config(name, ["train.epochs=7"])
+
+
+def test_a_file_for_a_classifier_leaves_the_rest_to_the_default_preset(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("head:\n  pooling: last\nmodel:\n  n_layers: 3\n")
+    found = load_config(tmp_path / "mine.yaml", schema=FinetuneConfig, default=CLASSIFIER)
+    assert found == load_config(CLASSIFIER, ["head.pooling=last", "model.n_layers=3"], schema=FinetuneConfig)
+
+
+def test_every_setting_of_a_classifier_beside_what_a_pre_trained_network_decides_is_in_its_preset() -> None:
+    written = set(leaves(load_preset("genomamba", PRETRAINED_PRESET)))
+    decided = {key for key in keys(FinetuneConfig) if key.startswith(("model.", "stem."))}
+    unset = {"train.context_parallel", "train.tokens_per_step"}
+    assert keys(FinetuneConfig) - written - unset == decided - {"stem.positions"}
 
 
 def test_a_saved_preset_is_a_configuration_file(tmp_path) -> None:

@@ -29,12 +29,12 @@ ALLOWED_ROOMS = {
 ALLOWED_LIBRARIES = {
     "mamba_kernels": {"torch", "numpy", "numba", "llvmlite", "triton", "jaxtyping", "safetensors"},
     "mamba_data_prep": {
-        *("numpy", "pandas", "pyarrow", "pyfaidx", "Bio", "torch", "xxhash", "filelock", "psutil", "yaml", "jaxtyping"),
+        *("numpy", "pandas", "pyarrow", "pyfaidx", "Bio", "torch", "xxhash", "filelock", "psutil", "jaxtyping"),
     },
     "mamba_training": {
-        *("torch", "numpy", "lightning", "safetensors", "torchmetrics", "yaml", "rich", "psutil", "jaxtyping"),
+        *("torch", "numpy", "lightning", "safetensors", "torchmetrics", "rich", "psutil", "jaxtyping"),
     },
-    "mamba_configs": {"yaml"},
+    "mamba_configs": {"yaml", "pydantic", "click"},
 }
 
 
@@ -75,6 +75,12 @@ def test_lower_rooms_use_only_their_libraries(room: str) -> None:
 def test_only_command_lines_import_click() -> None:
     users = {path for room in ROOMS for path in sources(room) if "click" in imports(path)}
     assert users == {ROOMS["genomamba"] / "cli.py", ROOMS["tsmamba"] / "cli.py"}
+
+
+def test_yaml_is_read_in_one_place() -> None:
+    """Where duplicate keys, bombs and code are refused; a second reader would let them in again."""
+    users = {path for room in ROOMS for path in sources(room) if "yaml" in imports(path)}
+    assert users == {ROOMS["mamba_configs"] / "yaml_files.py"}
 
 
 def test_lightning_stays_with_training_command_lines_and_lightning_modules() -> None:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mamba_configs.yaml_files import read_yaml, write_yaml
 from mamba_data_prep.atomic import atomic_write, clean_orphans, named_write_errors
 from mamba_data_prep.errors import UserError
 
@@ -76,7 +75,7 @@ class RunFolder:
                 note(f"{self.path} holds no checkpoint yet: the run starts from the beginning")
             if config is not None and plain(config) != recorded:
                 with atomic_write(self.config_file) as file:
-                    yaml.safe_dump(plain(config), file, sort_keys=False, allow_unicode=True)
+                    file.write(write_yaml(plain(config)))
         except BaseException:
             self.close()
             raise
@@ -151,15 +150,9 @@ def read_config(run: str | Path) -> dict[str, Any]:
         UserError: the folder holds no readable `config.yaml`.
     """
     path = Path(run) / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError("there is no config.yaml: this is not a run folder", path=run) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"cannot be read ({str(error).splitlines()[0]})", path=path) from None
-    if not isinstance(config, dict):
-        raise UserError("is not a list of settings", path=path, found=type(config).__name__)
-    return config
+    if not path.is_file():
+        raise UserError("there is no config.yaml: this is not a run folder", path=run)
+    return read_yaml(path).values
 
 
 def check_same(

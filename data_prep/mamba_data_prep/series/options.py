@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from mamba_configs.yaml_files import parse_yaml, read_yaml, write_yaml
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
 
@@ -85,20 +85,21 @@ class ReadOptions:
         Raises:
             UserError: the file is not there, is not YAML, or has a key that is no option.
         """
-        try:
-            content: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except OSError as error:
-            raise UserError(f"cannot be read ({error.strerror})", path=path, fix="check the path") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            line = getattr(getattr(error, "problem_mark", None), "line", None)
-            line = None if line is None else line + 1
-            raise UserError("is not YAML", path=path, line=line, fix="write `key: value` lines") from None
+        content = read_yaml(path)
         known = [field.name for field in fields(cls)]
-        if not isinstance(content, dict) or set(content) - set(known):
-            found = ", ".join(map(str, set(content) - set(known))) if isinstance(content, dict) else content
-            raise UserError("has a key that is no option", path=path, found=found, accepted=", ".join(known))
-        settings: dict[str, Any] = {name: _names(v) if name in _NAMES else v for name, v in content.items()}
-        return cls(**settings)
+        for name, value in content.values.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise UserError(
+                    "there is no such reading option", path=path, line=content.line(name), found=name,
+                    accepted=", ".join(known), fix=f"did you mean {near[0]}?" if near else None,
+                )  # fmt: skip
+            _check_kind(name, value, Path(path), content.line(name))
+        settings: dict[str, Any] = {name: _names(v) if name in _NAMES else v for name, v in content.values.items()}
+        try:
+            return cls(**settings)
+        except UserError as error:
+            raise UserError(error.problem, path=path, found=error.found, accepted=error.accepted) from None
 
     def having(self, settings: Sequence[str]) -> ReadOptions:
         """These options with `key=value` settings on top; several values are parted by commas.
@@ -116,7 +117,7 @@ class ReadOptions:
                 changes[name] = tuple(value.split(","))
             else:
                 changes[name] = (
-                    yaml.safe_load(value) if name in ("skip", "header", "dayfirst") else _MARKS.get(value, value)
+                    parse_yaml(value) if name in ("skip", "header", "dayfirst") else _MARKS.get(value, value)
                 )
         return replace(self, **changes)
 
@@ -124,10 +125,32 @@ class ReadOptions:
         """Write the options that are set to a YAML file."""
         kept = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v not in (None, ())}
         with atomic_write(path) as stream:
-            stream.write(_HEADER + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
+            stream.write(_HEADER + write_yaml(kept))
 
 
 _NAMES = (*("time", "id", "target", "past_covariates", "future_covariates", "static_covariates", "ignore", "missing"),)
+
+
+_KINDS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("delimiter", "decimal", "thousands", "encoding", "time_format"), (str, "a text")),
+    **dict.fromkeys(("zone", "layout", "frequency", "duplicates"), (str, "a text")),
+    **dict.fromkeys(("skip", "header"), (int, "a whole number from 0")),
+    **{"dayfirst": (bool, "true or false")},
+}
+
+
+def _check_kind(name: str, value: Any, path: Path, line: int | None) -> None:
+    """Refuses a value of another kind, such as a list where a text is meant."""
+    if value is None:
+        return
+    if name in _NAMES:
+        parts, accepted = value if isinstance(value, list) else [value], "a column's name, or a list of names"
+        right = not any(isinstance(part, dict | list) for part in parts)
+    else:
+        kind, accepted = _KINDS[name]
+        right = type(value) is kind and (kind is not int or value >= 0)
+    if not right:
+        raise UserError(f"{name} cannot be this", path=path, line=line, found=value, accepted=accepted)
 
 
 def _names(value: Any) -> tuple[str, ...]:
