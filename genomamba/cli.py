@@ -118,7 +118,7 @@ Examples:
   genomamba pretrain --out runs/hg38 --resume
 """
 )
-@click.option("--fasta", type=_FILE, help="Genome: FASTA, plain, gzip or bgzip.")
+@click.option("--fasta", type=_FILE, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
 @click.option("--bed", type=_FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
 @click.option("--context-parallel", type=click.IntRange(1), metavar="N", help="Devices that share each window.")
 @_settings
@@ -235,11 +235,15 @@ def table(**options: Any) -> None:
 Examples:
   genomamba classify --model runs/promoters --fasta new.fa --out predictions.tsv
   genomamba classify --model runs/apes --fasta reads.fa.gz --out predictions.parquet --both-strands --min-confidence 0.9
+  genomamba classify --model runs/apes --fasta hg38.fa --region chr20:1,000,001-1,100,000 --out part.tsv
   zcat reads.fa.gz | genomamba classify --model runs/apes --fasta - --out predictions.bed
 """
 )
 @click.option("--model", type=_FILE, required=True, help="A classifier's bundle or run folder.")
-@click.option("--fasta", type=_FILE, required=True, help="Sequences: FASTA, plain, gzip or bgzip; - is standard input.")
+@click.option("--fasta", type=_FILE, required=True, help="FASTA, GenBank or EMBL, also gzip; - is standard input.")
+@click.option(
+    "--region", "regions", multiple=True, metavar="NAME:FIRST-LAST", help="Only this stretch, 1-based; repeatable."
+)
 @click.option(
     "--out", type=_FILE, required=True, help="By its extension a table or track: .tsv .csv .parquet .jsonl .bed .bw."
 )
@@ -324,7 +328,7 @@ Example:
   genomamba audit --fasta hg38.fa --bed sequences_human.bed --set data.window=2^17
 """
 )
-@click.option("--fasta", type=_FILE, required=True, help="Genome: FASTA, plain, gzip or bgzip.")
+@click.option("--fasta", type=_FILE, required=True, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
 @click.option("--bed", type=_FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
 @_settings
 @_json

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,9 @@ from genomamba.prediction.record_windows import RecordWindow, record_windows
 from genomamba.prediction.rows import ABSTAIN, Predictions, decide
 from genomamba.prediction.writers import OF_WINDOWS, check_output, output_format, table_writer
 from mamba_data_prep.errors import Interrupted, UserError
-from mamba_data_prep.genomes.fasta import stream_fasta
+from mamba_data_prep.genomes.fasta import FastaPiece, stream_fasta
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.regions import parse_region, stream_regions
 from mamba_data_prep.provenance import write_sidecar
 
 MIN_BASES = 16
@@ -78,6 +80,7 @@ def run_classify(
     min_bases: int = MIN_BASES,
     batch_bases: int | None = None,
     track: str | None = None,
+    regions: Sequence[str] = (),
     device: str = "auto",
     force: bool = False,
 ) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def run_classify(
 
     Args:
         model: bundle or run folder of a classifier.
-        fasta: plain, gzip or bgzip; "-" is standard input.
+        fasta: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
         out: the table; its extension is its format. `.bed` and `.bw` files always hold windows.
         min_confidence: rows whose likeliest class has less abstain.
         window: longest stretch read at once, in bases; the model's own by default.
@@ -93,6 +96,7 @@ def run_classify(
         per_window: a row for each window rather than for each record.
         aggregate: how a record's windows are averaged.
         min_bases: windows with fewer known bases abstain.
+        regions: classify only these stretches, named as samtools names them; each is a record of its own.
         track: the class whose probability a `.bw` shows; the last class by default.
         force: replace an existing output.
 
@@ -109,7 +113,7 @@ def run_classify(
     settings = {
         "window": window, "stride": stride, "per_window": per_window, "both_strands": both_strands,
         "min_confidence": min_confidence, "aggregate": aggregate, "min_bases": min_bases, "track": track,
-        "device": str(chosen),
+        "device": str(chosen), "regions": list(regions),
     }  # fmt: skip
     summary = _run(Predictor(network, chosen, batch_bases or DEFAULT_BATCH_BASES, both_strands), fasta, out, settings)
     result = {"rows": summary.rows, "bases": summary.bases, "seconds": summary.seconds, "counts": summary.counts}
@@ -120,13 +124,21 @@ def run_classify(
     return {"out": str(out), **result, "text": summary.text(out)}
 
 
+def _pieces(fasta: Path, regions: Sequence[str]) -> Iterator[FastaPiece]:
+    """The records of the file, or the regions of it that were asked for."""
+    if not regions:
+        return stream_fasta(fasta, unique_ids=False)
+    genome = Genome.open(fasta)
+    return stream_regions(genome, [parse_region(region, genome) for region in regions])
+
+
 def _run(predictor: Predictor, fasta: Path, out: Path, settings: Mapping[str, Any]) -> Summary:
     """Streams the file through the model into the table."""
     summary = Summary(predictor.model.config.classes)
     how = {name: settings[name] for name in ("per_window", "min_confidence", "aggregate", "min_bases")}
     began, writing = time.perf_counter(), table_writer(out, summary.classes, settings["track"])
     with _stopped_by_sigterm(), _progress(summary) as shown, writing as writer:
-        windows = record_windows(stream_fasta(fasta, unique_ids=False), settings["window"], settings["stride"])
+        windows = record_windows(_pieces(fasta, settings["regions"]), settings["window"], settings["stride"])
         for rows in classify_windows(shown(windows), predictor, **how):
             writer.write(rows)
             summary.add(rows)
@@ -184,7 +196,7 @@ def _scored(buffer: list[RecordWindow], predictor: Predictor, min_bases: int) ->
 
 def _why_unscored(bases: int, known: int) -> str:
     if known == 0:
-        return "no known base"
+        return "no known base" if bases else "no bases"
     return "too short" if known == bases else "too few known bases"
 
 

@@ -39,6 +39,8 @@ class RecordWindow:
 def record_windows(pieces: Iterable[FastaPiece], window: int, stride: int) -> Iterator[RecordWindow]:
     """Windows at 0, stride, 2 stride ... of each record; the last one ends with the record and may be shorter.
 
+    A record without bases has one window, which is empty.
+
     Raises:
         ValueError: the stride is longer than the window, so that bases would be left out.
     """
@@ -52,6 +54,8 @@ def record_windows(pieces: Iterable[FastaPiece], window: int, stride: int) -> It
         bases = tokens.encode(piece.sequence)
         held = np.concatenate([held, bases]) if len(held) else bases
         available = first + len(held)
+        if piece.is_last and not available:
+            yield RecordWindow(piece.record, 0, 0, held, 0, 0, True)
         while start + window < available or (piece.is_last and covered < available):
             end = min(start + window, available)
             ids = held[start - first : end - first]

@@ -15,6 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from Bio import SeqIO
+from Bio.Seq import Seq
+from Bio.SeqRecord import SeqRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -169,6 +172,47 @@ def test_repeated_ids_and_gzip_are_taken_as_they_come(
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["seq_id"] for row in rows] == ["same"] * 3
     assert len({row["prob_human"] for row in rows}) == 3
+
+
+def test_a_record_without_bases_has_a_row_that_abstains(
+    bundle: Path, make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    fasta = tmp_path / "reads.fa"
+    fasta.write_text(f">a\n{make_bases(80, 1)}\n>none\n>b\n{make_bases(80, 2)}\n>last\n")
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "out.tsv")
+    table = pd.read_csv(tmp_path / "out.tsv", sep="\t", keep_default_na=False)
+    assert table["seq_id"].tolist() == ["a", "none", "b", "last"]
+    assert table["end"].tolist() == table["length"].tolist() == [80, 0, 80, 0]
+    assert [name == "abstain" for name in table["predicted"]] == [False, True, False, True]
+    assert table["reason"].tolist() == ["", "no bases", "", "no bases"]
+
+
+@pytest.mark.parametrize("format", ["genbank", "embl"])
+def test_a_flat_file_gives_the_table_of_its_fasta(
+    format: str, bundle: Path, make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    texts = {f"AB00000{number}.1": make_bases(150, number) for number in range(3)}
+    records = [
+        SeqRecord(Seq(text), id=name, name=name[:-2], description="x", annotations={"molecule_type": "DNA"})
+        for name, text in texts.items()
+    ]
+    for name in (format, "fasta"):
+        SeqIO.write(records, tmp_path / f"lake.{name}", name)
+        run_classify(model=bundle, fasta=tmp_path / f"lake.{name}", out=tmp_path / f"{name}.tsv")
+    assert (tmp_path / f"{format}.tsv").read_bytes() == (tmp_path / "fasta.tsv").read_bytes()
+
+
+def test_regions_are_classified_as_if_they_were_records(
+    bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    text = make_bases(500, 1)
+    run_classify(
+        model=bundle, fasta=write_fasta({"chr1": text}), out=tmp_path / "a.tsv", regions=("chr1:101-200", "1:1-64")
+    )
+    cut = tmp_path / "cut.fa"
+    cut.write_text(f">chr1:101-200\n{text[100:200]}\n>chr1:1-64\n{text[:64]}\n")
+    run_classify(model=bundle, fasta=cut, out=tmp_path / "b.tsv")
+    assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 
 
 def test_the_sidecar_says_where_the_table_came_from(

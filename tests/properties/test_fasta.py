@@ -53,11 +53,9 @@ def naive(content: bytes) -> dict[str, str] | int:
     lines = content.decode().replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for number, line in enumerate(lines, 1):
         if line.startswith(">"):
-            if name is not None and not records[name]:
-                return headers[name]
-            text = line[1:].replace("\t", " ")
+            text = line[1:].replace("\t", " ").strip()
             name = text.split(" ")[0]
-            if not name or name in records or not text.strip().isprintable():
+            if not name or name in records or not text.isprintable():
                 return number
             records[name], headers[name] = "", number
         elif not line.startswith(";"):
@@ -68,7 +66,7 @@ def naive(content: bytes) -> dict[str, str] | int:
                 records[name] += bases
     if name is None:
         return len(lines)
-    return headers[name] if not records[name] else records
+    return records if any(records.values()) else headers[name]
 
 
 def read_stream(path: Path, piece: int) -> dict[str, str] | int:
@@ -121,7 +119,7 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
 
 def test_naive_parser_knows_mistakes() -> None:
     assert naive(b">a\nAC\n>b x\ngu\n") == {"a": "AC", "b": "GT"}
-    assert [naive(b) for b in (b">a\nA-C", b">a\n>b\nA", b"A\n>a\nC", b">a\nA\n>a\nC", b"\n\n")] == [2, 1, 1, 3, 3]
+    assert [naive(b) for b in (b">a\nA-C", b">a\n>b\n", b"A\n>a\nC", b">a\nA\n>a\nC", b"\n\n")] == [2, 2, 1, 3, 3]
 
 
 def test_readers_agree_with_a_naive_parser(quick_folder: Path) -> None:

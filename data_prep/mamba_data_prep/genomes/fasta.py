@@ -1,28 +1,33 @@
-"""FASTA read from end to end in constant memory, every byte checked.
+"""FASTA read from end to end in constant memory, every byte checked; GenBank and EMBL record by record.
 
 What is read: any line length, ragged lines, CRLF and CR line ends, lower case, IUPAC codes, RNA's U (as T), blank
-lines, spaces inside sequence lines, `;` comment lines, a UTF-8 byte order mark, a missing last newline, gzip and bgzip.
-What is refused, with file, line and mend: everything else.
+lines, spaces inside sequence lines, `;` comment lines, a UTF-8 byte order mark, a missing last newline, gzip and bgzip;
+headers with blanks before the id, with several entries joined by Ctrl-A, and in Latin-1; records without bases, as long
+as one has some. What is refused, with file, line and mend: everything else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from mamba_data_prep.bytestream import CorruptCompression, read_blocks
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes import alphabet
-from mamba_data_prep.genomes.fasta_errors import broken_header, no_record, not_a_base, not_fasta
+from mamba_data_prep.genomes.fasta_errors import broken_header, no_base, no_record, not_a_base, not_fasta
+from mamba_data_prep.genomes.flat_files import FlatFile, flat_file_format
+from mamba_data_prep.genomes.header import Header, UniqueIds
 
 PIECE = 1 << 20
 _LONGEST_HEADER = 1 << 20
 _BLANK = b"\n \t"
 _BOM = b"\xef\xbb\xbf"
+_BETWEEN_WORDS = str.maketrans({"\t": " ", "\x01": " ", "\xa0": " "})
+"""What separates words of a header like a blank: tabs, NCBI's Ctrl-A between joined headers, Latin-1's hard blank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +53,16 @@ class FastaPiece:
     line: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """A header line: the record's id, the rest of the line, and its 1-based line number."""
-
-    record: str
-    description: str
-    line: int
-
-
 def stream_fasta(
     path: str | Path, piece: int = PIECE, *, upper: bool = True, unique_ids: bool = True
 ) -> Iterator[FastaPiece]:
-    """The file's records in order, cut into pieces, in memory that does not grow with the file or its records.
+    """The file's records in order, cut into pieces.
+
+    Memory does not grow with the file, nor with the records of a FASTA file; of GenBank and EMBL one record is held. A
+    record without bases gives one empty piece.
 
     Args:
-        path: FASTA, plain, gzip or bgzip; "-" is standard input.
+        path: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
         piece: bases in a piece; only a record's last piece may be shorter.
         upper: fold lower case (soft-masked repeats) to upper case.
         unique_ids: refuse an id that was seen before (costs about 70 bytes a record).
@@ -105,28 +104,32 @@ def scan_fasta(
     """Headers, each followed by its record's bases in one or more non-empty `bytes`.
 
     Args:
-        path: FASTA, plain, gzip or bgzip; "-" is standard input.
+        path: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
         upper: fold lower case to upper case.
         unique_ids: refuse an id that was seen before.
         on_raw: called with every piece of the file as it lies on the disk.
-        on_text: called with every piece of the decompressed text.
+        on_text: called with every piece of a FASTA file's decompressed text, never with GenBank's or EMBL's.
 
     Raises:
-        UserError: the file is not FASTA of DNA.
+        UserError: the file is not FASTA, GenBank or EMBL of DNA.
     """
-    scanner = FastaScanner(path, upper=upper, unique_ids=unique_ids)
     blocks = read_blocks(path, on_raw)
-    while True:
-        try:
-            block = next(blocks, None)
-        except CorruptCompression as error:
-            fix = "download or copy the file again, and compare its checksum or size with the source's"
-            raise UserError(str(error), path=path, line=scanner.line, fix=fix) from None
-        if block is None:
-            break
-        if on_text is not None:
-            on_text(block)
-        yield from scanner.feed(block)
+    scanner: FastaScanner | FlatFile = FastaScanner(path, upper=upper, unique_ids=unique_ids)
+    try:
+        first = next(blocks, b"")
+        written = flat_file_format(first)
+        if written is not None:
+            yield from (scanner := FlatFile(path, written, upper=upper, unique_ids=unique_ids)).records(
+                chain([first], blocks)
+            )
+            return
+        for block in chain([first], blocks):
+            if on_text is not None:
+                on_text(block)
+            yield from scanner.feed(block)
+    except CorruptCompression as error:
+        fix = "download or copy the file again, and compare its checksum or size with the source's"
+        raise UserError(str(error), path=path, line=scanner.line, fix=fix) from None
     yield from scanner.finish()
 
 
@@ -137,7 +140,7 @@ class FastaScanner:
         self.path = path
         self.line = 1
         self._table = alphabet.UPPER if upper else alphabet.AS_WRITTEN
-        self._seen: set[int] | None = set() if unique_ids else None
+        self._ids = UniqueIds(path) if unique_ids else None
         self._start = b""  # the first bytes, until there are enough to know a byte order mark
         self._started = False
         self._at_line_start = True
@@ -145,7 +148,7 @@ class FastaScanner:
         self._in_comment = False
         self._carriage_return = False
         self._record: Header | None = None
-        self._record_has_bases = False
+        self._any_bases = False
 
     def feed(self, block: bytes) -> Iterator[Header | bytes]:
         """What the next block of the file holds."""
@@ -172,7 +175,7 @@ class FastaScanner:
         """What is left when the file has ended.
 
         Raises:
-            UserError: the file holds no record, or its last record no base.
+            UserError: the file holds no record, or no record with a base.
         """
         if self._carriage_return:
             self._carriage_return = False
@@ -182,9 +185,10 @@ class FastaScanner:
             yield from self.feed(self._start)
         if self._open_header is not None:
             yield from self.feed(b"\n")
-        self._check_record_has_bases()
         if self._record is None:
             raise no_record(self.path, self.line)
+        if not self._any_bases:
+            raise no_base(self.path, self._record)
 
     def _without_mark(self, block: bytes) -> bytes:
         if self._started:
@@ -205,15 +209,8 @@ class FastaScanner:
         return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _begin_record(self) -> None:
-        self._check_record_has_bases()
         self._open_header = bytearray()
         self._at_line_start = False
-
-    def _check_record_has_bases(self) -> None:
-        if self._record is not None and not self._record_has_bases:
-            fix = "delete this record, or put its sequence on the lines below its header"
-            record = self._record
-            raise UserError("this record has no bases", path=self.path, line=record.line, record=record.record, fix=fix)
 
     def _read_header(self, block: bytes, position: int) -> int:
         assert self._open_header is not None
@@ -226,7 +223,6 @@ class FastaScanner:
         if end < 0:
             return len(block)
         self._record = self._parsed(bytes(self._open_header))
-        self._record_has_bases = False
         self._open_header = None
         self._at_line_start = True
         self.line += 1
@@ -236,21 +232,17 @@ class FastaScanner:
         try:
             header = text.decode("utf-8")
         except UnicodeDecodeError:
-            raise broken_header(self.path, self.line, text, "this header is not text in UTF-8") from None
-        if not header.replace("\t", " ").strip().isprintable():
+            header = text.decode("latin-1")
+        header = header.translate(_BETWEEN_WORDS).strip()
+        if not header.isprintable():
             raise broken_header(self.path, self.line, text, "this header holds control characters")
-        name, _, description = header.replace("\t", " ").partition(" ")
+        name, _, description = header.partition(" ")
         if not name:
             raise broken_header(self.path, self.line, text, "this header has no id")
-        if self._seen is not None:
-            key = xxhash.xxh3_64_intdigest(name.encode())
-            if key in self._seen:
-                fix = "give every record its own id (seqkit rename does so)"
-                raise UserError(
-                    "this id was used by an earlier record", path=self.path, line=self.line, record=name, fix=fix
-                )
-            self._seen.add(key)
-        return Header(name, description.strip(), self.line)
+        found = Header(name, description.strip(), self.line)
+        if self._ids is not None:
+            self._ids.add(found)
+        return found
 
     def _skip_comment(self, block: bytes, position: int) -> int:
         end = block.find(b"\n", position)
@@ -271,7 +263,7 @@ class FastaScanner:
         self.line += text.count(b"\n")
         self._at_line_start = text.endswith(b"\n")
         if bases:
-            self._record_has_bases = True
+            self._any_bases = True
             yield bases
 
     def _read_lines(self, text: bytes) -> Iterator[bytes]:
@@ -293,7 +285,7 @@ class FastaScanner:
             self._at_line_start = ends
             read.append(bases)
         if any(read):
-            self._record_has_bases = True
+            self._any_bases = True
             yield b"".join(read)
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.alphabet import INVALID
+from mamba_data_prep.genomes.header import Header
 
 _BASES = "A C G T U, the IUPAC codes R Y S W K M B D H V N, in either case"
 _FASTA = "FASTA: a line '>NAME', then lines of DNA"
 
 _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"@", "this is FASTQ, not FASTA", "convert it: seqtk seq -A reads.fastq > reads.fasta"),
-    (b"LOCUS", "this is GenBank, not FASTA", "download it as FASTA, or convert it with Biopython's SeqIO.convert"),
-    (b"ID   ", "this is EMBL, not FASTA", "download it as FASTA, or convert it with Biopython's SeqIO.convert"),
     (b"<", "this is a web page or XML, not FASTA", "download the file itself, not the page that shows it"),
     (b"{", "this is JSON, not FASTA", "give the FASTA file"),
     (b"##gff", "this is GFF, not FASTA", "give the FASTA file that the annotation belongs to"),
@@ -29,6 +28,12 @@ def no_record(path: str | Path, line: int) -> UserError:
     return UserError(
         "this file holds no record", path=path, line=line, accepted=_FASTA, fix="check that the download is complete"
     )
+
+
+def no_base(path: str | Path, last: Header) -> UserError:
+    """The file ended, and none of its records had a base."""
+    fix = "check that the download is complete; the bases stand on the lines below each header"
+    return UserError("no record of this file has bases", path=path, line=last.line, record=last.record, fix=fix)
 
 
 def not_fasta(path: str | Path, line: int, text: bytes) -> UserError:

@@ -18,7 +18,7 @@ import filelock
 import numpy as np
 import xxhash
 
-from mamba_data_prep.atomic import clean_orphans
+from mamba_data_prep.atomic import atomic_write, clean_orphans
 from mamba_data_prep.bytestream import BLOCK, is_regular, opened
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes import alphabet
@@ -58,7 +58,7 @@ class Genome:
         """Opens a FASTA file, indexing it first if that was not done before or if it has changed since.
 
         Args:
-            path: FASTA, plain, gzip or bgzip; an ordinary file.
+            path: FASTA, GenBank or EMBL, plain, gzip or bgzip; an ordinary file.
             cache_dir: where the index goes; by default `SEQMAMBA_CACHE` or the user's cache folder.
             progress: called with the bytes read and the bytes in all, while indexing.
 
@@ -147,7 +147,7 @@ class Genome:
             bases = bases.replace(b"\r", b"")
         bases = bases.translate(alphabet.UPPER)
         line_ends = raw[line_bases - start % line_bases + (line_bytes - line_bases - 1) :: line_bytes]
-        if len(bases) != end - start or alphabet.INVALID in bases or line_ends.strip(b"\n") or self._has_changed():
+        if len(bases) != end - start or alphabet.INVALID in bases or line_ends.strip(b"\n") or self.has_changed():
             raise UserError(
                 "this file changed after it was opened",
                 path=self.path,
@@ -169,6 +169,26 @@ class Genome:
         rows = zip(self._index.names, *columns, strict=True)
         return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
+    def has_been_replaced(self) -> bool:
+        """Whether another file lies by now where the bases are read from."""
+        try:
+            return not os.path.samestat(os.stat(self.bases), os.fstat(self._descriptor))
+        except OSError:
+            return True
+
+    @property
+    def bases(self) -> Path:
+        """The file that bases are read from: the genome's own, or its flat copy in the cache."""
+        return self._folder / self._index.flat if self._index.flat else self.path
+
+    def index_for_samtools(self) -> Path:
+        """A file in the cache that holds `fai()` of `bases`; its name is that of the content it was made from."""
+        path = self._folder / f"{self._index.content.xxh3_128}.fai"
+        if not path.exists():
+            with atomic_write(path) as stream:
+                stream.write(self.fai())
+        return path
+
     def __reduce__(self) -> tuple[object, ...]:
         return _reopened, (self.path.absolute(), self._folder, self._index.content)
 
@@ -183,8 +203,8 @@ class Genome:
         beyond = ends[run - 1] - np.minimum(position, ends[run - 1])
         return self._unknown_before[run] - np.where(run > 0, beyond, 0)
 
-    def _has_changed(self) -> bool:
-        """Whether the open file holds other bytes; it is hashed again only if its size or time is another."""
+    def has_changed(self) -> bool:
+        """Whether the open file holds other bytes by now; it is hashed again only if its size or time is another."""
         if self._index.flat:
             return False
         now = os.fstat(self._descriptor)

@@ -17,7 +17,8 @@ import xxhash
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes import alphabet
-from mamba_data_prep.genomes.fasta import Header, scan_fasta
+from mamba_data_prep.genomes.fasta import scan_fasta
+from mamba_data_prep.genomes.header import Header
 from mamba_data_prep.genomes.layout import Layout, LayoutFinder
 from mamba_data_prep.provenance import Fingerprint
 
