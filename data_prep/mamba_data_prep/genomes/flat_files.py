@@ -11,14 +11,13 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes import alphabet
 from mamba_data_prep.genomes.header import Header, UniqueIds
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from Bio.SeqRecord import SeqRecord
 
 FlatFileFormat = Literal["GenBank", "EMBL"]
@@ -177,7 +176,7 @@ class _Blocks(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer).cast("B")
         while not self._rest:
             block = next(self._blocks, None)
