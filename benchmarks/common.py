@@ -62,17 +62,18 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def save_results(name: str, results: Mapping[str, Any]) -> Path:
-    """Writes `results/NAME.json` with the machine's description."""
-    path = RESULTS / f"{name}.json"
+def save_results(name: str, results: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+    """Writes `NAME.json` with the machine's description, among the results or in another folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps({"machine": describe_machine(), **results}, indent=2) + "\n")
     print(f"written to {path}")
     return path
 
 
-def load_results(name: str) -> dict[str, Any]:
+def load_results(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     """What `save_results` wrote, or nothing yet."""
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 

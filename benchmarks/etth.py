@@ -1,10 +1,12 @@
-"""Forecasters on ETTh1 by the long-horizon protocol, three seeds each, beside the published figures.
+"""Forecasters on ETTh1 or ETTh2 by the long-horizon protocol, some seeds each, beside the published figures.
 
-    python -m benchmarks.etth --data ETTh1.csv [--only MODEL]... [--horizon H]... [--seeds 3]
+    python -m benchmarks.etth --name etth1 --data ETTh1.csv [--only MODEL]... [--horizon H]... [--seeds 3]
+        [--results FOLDER]
 
-Everything is chosen on the validation rows; the test rows are scored once a seed. Each run has a process of its own,
-whose time and memory are its, and is written as soon as it is there: what was measured is not measured again. Without
-a file there is nothing to do; nothing is downloaded.
+Beside `auto` stand, always, its ridge alone (`network off`) and the same with a linear map in its Mamba's place
+(`backbone = identity`). Everything is chosen on the validation rows; the test rows are scored once a seed. Each run has
+a process of its own, whose time and memory are its, and is written as soon as it is there: what was measured is not
+measured again. Without a file there is nothing to do; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -20,85 +22,123 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import load_results, print_table, save_results
+from benchmarks.common import RESULTS, load_results, print_table, save_results
+from mamba_data_prep.provenance import fingerprint
 from tsmamba.benchmark.long_horizon import run_benchmark
 from tsmamba.benchmark.published import HORIZONS, published_rows
+from tsmamba.fitting.residual import IDENTITY, MAMBA, OFF
 
 CASES: dict[str, dict[str, Any]] = {
     "auto": {"model": "auto"},
     "ridge": {"model": "ridge"},
     "tsmamba": {"model": "tsmamba"},
+    "smamba, lookback 512": {"model": "smamba", "lookback": 512},
     "auto, lookback 96": {"model": "auto", "lookback": 96},
     "ridge, lookback 96": {"model": "ridge", "lookback": 96},
     "smamba": {"model": "smamba"},
 }
+ROWS = [
+    f"{case}, {row}" if row else case
+    for case, setting in CASES.items()
+    for row in (("", OFF, IDENTITY, MAMBA) if setting["model"] == "auto" else ("",))
+]
+"""Every row of the tables: of `auto` those of its ablation too."""
+
 _WINDOWS = {horizon: 2880 - horizon + 1 for horizon in HORIZONS}
 
 
 def main() -> None:
     """Fits and scores what is not in the results yet, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="ETTh1.csv")
+    parser.add_argument("--name", choices=("etth1", "etth2"), default="etth1")
+    parser.add_argument("--data", type=Path, help="ETTh1.csv or ETTh2.csv")
     parser.add_argument("--only", action="append", choices=CASES)
     parser.add_argument("--horizon", type=int, action="append", choices=HORIZONS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of NAME.json")
     options = parser.parse_args()
     if options.data is None:
         print("benchmarks.etth: nothing to do without --data FILE")
         return
+    name, folder = options.name, options.results
     wanted = [
         (case, horizon, seed)
+        for horizon in options.horizon or HORIZONS
         for seed in range(options.seeds)
         for case in options.only or CASES
-        for horizon in options.horizon or HORIZONS
         if seed == 0 or CASES[case]["model"] != "ridge"  # nothing in a ridge is drawn at random
     ]
     for case, horizon, seed in wanted:
-        if any((run["model"], run["horizon"], run["seed"]) == (case, horizon, seed) for run in _runs()):
+        if any((run["model"], run["horizon"], run["seed"]) == (case, horizon, seed) for run in _runs(name, folder)):
             continue
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            _keep(pool.submit(measure, case, horizon, seed, options.data).result())
-    if runs := _runs():
-        print_table("ETTh1, MSE/MAE", summary(runs))
-        print_table("ETTh1, costs", costs(runs))
+            _keep(pool.submit(measure, name, case, horizon, seed, options.data).result(), name, options.data, folder)
+    if runs := _runs(name, folder):
+        print_table(f"{name}, MSE/MAE", summary(runs))
+        print_table(f"{name}, costs", costs(runs))
 
 
-def measure(case: str, horizon: int, seed: int, data: Path) -> dict[str, Any]:
-    """One run, on one thread."""
+def measure(name: str, case: str, horizon: int, seed: int, data: Path) -> list[dict[str, Any]]:
+    """One seed of a case, on one thread: its row, and of `auto` those of its ablation."""
     torch.set_num_threads(1)
     start = time.process_time()
-    found = run_benchmark("etth1", data, horizon, seeds=1, first_seed=seed, beside=False, **CASES[case])
-    run = found["seeds"][0]
+    found = run_benchmark(name, data, horizon, seeds=1, first_seed=seed, beside=False, **CASES[case])
+    cost = {
+        "core_minutes": round((time.process_time() - start) / 60, 2), "peak_gb": found["peak_memory_gb"],
+    }  # fmt: skip
+    rows = [{**_record(case, horizon, run), **cost} for run in found["seeds"]]
+    if rows and "mamba_saves" in found:
+        rows[0] |= {"network": found["seeds"][0]["chosen"]["network"], "mamba_saves": found["mamba_saves"]}
+    return [*rows, *(_record(f"{case}, {run['model']}", horizon, run) for run in found.get("ablation_seeds", ()))]
+
+
+def _record(model: str, horizon: int, run: dict[str, Any]) -> dict[str, Any]:
     return {
-        "model": case, "horizon": horizon, "seed": seed, "lookback": run["lookback"],
+        "model": model, "horizon": horizon, "seed": run["seed"], "lookback": run["lookback"],
         "mse": round(run["mse"], 4), "mae": round(run["mae"], 4),
         "covers_80": round(run["coverage"]["80"], 3), "covers_95": round(run["coverage"]["95"], 3),
-        "core_minutes": round((time.process_time() - start) / 60, 2), "peak_gb": found["peak_memory_gb"],
         "drop_last_32_mse": round(run["drop_last"]["32"][0], 4),
     }  # fmt: skip
 
 
-def _runs() -> list[dict[str, Any]]:
-    return load_results("etth").get("runs", [])
+def _runs(name: str, folder: Path) -> list[dict[str, Any]]:
+    return load_results(name, folder).get("runs", [])
 
 
-def _keep(run: dict[str, Any]) -> None:
-    order = list(CASES)
-    runs = sorted([*_runs(), run], key=lambda one: (order.index(one["model"]), one["horizon"], one["seed"]))
+def _keep(found: list[dict[str, Any]], name: str, data: Path, folder: Path) -> None:
+    runs = sorted(
+        [*_runs(name, folder), *found], key=lambda one: (ROWS.index(one["model"]), one["horizon"], one["seed"])
+    )
     windows = {str(horizon): count for horizon, count in _WINDOWS.items()}
-    tables = {"table": [*summary(runs), *_published()], "costs": costs(runs)}
-    save_results("etth", {"data": "ETTh1.csv", "test_windows": windows, **tables, "runs": runs})
+    tables = {"table": [*summary(runs), *_published(name)], "mamba": savings(runs), "costs": costs(runs)}
+    about = {"data": {"name": data.name, **fingerprint(data).to_dict()}, "test_windows": windows}
+    save_results(name, {**about, **tables, "runs": runs}, folder)
 
 
 def summary(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """MSE/MAE of each model at each horizon: the mean over seeds, and their deviation."""
+    """MSE/MAE of each row at each horizon: the mean over seeds, and their deviation."""
     rows = []
-    for case in CASES:
-        mine = [run for run in runs if run["model"] == case]
+    for name in ROWS:
+        mine = [run for run in runs if run["model"] == name]
         cells = {f"H={horizon}": _cell([run for run in mine if run["horizon"] == horizon]) for horizon in HORIZONS}
         if mine:
             lookbacks = ", ".join(sorted({str(run["lookback"]) for run in mine}))
-            rows.append({"model": f"**{case.split(',')[0]}**", "lookback": lookbacks, **cells})
+            label = ", ".join(part for part in name.split(", ") if not part.startswith("lookback"))
+            rows.append({"model": f"**{label}**", "lookback": lookbacks, **cells})
+    return rows
+
+
+def savings(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What `auto` saves of the test MSE of each row without a Mamba: paired over windows a horizon apart, by seed."""
+    rows = []
+    for run in runs:
+        for other, saved in run.get("mamba_saves", {}).items():
+            error = saved["standard_error"]
+            rows.append({
+                "lookback": run["lookback"], "horizon": run["horizon"], "seed": run["seed"], "kept": run["network"],
+                "against": other, "saved": f"{saved['share']:+.2%}",
+                "standard error": "-" if error is None else f"{error:.2%}", "sure": "yes" if saved["sure"] else "no",
+            })  # fmt: skip
     return rows
 
 
@@ -131,11 +171,11 @@ def _cell(runs: Sequence[dict[str, Any]]) -> str:
     return text + (" ± " + "/".join(f"{value:.4f}" for value in errors.std(axis=0, ddof=1)) if len(runs) > 1 else "")
 
 
-def _published() -> list[dict[str, Any]]:
+def _published(name: str) -> list[dict[str, Any]]:
     """The published rows, horizons side by side."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for horizon in HORIZONS:
-        for row in published_rows("etth1", horizon):
+        for row in published_rows(name, horizon):
             key = (str(row["model"]), str(row["lookback"]))
             line = found.setdefault(key, {"model": f"{key[0]} (published)", "lookback": key[1]})
             line[f"H={horizon}"] = f"{row['mse']:.3f}/{row['mae']:.3f}"

@@ -23,6 +23,9 @@ Note = Callable[[str], object]
 class NetworkConfig(Section):
     """The shape of the Mamba network."""
 
+    backbone: Literal["auto", "mamba", "identity", "off"] = Field(
+        default="auto", description="auto, mamba, identity or off"
+    )
     d_model: Whole = Field(default=32, ge=4, le=4096, description="a whole number from 4 to 4096 (channels)")
     n_layers: Whole = Field(default=1, ge=1, le=64, description="a whole number from 1 to 64")
     d_state: Whole = Field(default=8, ge=1, le=256, description="a whole number from 1 to 256 (states per channel)")
@@ -91,6 +94,8 @@ class FitConfig(Section):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name}={value} is not positive")
+        if self.network.backbone in ("identity", "off") and self.model != "auto":
+            raise ValueError(f"network.backbone={self.network.backbone} needs model=auto, not {self.model}")
         return self
 
 

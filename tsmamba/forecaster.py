@@ -18,10 +18,11 @@ from mamba_training.bundle import Bundle, load_bundle, save_bundle
 from tsmamba.config import LEVELS, Note
 from tsmamba.evaluation.conformal import Calibration
 from tsmamba.evaluation.selection import Selection, describe, select, unknown_ahead
-from tsmamba.fitting.fitted import BUNDLE_KIND, FittedModel, Forecast
+from tsmamba.fitting.fitted import BUNDLE_KIND, FittedModel
 from tsmamba.methods.baselines import Smoothing
 from tsmamba.methods.covariate_effects import Effects
 from tsmamba.methods.methods import LOCAL, Combination, FittedMethod, Learned, Local, Regressed, Task, reads_ahead
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.holidays import with_holidays
 from tsmamba.panel.panel import Panel
 from tsmamba.panel.seasonality import choose_season

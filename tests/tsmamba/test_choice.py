@@ -13,8 +13,8 @@ from scipy.stats import norm
 
 from tsmamba.config import FitConfig
 from tsmamba.fitting.held_out import MOST_STRETCHES, choose_seasons, make_plan, sure_saving
-from tsmamba.fitting.modules import SHRINKAGES, best_shrinkage, safe_shrinkage
 from tsmamba.fitting.ridge import NEGLIGIBLE, fit_ridge, refit_ridge
+from tsmamba.fitting.shrinkage import SHRINKAGES, best_shrinkage, safe_shrinkage
 from tsmamba.panel.panel import Panel
 from tsmamba.panel.scaling import PanelScaler
 from tsmamba.panel.windows import Windows

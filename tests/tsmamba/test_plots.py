@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 
 from mamba_data_prep.series import SeriesFrame
 from tsmamba.evaluation.backtest import Backtest
-from tsmamba.fitting.fitted import Forecast
 from tsmamba.output.plots import coverage_figure, forecast_figure, save_figure, svg
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.tables import frame_of
 
 HORIZON, LEVELS = 4, (0.025, 0.1, 0.5, 0.9, 0.975)

@@ -1,7 +1,7 @@
 """`tsmamba benchmark`: a forecaster on a long-horizon data set, by the exact protocol, beside what was published.
 
-Rows are counted, never repaired: a benchmark's borders are row numbers. Training rows alone give the scales; errors are
-means over channels, windows and steps on data scaled by them; windows lie one row apart, and all of them are scored.
+Training rows alone give the scales; errors are means over channels, windows and steps on data scaled by them; windows
+lie one row apart, and all of them are scored.
 """
 
 from __future__ import annotations
@@ -15,138 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 
-from mamba_data_prep.errors import UserError
-from mamba_data_prep.series.times.frequency import DAY, Frequency
+from tsmamba.benchmark.protocol import Borders, TestErrors, read_rows, score_test
 from tsmamba.benchmark.published import published_rows
+from tsmamba.benchmark.text import table_of
 from tsmamba.config import FitConfig, load_config
-from tsmamba.fitting.fit import fit_panel
+from tsmamba.fitting.fit import fit_ablation, fit_panel
 from tsmamba.fitting.fitted import FittedModel
-from tsmamba.panel.panel import COUNTED, Panel
-
-NAMES = ("etth1", "etth2", "ettm1", "ettm2", "custom")
-_MONTH = 30 * 24
-_LEGACY_BATCHES = (32, 512)
-_WINDOWS_AT_A_TIME = 1024
-
-
-@dataclass(frozen=True)
-class Borders:
-    """Row numbers of a benchmark: training [0, train), validation [train, valid), test [valid, test).
-
-    Contexts of the first windows reach back over a border; horizons never cross one.
-    """
-
-    train: int
-    valid: int
-    test: int
-
-    @classmethod
-    def of(cls, name: str, rows: int) -> Borders:
-        """A data set's borders: 12, 4 and 4 months for ETT; 70, 10 and 20 % of the rows for others.
-
-        Raises:
-            UserError: there is no such benchmark, or the file has too few rows.
-        """
-        if name not in NAMES:
-            raise UserError("there is no such benchmark", found=name, accepted=", ".join(NAMES))
-        if name == "custom":
-            train, test = int(rows * 0.7), int(rows * 0.2)
-            return cls(train, rows - test, rows)
-        month = _MONTH * (4 if name.startswith("ettm") else 1)
-        if rows < 20 * month:
-            raise UserError(
-                f"{name} has more rows than this file", found=f"{rows:,}", accepted=f"{20 * month:,} or more"
-            )
-        return cls(12 * month, 16 * month, 20 * month)
-
-
-@dataclass(frozen=True)
-class TestErrors:
-    """Errors on the whole test set, in scaled units.
-
-    Attributes:
-        mse, mae: means over windows, channels and steps.
-        windows: starts that were scored.
-        dropped: by batch size, MSE and MAE as a loader gives them that drops its last, incomplete batch.
-        coverage: share of values within the 80 % and 95 % intervals, uncalibrated.
-    """
-
-    __test__ = False
-
-    mse: float
-    mae: float
-    windows: int
-    dropped: dict[str, tuple[float, float]]
-    coverage: dict[str, float]
-
-
-def read_rows(path: Path) -> Panel:
-    """A wide CSV as it is: the first column are times, every other one is a channel.
-
-    Raises:
-        UserError: the file cannot be read as that.
-    """
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be read ({error})", path=path) from None
-    channels = table.iloc[:, 1:]
-    texts = [name for name in channels if not pd.api.types.is_numeric_dtype(channels[name])]
-    if channels.shape[1] == 0 or texts:
-        raise UserError(
-            "a benchmark's columns after the first are numbers", path=path, found=", ".join(map(str, texts)) or "none"
-        )
-    times, frequency = _times(table.iloc[:, 0])
-    return Panel.wide(channels.to_numpy(np.float64), [str(name) for name in channels], times, frequency)
-
-
-def _times(column: pd.Series) -> tuple[np.ndarray, Frequency]:
-    """Times as they are written, and the most common step between them; row numbers where they are no times."""
-    if not pd.api.types.is_numeric_dtype(column):
-        parsed = pd.to_datetime(column, errors="coerce")
-        if parsed.notna().all() and len(parsed) > 1:
-            times = parsed.to_numpy("datetime64[ns]")
-            gaps, counts = np.unique(np.diff(times).astype(np.int64), return_counts=True)
-            gap = int(gaps[counts.argmax()])
-            if gap > 0:
-                return times, Frequency("day", gap // DAY) if gap % DAY == 0 else Frequency("duration", gap)
-    return np.arange(len(column)), COUNTED
-
-
-def score_test(fitted: FittedModel, panel: Panel, borders: Borders) -> TestErrors:
-    """Scores every window whose horizon lies in the test rows."""
-    windows, horizon = fitted.windows(panel), fitted.horizon
-    groups, n = len(windows.members), borders.test - borders.valid - horizon + 1
-    if n < 1:
-        raise UserError("no test window is as long as the horizon", found=horizon, accepted=f"up to {n + horizon - 1}")
-    origins = windows.origins([borders.valid] * groups, [borders.test - horizon] * groups)
-    square, absolute, known = np.zeros(n), np.zeros(n), np.zeros(n)
-    inside = {"80": 0.0, "95": 0.0}
-    fitted.model.eval()
-    with torch.no_grad():
-        for part, batch in windows.batches(origins, max(_WINDOWS_AT_A_TIME // len(windows.members[0]), 1)):
-            output = fitted.model(batch)
-            error = ((output.point - batch.y) * batch.known).double().numpy()
-            place = part.row - borders.valid
-            np.add.at(square, place, (error**2).sum(axis=(1, 2)))
-            np.add.at(absolute, place, np.abs(error).sum(axis=(1, 2)))
-            np.add.at(known, place, batch.known.sum(dim=(1, 2)).numpy())
-            for width, (low, high) in {"80": (0.1, 0.9), "95": (0.025, 0.975)}.items():
-                if low in fitted.levels and high in fitted.levels:
-                    low_q, high_q = (output.quantiles[..., fitted.levels.index(level)] for level in (low, high))
-                    inside[width] += float(((batch.y >= low_q) & (batch.y <= high_q) & batch.known).sum())
-    dropped = {str(size): _means(square, absolute, known, n // size * size) for size in _LEGACY_BATCHES if n >= size}
-    mse, mae = _means(square, absolute, known, n)
-    total = max(float(known.sum()), 1.0)
-    return TestErrors(mse, mae, n, dropped, {width: count / total for width, count in inside.items()})
-
-
-def _means(square: np.ndarray, absolute: np.ndarray, known: np.ndarray, n: int) -> tuple[float, float]:
-    total = max(float(known[:n].sum()), 1.0)
-    return float(square[:n].sum()) / total, float(absolute[:n].sum()) / total
+from tsmamba.fitting.residual import IDENTITY, OFF
+from tsmamba.fitting.shrinkage import Saving
+from tsmamba.panel.panel import Panel
 
 
 def benchmark_config(model: str, borders: Borders, lookback: int | None, seed: int) -> FitConfig:
@@ -181,7 +59,9 @@ def run_benchmark(
 
     Returns:
         Scores of each seed with mean and spread, the ridge and naive forecasts beside them, the published rows, and
-        under `text` a table for people.
+        under `text` a table for people. Of `auto` also `ablation`: its ridge alone (`network off`), a linear map in
+        its Mamba's place (`backbone = identity`) and its Mamba whatever the validation rows say; `mamba_saves` is
+        what the whole saves of the first two's test error.
 
     Raises:
         UserError: the file or the borders don't fit.
@@ -190,34 +70,76 @@ def run_benchmark(
     borders = Borders.of(name, len(panel.series[0]))
     panel = panel.before(len(panel.series[0]) - borders.test)
     drawn = range(first_seed, first_seed + (1 if model == "ridge" else seeds))
-    rows = [_run(panel, borders, horizon, lookback, model, seed, quiet) for seed in drawn]
+    runs = [_run(panel, borders, horizon, lookback, model, seed, quiet) for seed in drawn]
+    rows = [run[model].row for run in runs]
     others = _others(panel, borders, horizon, lookback, model, quiet) if beside else []
     published = published_rows(name, horizon)
     result = {
         "benchmark": name, "data": data.name, "horizon": horizon, "model": model, "borders": vars(borders),
         "channels": len(panel), "test_windows": rows[0]["test_windows"], "seeds": rows,
-        "summary": _summary(model, rows),
+        "summary": _summary(model, rows), **(_ablated(runs, horizon) if model == "auto" else {}),
         "beside": others, "published": published,
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }  # fmt: skip
-    return {**result, "text": _text(result)}
+    return {**result, "text": table_of(result)}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A fitted model's row, and its squared errors window by window."""
+
+    row: dict[str, Any]
+    square: np.ndarray
 
 
 def _run(
     panel: Panel, borders: Borders, horizon: int, lookback: int | None, model: str, seed: int, quiet: bool
-) -> dict[str, Any]:
+) -> dict[str, Scored]:
+    """The rows of a seed: of the model, and of `auto` those of its ablation too."""
     if not quiet:
         print(f"fitting {model}, horizon {horizon}, seed {seed}", file=sys.stderr)
     start = time.perf_counter()
     config = benchmark_config(model, borders, lookback, seed)
-    fitted = fit_panel(panel.before(borders.test - borders.valid), horizon, config)
+    training = panel.before(borders.test - borders.valid)
+    alone = model != "auto"
+    fits = {model: fit_panel(training, horizon, config)} if alone else fit_ablation(training, horizon, config)
     seconds = time.perf_counter() - start
-    errors = score_test(fitted, panel, borders)
+    errors = {id(fitted.model): score_test(fitted, panel, borders) for fitted in fits.values()}
     return {
-        "model": model, "seed": seed, "lookback": fitted.lookback, "mse": errors.mse, "mae": errors.mae,
+        name: Scored(_row(name, seed, fitted, errors[id(fitted.model)], seconds), errors[id(fitted.model)].square)
+        for name, fitted in fits.items()
+    }
+
+
+def _row(name: str, seed: int, fitted: FittedModel, errors: TestErrors, seconds: float) -> dict[str, Any]:
+    return {
+        "model": name, "seed": seed, "lookback": fitted.lookback, "mse": errors.mse, "mae": errors.mae,
         "test_windows": errors.windows, "drop_last": errors.dropped, "coverage": errors.coverage,
         "seconds": round(seconds, 1), "parameters": fitted.n_parameters, "chosen": dict(fitted.report),
     }  # fmt: skip
+
+
+def _ablated(runs: Sequence[dict[str, Scored]], horizon: int) -> dict[str, Any]:
+    """The rows without the network and without its Mamba, and what the whole saves of their errors on the test rows."""
+    names = [name for name in runs[0] if name != "auto"]
+    return {
+        "ablation": [_summary(name, [run[name].row for run in runs]) for name in names],
+        "ablation_seeds": [run[name].row for run in runs for name in names],
+        "mamba_saves": {name: saved_on_test(runs, name, horizon).to_dict() for name in (OFF, IDENTITY)},
+    }
+
+
+def saved_on_test(runs: Sequence[dict[str, Scored]], other: str, horizon: int) -> Saving:
+    """What `auto` saves of another row's squared error, paired over stretches of test windows a horizon long.
+
+    Args:
+        runs: one a seed; their errors are averaged first.
+        other: the row.
+        horizon: neighbouring windows share most of what they are scored on: those a horizon apart share nothing.
+    """
+    ours, theirs = (np.mean([run[name].square for run in runs], axis=0) for name in ("auto", other))
+    starts = np.arange(max(len(ours) // horizon, 1)) * horizon
+    return Saving.of(1 - np.add.reduceat(ours, starts) / np.maximum(np.add.reduceat(theirs, starts), 1e-12))
 
 
 def _others(
@@ -227,7 +149,8 @@ def _others(
     found = [_naive(panel, borders, horizon, season) for season in seasons]
     if model == "ridge":
         return found
-    return [_run(panel, borders, horizon, lookback if model == "auto" else None, "ridge", 0, quiet), *found]
+    ridge = _run(panel, borders, horizon, lookback if model == "auto" else None, "ridge", 0, quiet)
+    return [ridge["ridge"].row, *found]
 
 
 def _naive(panel: Panel, borders: Borders, horizon: int, season: int) -> dict[str, Any]:
@@ -253,29 +176,3 @@ def _summary(model: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         values = np.array([row[key] for row in rows])
         found |= {key: float(values.mean()), f"{key}_sd": float(values.std(ddof=1)) if len(rows) > 1 else None}
     return found
-
-
-def _text(result: dict[str, Any]) -> str:
-    ours = result["summary"]
-    spread = (
-        f"{ours['seeds']} seeds, sd {ours['mse_sd']:.4f}/{ours['mae_sd']:.4f}" if ours["mse_sd"] is not None else ""
-    )
-    lines = [
-        f"{result['benchmark']} ({result['data']}), horizon {result['horizon']}, {result['channels']} channels, "
-        f"all {result['test_windows']:,} test windows",
-        "",
-        f"{'model':24} {'lookback':>8} {'MSE':>8} {'MAE':>8}",
-        _line(ours, "this run  " + spread),
-        *(_line(row, "this run") for row in result["beside"]),
-        *(_line(row, "published") for row in result["published"]),
-    ]
-    first = result["seeds"][0]
-    for size, (mse, mae) in first["drop_last"].items():
-        lines.append(
-            _line({"model": f"drop-last, batch {size}", "lookback": "", "mse": mse, "mae": mae}, "not comparable")
-        )
-    return "\n".join(lines)
-
-
-def _line(row: dict[str, Any], remark: str) -> str:
-    return f"{row['model']:24} {row['lookback']!s:>8} {row['mse']:8.4f} {row['mae']:8.4f}  {remark}"

@@ -15,9 +15,9 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Finding, SeriesFrame
 from tsmamba.commands.inputs import beside, check_method, input_files, quantile_levels, shown_progress, table_text
 from tsmamba.commands.reading import read_as_told
-from tsmamba.fitting.fitted import Forecast
 from tsmamba.forecaster import Forecaster
 from tsmamba.output.table import FORMATS, check_output, write_record, write_table
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.tables import forecast_table, without_values
 
 _PICTURES = (".png", ".svg", ".html")

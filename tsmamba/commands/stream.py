@@ -9,9 +9,10 @@ import numpy as np
 
 from mamba_data_prep.errors import UserError
 from tsmamba.evaluation.conformal import Calibration
-from tsmamba.fitting.fitted import FittedModel, Forecast
+from tsmamba.fitting.fitted import FittedModel
 from tsmamba.forecaster import Forecaster
 from tsmamba.methods.methods import Learned
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.holidays import holiday_flags
 from tsmamba.panel.source import Source
 from tsmamba.streaming.rows import Clock, Row, RowReader

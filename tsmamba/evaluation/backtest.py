@@ -14,8 +14,8 @@ from jaxtyping import Float64
 
 from mamba_data_prep.errors import UserError
 from tsmamba.evaluation import metrics
-from tsmamba.fitting.fitted import Forecast
 from tsmamba.methods.methods import FittedMethod, Learned
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
 _MOST = 12

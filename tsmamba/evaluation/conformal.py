@@ -24,7 +24,7 @@ from scipy import stats
 
 from tsmamba.evaluation import metrics
 from tsmamba.evaluation.backtest import Backtest
-from tsmamba.fitting.fitted import Forecast
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
 _ENOUGH = 400

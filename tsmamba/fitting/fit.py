@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 
 from mamba_data_prep.errors import Interrupted, UserError
 from tsmamba.config import FitConfig, Note, load_config
-from tsmamba.fitting.fitted import FittedModel, Forecast
+from tsmamba.fitting.fitted import FittedModel
 from tsmamba.fitting.held_out import (
     Plan,
     calendar_columns,
@@ -20,6 +22,16 @@ from tsmamba.fitting.held_out import (
     held_back_rows,
     lookback_candidates,
     make_plan,
+)
+from tsmamba.fitting.residual import (
+    IDENTITY,
+    MAMBA,
+    OFF,
+    Candidate,
+    choose,
+    described,
+    train_candidate,
+    train_candidates,
 )
 from tsmamba.fitting.ridge import RidgeFit, fit_ridge, refit_ridge
 from tsmamba.fitting.training import train_network
@@ -36,11 +48,6 @@ from tsmamba.networks import (
 from tsmamba.panel.panel import Panel
 from tsmamba.panel.scaling import PanelScaler
 from tsmamba.panel.windows import Windows
-
-__all__ = ["FittedModel", "Forecast", "fit_panel"]
-
-DOUBTING = 2.0
-"""Standard errors by which a network must be better where a ridge found nothing: there, luck is likelier."""
 
 
 def fit_panel(
@@ -77,16 +84,32 @@ def fit_panel(
     config = config or load_config()
     if horizon < 1:
         raise UserError("the horizon must be at least 1 row", found=horizon)
-    held_back = held_back_rows(panel, horizon, config)
-    scaler = PanelScaler.fit(panel, held_back)
-    names = {"past": panel.past_names, "future": panel.future_names, "static": panel.static_names}
     with _folder(out) as folder:
-        fit = Fit(panel, horizon, config, scaler, held_back, folder, resume, note)
-        model, report = fit.run()
-    fitted = FittedModel(config, model.shape, model.eval(), scaler, names, fit.calendar, report)
+        fit = Fit(panel, horizon, config, folder, resume, note)
+        fitted = fit.packed(*fit.run())
     if out is not None:
         fitted.save(out / "model")
     return fitted
+
+
+def fit_ablation(
+    panel: Panel, horizon: int, config: FitConfig | None = None, *, note: Note = lambda text: None
+) -> dict[str, FittedModel]:
+    """Fits `auto` with and without its Mamba, on the same rows and from the same seed.
+
+    Args:
+        panel, horizon, config, note: see `fit_panel`.
+
+    Returns:
+        `auto` (what `fit_panel` gives), `network off` (its ridge alone), `backbone = identity` (a linear map in the
+        Mamba's place) and `backbone = mamba`.
+    """
+    config = config or load_config()
+    if config.model != "auto":
+        raise UserError("only the model auto has an ablation", found=config.model, accepted="auto")
+    with _folder(None) as folder:
+        fit = Fit(panel, horizon, config, folder, False, note)
+        return {name: fit.packed(*found) for name, found in fit.ablation().items()}
 
 
 @contextlib.contextmanager
@@ -107,8 +130,6 @@ class Fit:
 
     Args:
         panel, horizon, config, resume, note: see `fit_panel`.
-        scaler: of the series.
-        held_back: rows at each series' end that choose.
         folder: of the run.
     """
 
@@ -117,16 +138,22 @@ class Fit:
         panel: Panel,
         horizon: int,
         config: FitConfig,
-        scaler: PanelScaler,
-        held_back: list[int],
         folder: Path,
         resume: bool,
         note: Note,
     ) -> None:
-        self.panel, self.horizon, self.config, self.scaler = panel, horizon, config, scaler
-        self.held_back, self.folder, self.resume, self.note = held_back, folder, resume, note
+        self.panel, self.horizon, self.config = panel, horizon, config
+        self.folder, self.resume, self.note = folder, resume, note
+        self.held_back = held_back_rows(panel, horizon, config)
+        self.scaler = PanelScaler.fit(panel, self.held_back)
         kind = {"ridge": LinearModel, "auto": ResidualModel, **NETWORKS}[config.model]
-        self.calendar = calendar_columns(panel, kind.reads_calendar, held_back)
+        self.calendar = calendar_columns(panel, kind.reads_calendar, self.held_back)
+
+    def packed(self, model: ForecastModel, report: dict[str, Any]) -> FittedModel:
+        """A model with all that forecasting with it needs."""
+        panel = self.panel
+        names = {"past": panel.past_names, "future": panel.future_names, "static": panel.static_names}
+        return FittedModel(self.config, model.shape, model.eval(), self.scaler, names, self.calendar, report)
 
     def run(self) -> tuple[ForecastModel, dict[str, Any]]:
         """The fitted model, and what was chosen."""
@@ -172,29 +199,58 @@ class Fit:
         return model, {"model": "ridge", **report, **scores}
 
     def _residual(self) -> tuple[ForecastModel, dict[str, Any]]:
-        seasons = choose_seasons(self.panel, self.config, self.held_back)
-        fit, report = self._fit_ridge(seasons)
-        plan = self._plan(fit.lookback, calendar=self.calendar)
-        torch.manual_seed(self.config.seed)
-        model = ResidualModel(self._shape(plan.windows), self.config.network, len(fit.own))
-        model.ridge.set(fit.weight, fit.own)
-        self._calibrate(model, plan)
-        # Where a line finds nothing, what a network finds is likelier luck.
-        caution = DOUBTING if fit.like_naive else 1.0
-        trained = train_network(
-            model, plan, self.config, self.folder, caution=caution, resume=self.resume, note=self.note
-        )
-        scores = self._calibrate(model, plan)
-        again = self._refitted(fit, plan, seasons)
-        model.ridge.set(again.weight, again.own)
-        helped = float(model.shrinkage) > 0
-        return model, {
-            "model": "ridge + mamba" if helped else "ridge",
-            "mamba_helped": helped,
-            **report,
-            **trained,
-            **scores,
+        """The ridge, with the network that held-out rows show to help."""
+        ridge, plan, report = self._ridge_and_plan()
+        if self.config.network.backbone == "off":
+            model = ResidualModel(self._shape(plan.windows), self.config.network, len(ridge.own), "identity")
+            model.ridge.set(ridge.weight, ridge.own)
+            model.shrinkage.zero_()
+            found = {"model": "ridge", "network": "off", "mamba_helped": None, "shrinkage": 0.0}
+        else:
+            trained = train_candidates(self.config.network.backbone, partial(self._candidate, ridge, plan))
+            kept, judged = choose(trained)
+            model, found = kept.model, described(kept, judged)
+        return model, {**report, **found, **self._finished(model, ridge, plan)}
+
+    def ablation(self) -> dict[str, tuple[ForecastModel, dict[str, Any]]]:
+        """What `auto` takes, and beside it the ridge alone and both networks; see `fit_ablation`."""
+        ridge, plan, report = self._ridge_and_plan()
+        found = {backbone: self._candidate(ridge, plan, backbone) for backbone in ("mamba", "identity")}
+        kept, judged = choose(found)
+        alone = copy.deepcopy(found["identity"].model)
+        alone.shrinkage.zero_()
+        rows: dict[str, tuple[ForecastModel, dict[str, Any]]] = {
+            "auto": (kept.model, described(kept, judged)),
+            OFF: (alone, {"model": "ridge", "network": "off", "shrinkage": 0.0}),
+            IDENTITY: (found["identity"].model, described(found["identity"], {})),
+            MAMBA: (found["mamba"].model, described(found["mamba"], {})),
         }
+        models = {id(model): model for model, _ in rows.values()}  # what is taken is one of the others: finished once
+        scores = {key: self._finished(model, ridge, plan) for key, model in models.items()}
+        return {name: (model, {**report, **about, **scores[id(model)]}) for name, (model, about) in rows.items()}
+
+    @cached_property
+    def _seasons(self) -> tuple[int, ...]:
+        return choose_seasons(self.panel, self.config, self.held_back)
+
+    def _ridge_and_plan(self) -> tuple[RidgeFit, Plan, dict[str, Any]]:
+        """The ridge on the training rows, the windows of its lookback, and what the report says of it."""
+        ridge, report = self._fit_ridge(self._seasons)
+        return ridge, self._plan(ridge.lookback, calendar=self.calendar), report
+
+    def _candidate(self, ridge: RidgeFit, plan: Plan, backbone: str) -> Candidate:
+        folder = self.folder if backbone == "mamba" else self.folder / backbone
+        return train_candidate(
+            backbone, self._shape(plan.windows), ridge, plan, self.config, folder, resume=self.resume, note=self.note
+        )
+
+    def _finished(self, model: ForecastModel, ridge: RidgeFit, plan: Plan) -> dict[str, float]:
+        """Gives a residual model its quantiles, and its ridge the held-out rows; the scores are from before that."""
+        scores = self._calibrate(model, plan)
+        assert isinstance(model, ResidualModel)
+        again = self._refitted(ridge, plan, self._seasons)
+        model.ridge.set(again.weight, again.own)
+        return scores
 
     def _network(self) -> tuple[ForecastModel, dict[str, Any]]:
         """Trains a network that stands by itself."""

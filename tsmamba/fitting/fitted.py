@@ -17,6 +17,7 @@ from mamba_training.bundle import Bundle, load_bundle, save_bundle
 from tsmamba.config import FitConfig, checked
 from tsmamba.networks import CausalModel, Shape, build_model
 from tsmamba.networks.base import ForecastModel
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 from tsmamba.panel.scaling import PanelScaler
 from tsmamba.panel.windows import Origins, Windows
@@ -25,23 +26,6 @@ BUNDLE_KIND = "tsmamba-forecaster"
 _BATCH = 256
 _ROWS = 2**17
 """Rows of a batch where whole histories are read."""
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What comes next, in the data's own units.
-
-    Attributes:
-        ids: the series' names.
-        levels: of the quantiles, ascending.
-        point: (series, H).
-        quantiles: (series, H, Q), not falling along Q.
-    """
-
-    ids: tuple[str, ...]
-    levels: tuple[float, ...]
-    point: Float[np.ndarray, "S H"]
-    quantiles: Float[np.ndarray, "S H Q"]
 
 
 @dataclass

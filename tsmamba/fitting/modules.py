@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
 
 from mamba_training.optim import OptimSettings, build_optimizer, param_groups
 from tsmamba.config import Note, TrainConfig
-from tsmamba.fitting.held_out import sure_saving
+from tsmamba.fitting.shrinkage import SHRINKAGES, best_shrinkage, mean_errors, shrinkage_errors
 from tsmamba.networks.base import ForecastModel
 from tsmamba.networks.causal import CausalModel
 from tsmamba.networks.residual import ResidualModel
@@ -23,8 +22,6 @@ from tsmamba.panel.windows import Batch
 HUBER = 0.5
 """Where Huber's loss turns from square to straight, in scaled units."""
 
-SHRINKAGES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-_LEAST = 1e-12
 ENCODER_RATE = 0.1
 BETAS = {"cosine": (0.9, 0.98), "halving": (0.9, 0.999)}
 """Of AdamW; a halved rate is the recipe of the published long-horizon models, which leave Adam's as they are."""
@@ -225,33 +222,3 @@ def module_for(model: ForecastModel, train: TrainConfig, levels: tuple[float, ..
     if isinstance(model, ResidualModel):
         return ResidualModule(model, train, levels)
     return CausalModule(model, train) if isinstance(model, CausalModel) else ForecastModule(model, train)
-
-
-def shrinkage_errors(model: ResidualModel, batch: Batch) -> Float64[Tensor, "B K2_1"]:
-    """Each window's sum of square errors at each of `SHRINKAGES`, then of absolute errors, then their number."""
-    base, added, _ = model.parts(batch)
-    error, added = (base - batch.y).double() * batch.known, added.double() * batch.known
-    at = torch.stack([error + shrinkage * added for shrinkage in SHRINKAGES], dim=1).flatten(2)
-    count = batch.known.flatten(1).sum(dim=1, keepdim=True)
-    return torch.cat([at.square().sum(dim=2), at.abs().sum(dim=2), count.double()], dim=1)
-
-
-def mean_errors(sums: Float64[Tensor, "*rows K2_1"]) -> tuple[Float64[Tensor, "*rows K"], Float64[Tensor, "*rows K"]]:
-    """MSE and MAE at each of `SHRINKAGES`."""
-    half, count = len(SHRINKAGES), sums[..., -1:].clamp(min=1)
-    return sums[..., :half] / count, sums[..., half:-1] / count
-
-
-def best_shrinkage(mse: Float64[Tensor, " K"], mae: Float64[Tensor, " K"]) -> int:
-    """Which shrinkage has the least errors, by the ridge's (the first), of those whose MSE is not above that one's."""
-    errors = mse / mse[0].clamp(min=_LEAST) + mae / mae[0].clamp(min=_LEAST)
-    return int(errors.masked_fill(mse > mse[0], float("inf")).argmin())
-
-
-def safe_shrinkage(sums: Float64[Tensor, "S K2_1"], caution: float = 1.0) -> float:
-    """The shrinkage that most surely saves over stretches of held-out rows; 0 where none does (see `sure_saving`)."""
-    whole, _ = mean_errors(sums.sum(dim=0))
-    mse, mae = mean_errors(sums[sums[:, -1] > 0])
-    saved = 2 - mse / mse[:, :1].clamp(min=_LEAST) - mae / mae[:, :1].clamp(min=_LEAST)
-    left = np.where(whole > whole[0], -np.inf, sure_saving(saved.numpy(), caution))
-    return SHRINKAGES[int(left.argmax())] if left.max() > 0 else 0.0

@@ -6,24 +6,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mamba_training.run import fit
 from mamba_training.settings import RunSettings
 from tsmamba.config import FitConfig, Note, TrainConfig
 from tsmamba.fitting.data import PanelData
-from tsmamba.fitting.held_out import MOST_STRETCHES, Plan
+from tsmamba.fitting.held_out import Plan
 from tsmamba.fitting.modules import (
-    SHRINKAGES,
     ForecastModule,
     HeadModule,
     PretrainModule,
     TellSteps,
     module_for,
-    safe_shrinkage,
-    shrinkage_errors,
 )
-from tsmamba.networks import ForecastModel, ResidualModel, TSMamba
+from tsmamba.networks import ForecastModel, TSMamba
 
 
 def train_network(
@@ -32,7 +27,6 @@ def train_network(
     config: FitConfig,
     folder: Path,
     *,
-    caution: float = 1.0,
     resume: bool = False,
     note: Note = lambda text: None,
 ) -> dict[str, Any]:
@@ -42,7 +36,6 @@ def train_network(
         model: on the CPU, where it is again afterwards.
         plan: which windows train, and which choose.
         config: of the fit; recorded in the run folder.
-        caution: standard errors by which a residual model's network must be better than its ridge.
         folder: of the run; TSMamba's stages have folders of their own in it.
         resume: go on with the run in the folder.
         note: told how far training has come.
@@ -52,12 +45,7 @@ def train_network(
     """
     if isinstance(model, TSMamba):
         return _train_stages(model, plan, config, folder, resume, note)
-    report = _train(module_for(model, config.train, config.levels), plan, config, folder, resume, note)
-    if isinstance(model, ResidualModel):
-        shrinkage = choose_shrinkage(model, plan, caution)
-        model.shrinkage.fill_(shrinkage)
-        report["shrinkage"] = shrinkage
-    return report
+    return _train(module_for(model, config.train, config.levels), plan, config, folder, resume, note)
 
 
 def _train_stages(
@@ -91,16 +79,6 @@ def _train(
     )
     module.to("cpu")
     return {"steps": result.step, "best_step": result.best_step}
-
-
-@torch.no_grad()
-def choose_shrinkage(model: ResidualModel, plan: Plan, caution: float) -> float:
-    """The shrinkage that the held-back rows like best, all of them looked at (see `safe_shrinkage`)."""
-    model.eval()
-    sums = torch.zeros(MOST_STRETCHES, 2 * len(SHRINKAGES) + 1, dtype=torch.float64)
-    for part, batch in plan.windows.batches(plan.choosing(), 1024):
-        sums.index_add_(0, torch.from_numpy(plan.stretches(part)), shrinkage_errors(model, batch))
-    return safe_shrinkage(sums, caution)
 
 
 def run_settings(train: TrainConfig, n_windows: int, seed: int, folder: Path, *, resume: bool) -> RunSettings:

@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float64
 
 from mamba_data_prep.errors import UserError
 from tsmamba.config import LEVELS, MODELS, load_config
-from tsmamba.fitting.fitted import FittedModel, Forecast
+from tsmamba.fitting.fitted import FittedModel
 from tsmamba.methods import baselines
 from tsmamba.methods.baselines import Smoothing
 from tsmamba.methods.covariate_effects import Effects
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
 LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")

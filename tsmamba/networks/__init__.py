@@ -40,11 +40,12 @@ def build_model(config: FitConfig, shape: Shape, description: Mapping[str, Any] 
     Raises:
         ValueError: there is no such model.
     """
-    n_own = int((description or {}).get("n_own", 0))
+    description = description or {}
+    n_own = int(description.get("n_own", 0))
     if config.model == "ridge":
         return LinearModel(shape, n_own)
     if config.model == "auto":
-        return ResidualModel(shape, config.network, n_own)
+        return ResidualModel(shape, config.network, n_own, description.get("backbone", "mamba"))
     if config.model in NETWORKS:
         return NETWORKS[config.model](shape, config.network)
     raise ValueError(f"no model is called {config.model!r}")

@@ -1,7 +1,8 @@
 """Ours: a ridge forecast, and a bidirectional Mamba over patches that learns what the ridge leaves unexplained.
 
 The network begins at zero, so that training starts from the ridge's forecast, and what it adds is shrunk by a factor
-that held-out windows choose: where Mamba does not help, the forecast stays the ridge's.
+that held-out windows choose. With the backbone replaced by the identity, all that the network adds is a linear map of
+the window and its covariates: this twin is what a Mamba has to beat.
 
 Shapes: `N` rows of all windows and series, `T` tokens, `D` width.
 """
@@ -47,13 +48,15 @@ class ResidualModel(ForecastModel):
         shape: of the windows.
         network: of the backbone.
         n_own: series with a matrix of their own.
+        backbone: `mamba`, or `identity` for the twin that is linear.
     """
 
     shrinkage: Tensor
     reads_calendar = "repeated"
 
-    def __init__(self, shape: Shape, network: NetworkConfig, n_own: int = 0) -> None:
+    def __init__(self, shape: Shape, network: NetworkConfig, n_own: int = 0, backbone: str = "mamba") -> None:
         super().__init__(shape)
+        self.backbone_name = backbone
         self.patch = max(min(network.patch, shape.lookback // LEAST_PATCHES), 1)
         self.ridge = Matrices(shape.lookback, shape.horizon, n_own)
         self.register_buffer("shrinkage", torch.ones(()))
@@ -62,7 +65,7 @@ class ResidualModel(ForecastModel):
         self.embed = nn.Linear(self.patch * n_columns, width)
         self.static = nn.Linear(shape.n_static, width, bias=False) if shape.n_static else None
         self.ahead = nn.Linear(self.patch * shape.n_future, width) if shape.n_future else None
-        self.backbone = Backbone(backbone_config(network))
+        self.backbone = Backbone(backbone_config(network)) if backbone == "mamba" else IdentityBackbone()
         self.dropout = nn.Dropout(network.dropout)
         n_tokens = math.ceil(shape.lookback / self.patch)
         self.head = _zero(nn.Linear(n_tokens * width, shape.horizon))
@@ -85,8 +88,8 @@ class ResidualModel(ForecastModel):
         return Output(point, point[..., None] + log_spread.exp()[..., None] * self.offsets)
 
     def describe(self) -> dict[str, Any]:
-        """How many series have a matrix of their own."""
-        return {"n_own": len(self.ridge.own)}
+        """How many series have a matrix of their own, and which backbone reads the patches."""
+        return {"n_own": len(self.ridge.own), "backbone": self.backbone_name}
 
     def parts(self, batch: Batch) -> tuple[Float[Tensor, "B M H"], Float[Tensor, "B M H"], Float[Tensor, "B M H"]]:
         """The ridge's forecast, what the network would add unshrunk, and the logarithm of the quantiles' spread."""
@@ -119,6 +122,14 @@ class ResidualModel(ForecastModel):
         if self.static is not None:
             tokens = tokens + self.static(batch.static.flatten(0, 1))[:, None]
         return tokens
+
+
+class IdentityBackbone(nn.Module):
+    """Gives back what it is given, as a backbone does: with it, a network of linear maps stays one linear map."""
+
+    def forward(self, tokens: Float[Tensor, "N T D"]) -> tuple[Float[Tensor, "N T D"], None]:
+        """The tokens as they are, and no state."""
+        return tokens, None
 
 
 def backbone_config(network: NetworkConfig, bidirectional: str = "add") -> BackboneConfig:

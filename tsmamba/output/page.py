@@ -12,9 +12,9 @@ import pandas as pd
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.provenance import versions
 from mamba_data_prep.series import Finding, IngestReport, SeriesFrame
-from tsmamba.fitting.fitted import Forecast
 from tsmamba.forecaster import Forecaster
 from tsmamba.output.plots import coverage_figure, forecast_figure, svg
+from tsmamba.panel.forecast import Forecast
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1120px; margin: 2rem auto; padding: 0 1rem }

@@ -23,7 +23,7 @@ from mamba_data_prep.series import SeriesFrame
 from mamba_data_prep.series.times.frequency import to_wall
 from tsmamba.evaluation import metrics
 from tsmamba.evaluation.backtest import Backtest
-from tsmamba.fitting.fitted import Forecast
+from tsmamba.panel.forecast import Forecast
 
 _INK, _BLUE, _GREY, _ORANGE = "#222222", "#1f77b4", "#999999", "#d95f02"
 _MOST_PANELS = 12

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import ReadOptions, SeriesFrame, read_series
-from tsmamba.fitting.fitted import Forecast
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import ID, TARGET, TIME, Panel, Series
 
 MOST_USUAL = 60
