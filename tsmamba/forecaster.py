@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from mamba_data_prep.series import ReadOptions, SeriesFrame
 from mamba_training.bundle import Bundle, load_bundle, save_bundle
 from tsmamba.config import LEVELS, Note
 from tsmamba.evaluation.conformal import Calibration
-from tsmamba.evaluation.selection import Selection, describe, select, unknown_ahead
+from tsmamba.evaluation.outcome import unknown_ahead
+from tsmamba.evaluation.selection import Selection, describe, select
 from tsmamba.fitting.fitted import BUNDLE_KIND, FittedModel
 from tsmamba.methods.baselines import Smoothing
 from tsmamba.methods.covariate_effects import Effects
@@ -27,7 +28,7 @@ from tsmamba.panel.holidays import with_holidays
 from tsmamba.panel.panel import Panel
 from tsmamba.panel.seasonality import choose_season
 from tsmamba.panel.source import Source
-from tsmamba.panel.tables import MOST_USUAL, default_horizon, forecast_table, frame_of, panel_of
+from tsmamba.panel.tables import MOST_USUAL, default_horizon, forecast_table, frame_of, panel_of, with_zone
 
 
 class Forecaster:
@@ -119,10 +120,12 @@ class Forecaster:
             UserError: the table cannot be understood, or a parameter is out of range.
         """
         self.frame_: SeriesFrame | None = _as_frame(frame, options, future, static)
-        panel = self._panel(self.frame_, self.horizon or MOST_USUAL)
-        self.task_ = self._task(self.frame_, panel)
-        self.selection_ = select(panel, self.task_, self._methods(), note=note, folder=folder)
-        self._remember(panel, self.frame_)
+        self._panel_ = self._panel(self.frame_, self.horizon or MOST_USUAL)
+        self.task_ = self._task(self.frame_, self._panel_)
+        methods = [] if self.method == "auto" else [self.method]
+        self.selection_ = select(self._panel_, self.task_, methods, note=note, folder=folder)
+        self.frequency_, self.source_ = self.frame_.frequency.alias, Source.of(self.frame_)
+        self.about_ = describe(self.selection_)
         return self
 
     def predict(self, horizon: int | None = None, frame: pd.DataFrame | SeriesFrame | None = None) -> pd.DataFrame:
@@ -130,7 +133,8 @@ class Forecaster:
 
         Args:
             horizon: rows ahead; what was fitted by default. Fewer rows are the first of the fitted ones; for more,
-                the methods are compared and fitted again on the series of `fit`.
+                the methods are compared and fitted again on the series of `fit`, which takes as long as `fit` took
+                and leaves this forecaster as it is.
             frame: series to forecast in place of those fitted on, with the same step and covariates.
 
         Returns:
@@ -143,11 +147,12 @@ class Forecaster:
         if horizon is not None and horizon < 1:
             raise UserError("the horizon must be at least 1 row", found=horizon)
         if horizon is not None and horizon > self.task_.horizon:
-            self._lengthen(horizon)
+            return self._longer(horizon).predict(frame=frame)
         given = self.frame_ if frame is None else _as_frame(frame, ReadOptions(), None, None)
         if given is None:
             raise UserError("this forecaster was loaded without its series", fix="give predict a frame")
-        return forecast_table(self.forecast(given), given, horizon)
+        forecast = self.forecast(given).first(horizon or self.task_.horizon)
+        return with_zone(forecast_table(forecast, given), given.zone)
 
     def forecast(self, frame: SeriesFrame) -> Forecast:
         """Point forecasts and calibrated quantiles of a frame's series, as arrays; `about_` holds notes on them.
@@ -161,7 +166,7 @@ class Forecaster:
                 "the series have another step than those the model was fitted on",
                 path=frame.report.path or None, found=frame.frequency.alias, accepted=self.frequency_,
             )  # fmt: skip
-        panel = self._panel(frame, self.task_.horizon)
+        panel = self._panel_ if frame is self.frame_ else self._panel(frame, self.task_.horizon)
         unknown = unknown_ahead(self.selection_, panel, self.task_.horizon)
         self.about_ = {**self.about_, "notes": [*self.selection_.notes, *unknown]}
         return self.selection_.calibration.apply(self.selection_.method.predict(panel), panel)
@@ -260,9 +265,6 @@ class Forecaster:
     def _panel(self, frame: SeriesFrame, horizon: int) -> Panel:
         return panel_of(with_holidays(frame, self.holidays, horizon))
 
-    def _methods(self) -> list[str]:
-        return [] if self.method == "auto" else [self.method]
-
     def _task(self, frame: SeriesFrame, panel: Panel) -> Task:
         levels = tuple(float(level) for level in self.levels)
         if not levels or list(levels) != sorted(set(levels)) or not 0 < levels[0] <= levels[-1] < 1:
@@ -273,20 +275,14 @@ class Forecaster:
             raise UserError("the horizon must be at least 1 row", found=horizon)
         return Task(horizon, season, levels, self.seed, self.max_time, self.device)
 
-    def _remember(self, panel: Panel, frame: SeriesFrame) -> None:
-        self.frequency_, self.source_ = frame.frequency.alias, Source.of(frame)
-        self.about_ = describe(self.selection_)
-
-    def _lengthen(self, horizon: int) -> None:
+    def _longer(self, horizon: int) -> Forecaster:
+        """A forecaster of the same series and parameters with a longer horizon."""
         if self.frame_ is None:
             raise UserError(
                 "the forecaster was fitted for a shorter horizon", found=horizon,
                 accepted=f"up to {self.task_.horizon}", fix="fit it again with this horizon",
             )  # fmt: skip
-        panel = self._panel(self.frame_, horizon)
-        self.task_ = replace(self.task_, horizon=horizon)
-        self.selection_ = select(panel, self.task_, self._methods())
-        self._remember(panel, self.frame_)
+        return type(self)(**{**self.get_params(), "horizon": horizon}).fit(self.frame_)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "selection_"):

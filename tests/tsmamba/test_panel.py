@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mamba_data_prep.errors import UserError
 from mamba_data_prep.series.times.frequency import DAY, Frequency
-from tsmamba.panel.panel import Panel, calendar_features
+from tsmamba.panel.panel import Panel, calendar_features, make_series
 from tsmamba.panel.scaling import PanelScaler
+from tsmamba.panel.tables import frame_of, panel_of
 from tsmamba.panel.windows import Origins, Windows
 
 HOURLY = Frequency("duration", DAY // 24)
@@ -32,46 +34,43 @@ def table(lengths: dict[str, int]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def ragged(lengths: Sequence[int]) -> Panel:
+    """Hourly series s0, s1, ... of these lengths, from the same first hour on."""
+    first = np.datetime64("2024-01-01", "ns")
+    series = [
+        make_series(f"s{number}", first + np.arange(length) * np.timedelta64(1, "h"), np.arange(length) + 10.0 * number)
+        for number, length in enumerate(lengths)
+    ]
+    return Panel(tuple(series), HOURLY)
+
+
 def test_a_table_becomes_series_whose_gaps_are_missing_values() -> None:
-    rows = table({"a": 6, "b": 4}).drop(index=[2, 3]).sample(frac=1, random_state=0)
-    panel = Panel.from_frame(rows.sort_values("unique_id"), HOURLY, past=["wind"])
+    rows = table({"a": 30, "b": 28}).drop(index=[2, 3]).sample(frac=1, random_state=0, ignore_index=True)
+    panel = panel_of(frame_of(rows.sort_values("unique_id", ignore_index=True)))
     assert panel.ids == ["a", "b"]
-    assert panel.lengths == [6, 4]
+    assert panel.lengths == [30, 28]
+    assert panel.past_names == ("wind",)
     assert not panel.aligned
-    np.testing.assert_array_equal(panel.series[0].values, [0, 1, np.nan, np.nan, 4, 5])
-    np.testing.assert_array_equal(panel.series[0].past[:, 0], [0, 2, np.nan, np.nan, 8, 10])
-    expected = np.array(["2024-01-01T04:00", "2024-01-01T05:00"], "datetime64[ns]")
+    np.testing.assert_array_equal(panel.series[0].values[:6], [0, 1, np.nan, np.nan, 4, 5])
+    np.testing.assert_array_equal(panel.series[0].past[:6, 0], [0, 2, np.nan, np.nan, 8, 10])
+    expected = np.array(["2024-01-02T04:00", "2024-01-02T05:00"], "datetime64[ns]")
     np.testing.assert_array_equal(panel.future_times(2)[1], expected)
 
 
 def test_rows_ahead_extend_the_covariates_that_are_known_and_no_others() -> None:
-    ahead = table({"a": 8}).drop(columns="y").iloc[5:]
-    panel = Panel.from_frame(table({"a": 6}), HOURLY, future=["wind"], future_rows=ahead)
-    np.testing.assert_array_equal(panel.series[0].future[:, 0], np.arange(8) * 2.0)
-    assert len(panel.series[0]) == 6
-    assert len(panel.before(2).series[0].future) == 8
+    ahead = table({"a": 38}).drop(columns="y").iloc[30:]
+    panel = panel_of(frame_of(table({"a": 30}), future=ahead))
+    np.testing.assert_array_equal(panel.series[0].future[:, 0], np.arange(38) * 2.0)
+    assert len(panel.series[0]) == 30
+    assert len(panel.before(2).series[0].future) == 38
+    assert (panel.known_ahead(6), panel.known_ahead(20)) == (6, 8)
 
 
 def test_static_texts_become_columns() -> None:
     static = pd.DataFrame({"unique_id": ["b", "a"], "size": [2, 1], "kind": ["shop", "web"]})
-    panel = Panel.from_frame(table({"a": 3, "b": 3}), HOURLY, static=static)
-    assert panel.static_names == ("size", "kind=shop", "kind=web")
+    panel = panel_of(frame_of(table({"a": 30, "b": 30}), static=static))
+    assert panel.static_names == ("size", "kind_shop", "kind_web")
     np.testing.assert_array_equal([one.static for one in panel.series], [[1, 0, 1], [2, 1, 0]])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda rows: rows.drop(columns="y"), "lacks the column y"),
-        (lambda rows: rows.iloc[:0], "there is no series"),
-        (lambda rows: pd.concat([rows, rows.iloc[:1]]), "two rows fall on one step"),
-        (lambda rows: rows.assign(wind="strong"), "not made of numbers"),
-    ],
-    ids=["no target", "no rows", "twice", "text"],
-)
-def test_tables_that_are_no_panel_are_refused(change: object, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        Panel.from_frame(change(table({"a": 5})), HOURLY, past=["wind"] if message != "lacks the column y" else [])  # type: ignore[operator]
 
 
 def test_the_calendar_is_read_on_the_wall_clock() -> None:
@@ -92,9 +91,10 @@ def test_windows_hold_exactly_the_rows_around_their_origin(
     lengths: list[int], lookback: int, horizon: int, missing: int
 ) -> None:
     rng = np.random.default_rng(missing)
-    frame = table({f"s{number}": length for number, length in enumerate(lengths)})
-    frame.loc[rng.integers(0, len(frame), missing), "y"] = np.nan
-    panel = Panel.from_frame(frame, HOURLY)
+    panel = ragged(lengths)
+    for _ in range(missing):
+        values = panel.series[rng.integers(len(lengths))].values
+        values[rng.integers(len(values))] = np.nan
     scaler = PanelScaler.fit(panel, [0] * len(lengths))
     windows = Windows(panel, scaler, lookback, horizon)
     origins = windows.origins([0] * len(lengths), lengths)
@@ -118,9 +118,9 @@ def test_channels_that_are_read_together_share_their_times() -> None:
     batch = Windows(panel, scaler, 3, 2, together=True).batch(Origins(np.array([0]), np.array([4])))
     assert batch.x.shape == (1, 2, 3)
     np.testing.assert_allclose(batch.x[0, 1], scaler.values(panel.series[1])[1:4], rtol=1e-6)
-    ragged = Panel.from_frame(table({"a": 5, "b": 4}), HOURLY)
+    unequal = ragged([5, 4])
     with pytest.raises(ValueError, match="same times"):
-        Windows(ragged, PanelScaler.fit(ragged, [0, 0]), 3, 2, together=True)
+        Windows(unequal, PanelScaler.fit(unequal, [0, 0]), 3, 2, together=True)
 
 
 def test_scales_know_the_training_rows_only_and_survive_json() -> None:

@@ -14,6 +14,8 @@ from mamba_training.run_folder import RunFolder
 from tsmamba.commands.inputs import check_method, command_line, quantile_levels, shown_progress
 from tsmamba.commands.reading import read_as_told
 from tsmamba.forecaster import Forecaster
+from tsmamba.output.page import write_page
+from tsmamba.panel.tables import forecast_table
 
 
 def run_fit(
@@ -67,9 +69,6 @@ def run_fit(
 
 
 def _fit(csv: Path, reading: Mapping[str, Any], out: Path, settings: Mapping[str, Any], quiet: bool) -> None:
-    from tsmamba.output.page import write_page
-    from tsmamba.panel.tables import forecast_table
-
     with shown_progress(quiet) as note:
         frame = read_as_told(csv, reading)
         forecaster = Forecaster(
@@ -79,8 +78,7 @@ def _fit(csv: Path, reading: Mapping[str, Any], out: Path, settings: Mapping[str
         note("writing")
     forecast = forecaster.forecast(frame)
     title = f"{csv.name}: {forecaster.selection_.name}"
-    table = forecast_table(forecast, frame)
-    write_page(out / "report.html", title, frame, forecast, forecaster, table)
+    write_page(out / "report.html", title, frame, forecast, forecaster, forecast_table(forecast, frame))
     with atomic_write(out / "report.json") as file:
         json.dump({**forecaster.about_, "ingest": frame.report.to_dict()}, file, indent=2)
         file.write("\n")

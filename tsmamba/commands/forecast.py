@@ -15,10 +15,11 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Finding, SeriesFrame
 from tsmamba.commands.inputs import beside, check_method, input_files, quantile_levels, shown_progress, table_text
 from tsmamba.commands.reading import read_as_told
+from tsmamba.evaluation.outcome import saved_text
 from tsmamba.forecaster import Forecaster
 from tsmamba.output.table import FORMATS, check_output, write_record, write_table
 from tsmamba.panel.forecast import Forecast
-from tsmamba.panel.tables import forecast_table, without_values
+from tsmamba.panel.tables import forecast_table, with_written_times, without_values
 
 _PICTURES = (".png", ".svg", ".html")
 _SHOWN_ROWS, _SHOWN_SERIES = 6, 4
@@ -32,15 +33,13 @@ class Result:
         frame: the series.
         forecaster: that made it.
         forecast: point and quantiles, cut to the horizon.
-        table: the same as a long table.
-        times: the table's times as the source writes them.
+        table: the same as a long table, times in UTC.
     """
 
     frame: SeriesFrame
     forecaster: Forecaster
     forecast: Forecast
     table: pd.DataFrame
-    times: list[str]
 
     def title(self) -> str:
         """What the forecast is, in a line."""
@@ -101,7 +100,7 @@ def run_forecast(
         "levels": quantile_levels(levels), "max_time": max_time, "device": device, "seed": seed, "holidays": holidays,
     }  # fmt: skip
     result = _forecast(csv, reading, horizon, model, method, settings, quiet)
-    write_table(out, result.table, result.times)
+    write_table(out, result.table, result.frame)
     asked = {"horizon": result.forecast.point.shape[1], "method": method, "holidays": holidays}
     about = {"settings": asked, **_facts(result)}
     written = {"out": out, "plot": plot, "report": report}
@@ -157,13 +156,8 @@ def _forecast(
                 )  # fmt: skip
         note("forecasting")
         forecast = forecaster.forecast(frame)
-    steps = horizon or forecaster.task_.horizon
-    forecast = Forecast(forecast.ids, forecast.levels, forecast.point[:, :steps], forecast.quantiles[:, :steps])
-    table = forecast_table(forecast, frame)
-    instants = table["ds"]
-    if frame.zone is not None:
-        instants = instants.dt.tz_convert("UTC").dt.tz_localize(None)
-    return Result(frame, forecaster, forecast, table, frame.format_times(instants.to_numpy()))
+    forecast = forecast.first(horizon or forecaster.task_.horizon)
+    return Result(frame, forecaster, forecast, forecast_table(forecast, frame))
 
 
 def _write_plot(result: Result, path: Path) -> None:
@@ -176,9 +170,7 @@ def _write_plot(result: Result, path: Path) -> None:
 def _write_page(result: Result, path: Path) -> None:
     from tsmamba.output.page import write_page
 
-    write_page(
-        path, result.title(), result.frame, result.forecast, result.forecaster, result.table.assign(ds=result.times)
-    )
+    write_page(path, result.title(), result.frame, result.forecast, result.forecaster, result.table)
 
 
 def _facts(result: Result) -> dict[str, Any]:
@@ -200,10 +192,10 @@ def _text(result: Result, files: Mapping[str, str]) -> str:
     """Tables and sentences for the terminal."""
     about, frame = result.forecaster.about_, result.frame
     parts = [f"{result.title()}", _reading_line(frame), table_text(_forecast_rows(result))]
-    skill = {name: value for name, value in about["skill"].items() if value is not None}
-    if skill:
-        saved = ", ".join(f"{value:+.0%} {name.replace('_', ' ')}" for name, value in skill.items())
+    if saved := saved_text(about["skill"]):
         parts.append(f"Error saved against each baseline ({about['origins']} past origins): {saved}")
+    if saved := saved_text(about.get("skill_of_choosing", {})):
+        parts.append(f"Without hindsight, each origin by what was best before it: {saved}")
     coverage = {percent: value for percent, value in about["interval_coverage"].items() if value is not None}
     if coverage:
         held = ", ".join(f"{percent} % held {value:.0%}" for percent, value in coverage.items())
@@ -235,7 +227,7 @@ def _counted(entries: Sequence[Finding]) -> list[str]:
 def _forecast_rows(result: Result) -> Any:
     from rich.table import Table
 
-    shown = result.table.assign(ds=result.times)
+    shown = with_written_times(result.table, result.frame)
     steps = result.forecast.point.shape[1]
     table = Table(box=None, pad_edge=False, header_style="", show_edge=False)
     quantiles = [name for name in shown.columns if name not in ("unique_id", "ds")]

@@ -21,6 +21,12 @@ from tsmamba.panel.panel import Panel
 _MOST = 12
 """Origins by default."""
 
+_FEWEST_ORIGINS = 4
+"""Origins without which none of two methods is clearly better."""
+
+_ROUNDING = 1e-9
+"""A scaled error as small as this is that of floating point, not of a forecast."""
+
 Tick = Callable[[], object]
 """Called after each origin, for progress."""
 
@@ -113,8 +119,9 @@ def rolling_origins(
 ) -> tuple[int, ...]:
     """From how many rows before the end to forecast, so that all of the horizon is known.
 
-    By default at most 12 origins over the last fifth of the typical series (the last third or half where that does not
-    hold 12 or four horizons), at least a horizon apart, and not always at the same place in the season.
+    By default at most 12 origins over the last fifth of the typical series (that in which the middle one of all rows
+    lies; the last third or half where a fifth does not hold 12 or four horizons), at least a horizon apart, and not
+    always at the same place in the season.
 
     Args:
         lengths: rows of the series.
@@ -129,8 +136,8 @@ def rolling_origins(
     Raises:
         UserError: no series is long enough to forecast from its past.
     """
-    typical = int(np.median(lengths)) if len(lengths) else 0
-    least = max(2, min(2 * season, typical // 3))
+    typical = _typical(lengths)
+    least = _least_history(typical, season)
     room = typical - least
     if room < horizon:
         raise UserError(
@@ -146,6 +153,23 @@ def rolling_origins(
     within = span if count is None else room
     fitting = min(count or _MOST, (within - horizon) // stride + 1)
     return tuple(horizon + stride * number for number in reversed(range(fitting)))
+
+
+def _typical(lengths: Sequence[int]) -> int:
+    """The length of the series in which the middle one of all rows lies: a few tiny series do not move it."""
+    ranked = np.sort(np.asarray(lengths, np.int64))
+    rows = np.cumsum(ranked)
+    return int(ranked[np.searchsorted(rows, rows[-1] / 2)]) if len(ranked) else 0
+
+
+def _least_history(rows: int, season: int) -> int:
+    """Rows that a forecast has to know at least: two seasons, or a third of a series shorter than that allows."""
+    return max(2, min(2 * season, rows // 3))
+
+
+def is_testable(rows: int, horizon: int, season: int) -> bool:
+    """Whether a series of so many rows can be forecast from its own past at all."""
+    return rows - _least_history(rows, season) >= horizon
 
 
 def _usual_span(rows: int, horizon: int) -> int:
@@ -216,6 +240,26 @@ def _beside(found: Sequence[Forecast], name: str, panel: Panel, steps_back: Sequ
     )
 
 
+def mean_backtest(backtests: Sequence[Backtest]) -> Backtest:
+    """The backtest of the mean of several methods' forecasts."""
+    return replace(
+        backtests[0],
+        method=" + ".join(one.method for one in backtests),
+        point=np.mean([one.point for one in backtests], axis=0),
+        quantiles=np.mean([one.quantiles for one in backtests], axis=0),
+    )
+
+
+def clearly_better(one: Backtest, other: Backtest) -> bool:
+    """Whether one saves more than a standard error over the origins: what is more complex has to show more than luck.
+
+    Source: Breiman, Friedman, Olshen, Stone 1984, Classification and Regression Trees, section 3.4.3.
+    """
+    saved = other.losses() - one.losses()
+    saved = saved[np.isfinite(saved)]
+    return len(saved) >= _FEWEST_ORIGINS and bool(saved.mean() > saved.std(ddof=1) / np.sqrt(len(saved)))
+
+
 def actuals(panel: Panel, steps_back: Sequence[int], horizon: int) -> Float64[np.ndarray, "K S H"]:
     """What followed each origin; NaN where a series had not begun or had ended."""
     found = np.full((len(steps_back), len(panel), horizon), np.nan)
@@ -228,8 +272,11 @@ def actuals(panel: Panel, steps_back: Sequence[int], horizon: int) -> Float64[np
 
 
 def skill(ours: float, theirs: float) -> float:
-    """Share of an error that is saved: 0 as good as theirs, 1 perfect, negative worse; NaN where theirs is 0."""
-    return 1 - ours / theirs if theirs > 0 else float("nan")
+    """Share of a scaled error that is saved: 0 as good as theirs, 1 perfect, negative worse.
+
+    NaN where theirs is nothing but rounding: no share can be taken of that.
+    """
+    return 1 - ours / theirs if theirs > _ROUNDING else float("nan")
 
 
 def _rows(scores: dict[str, Any], key: str, names: Sequence[Any]) -> list[dict[str, Any]]:

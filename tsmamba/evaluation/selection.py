@@ -18,8 +18,19 @@ from jaxtyping import Bool
 from mamba_data_prep.errors import UserError
 from tsmamba.config import Note
 from tsmamba.evaluation import metrics
-from tsmamba.evaluation.backtest import Backtest, Tick, roll, roll_refitted, rolling_origins, skill
+from tsmamba.evaluation.backtest import (
+    Backtest,
+    Tick,
+    clearly_better,
+    is_testable,
+    mean_backtest,
+    roll,
+    roll_refitted,
+    rolling_origins,
+    skill,
+)
 from tsmamba.evaluation.conformal import Calibration, calibrate, guessed_shifts
+from tsmamba.evaluation.outcome import outcome_notes, short_notes, unread_notes
 from tsmamba.methods.methods import (
     LOCAL,
     Combination,
@@ -30,24 +41,21 @@ from tsmamba.methods.methods import (
     is_positive,
     learned,
     plain_name,
-    reads_ahead,
 )
-from tsmamba.panel.panel import Panel
+from tsmamba.panel.panel import Panel, Series
 
 BASELINES = ("naive", "seasonal_naive", "drift", "ets", "theta", "ridge")
 """What a Mamba model has to beat."""
 
 _JUDGES = 24
 """Series on which methods are compared, where there are more."""
-_MOST_COMBINED, _FEWEST_ORIGINS = 3, 4
-"""Methods of which a mean is taken, and origins without which none is."""
+_MOST_COMBINED = 3
+"""Methods of which a mean is taken at most."""
 _FEWEST_WINDOWS = 1000
 """Windows from which a Mamba model is worth its training time."""
 _SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
 """Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
 _SLOW = ("ets", "theta")
-_READERS = ("mamba", "smamba", "causal")
-"""Methods that look at covariates."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +148,12 @@ def select(
     Raises:
         UserError: a method of that name does not exist, or none can be fitted.
     """
+    whole, panel = panel, _testable(panel, task)
     names, left_out = (list(methods), {}) if methods else candidates(panel, task)
     try:
         origins = tuple(origins or rolling_origins(panel.lengths, task.horizon, task.season))
     except UserError:
-        return _untested(panel, task, names)
+        return _untested(whole, task, names)
     every = [*names, *_shown(names, task)]
     compared, fits, seconds, failed = compare(panel, task, every, origins, note, folder=folder)
     left_out.update(failed)
@@ -159,18 +168,43 @@ def select(
     past = _many_origins(_joined([fits[name] for name in members]), panel, task, origins, note)
     judged = panel.select(past.ids)
     past, calibration = calibrate(past, judged, task.season)
+    calibration = _with_guesses(calibration, whole, panel, task)
     board = [_with_quantiles(one, judged, task) for one in compared.values()]
     if len(members) > 1:
-        board.append(_with_quantiles(_mean([compared[name] for name in members]), judged, task))
+        board.append(_with_quantiles(mean_backtest([compared[name] for name in members]), judged, task))
     board = sorted(board, key=lambda one: one.loss())
     honest = honest_choice(choices, origins)
     selection = Selection(
         members, taken, calibration, tuple(board), honest, past, left_out, seconds,
     )  # fmt: skip
-    silent = {"on past rows": _joined([fits[name] for name in members]), "in this forecast": taken}
-    silent = [where for where, fitted in silent.items() if _is_linear(fitted)]
-    notes = [*_notes(selection, choices, silent), *_unread(panel, members, "in this forecast" in silent)]
+    judged_fit = _joined([fits[name] for name in members])
+    notes = [*outcome_notes(selection, choices, judged_fit), *unread_notes(panel, members, taken)]
+    notes += short_notes(whole, panel)
     return replace(selection, notes=tuple(notes))
+
+
+def _testable(panel: Panel, task: Task) -> Panel:
+    """The series that are long enough to be forecast from their own past: all, where none is.
+
+    The others have no voice in what is taken: they are forecast by it, as series that it was not fitted on.
+    """
+    long = [one.unique_id for one in panel.series if is_testable(_span(one), task.horizon, task.season)]
+    return panel.select(long) if 0 < len(long) < len(panel) else panel
+
+
+def _with_guesses(calibration: Calibration, whole: Panel, judged: Panel, task: Task) -> Calibration:
+    """The calibration with intervals of a random walk for the series that were too short to be judged."""
+    short = [name for name in whole.ids if name not in set(judged.ids)]
+    guesses = {
+        name: guessed_shifts(whole.select([name]), task.horizon, task.levels, task.season) for name in short
+    }  # fmt: skip
+    return replace(calibration, own={**calibration.own, **guesses})
+
+
+def _span(one: Series) -> int:
+    """Rows of a series from its first value on."""
+    seen = np.flatnonzero(np.isfinite(one.values))
+    return len(one) - int(seen[0]) if len(seen) else 0
 
 
 def compare(
@@ -242,33 +276,14 @@ def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> t
         learnt = [one for one in (*several, name) if plain_name(one) not in LOCAL]
         if len(several) < _MOST_COMBINED and len(learnt) <= 1:
             several = (*several, name)
-            if _clearly_better(_mean([visible[one] for one in several]), _mean([visible[one] for one in best])):
+            more, fewer = (mean_backtest([visible[one] for one in names]) for names in (several, best))
+            if clearly_better(more, fewer):
                 best = several
     return best
 
 
-def _clearly_better(one: Backtest, other: Backtest) -> bool:
-    """Whether one saves more than a standard error over the origins: what is more complex has to show more than luck.
-
-    Source: Breiman, Friedman, Olshen, Stone 1984, Classification and Regression Trees, section 3.4.3.
-    """
-    saved = other.losses() - one.losses()
-    saved = saved[np.isfinite(saved)]
-    return len(saved) >= _FEWEST_ORIGINS and bool(saved.mean() > saved.std(ddof=1) / np.sqrt(len(saved)))
-
-
 def _masked(one: Backtest, known: Bool[np.ndarray, "K H"]) -> Backtest:
     return replace(one, actual=np.where(known[:, None, :], one.actual, np.nan))
-
-
-def _mean(backtests: Sequence[Backtest]) -> Backtest:
-    """The backtest of the mean of several methods' forecasts."""
-    return replace(
-        backtests[0],
-        method=" + ".join(one.method for one in backtests),
-        point=np.mean([one.point for one in backtests], axis=0),
-        quantiles=np.mean([one.quantiles for one in backtests], axis=0),
-    )
 
 
 def honest_choice(compared: Mapping[str, Backtest], origins: Sequence[int]) -> Backtest | None:
@@ -281,7 +296,7 @@ def honest_choice(compared: Mapping[str, Backtest], origins: Sequence[int]) -> B
         if known.all(axis=1).any():
             members = _best(compared, known)
             places.append(place)
-            parts.append(_mean([compared[name] for name in members]).origins([place]))
+            parts.append(mean_backtest([compared[name] for name in members]).origins([place]))
     if not parts:
         return None
     merged = {
@@ -333,80 +348,8 @@ def _untested(panel: Panel, task: Task, names: Sequence[str]) -> Selection:
         f"{task.horizon:,}): this is the {name.replace('_', ' ')} forecast, {intervals}."
     )
     calibration = Calibration(task.levels, task.season, shifts)
-    notes = (note, *_unread(panel, (name,), False))
+    notes = (note, *unread_notes(panel, (name,), None))
     return Selection((name,), fit_method(name, panel, task), calibration, notes=notes)
-
-
-def _unread(panel: Panel, members: Sequence[str], linear: bool) -> list[str]:
-    """A word on covariates that were given, where nothing of what was taken looks at them."""
-    given = [*panel.past_names, *panel.future_names, *panel.static_names]
-    if not linear and any(plain_name(name) in _READERS for name in members):
-        return []
-    if _uses_ahead(members, linear):
-        given = [name for name in given if name not in panel.future_names]
-    if not given:
-        return []
-    return [f"The covariates ({_listed(given)}) play no part in this forecast."]
-
-
-def _uses_ahead(members: Sequence[str], linear: bool) -> bool:
-    """Whether covariates known ahead play a part; `linear` says that of a network nothing but its ridge forecasts."""
-    return any(reads_ahead(name) or (not linear and plain_name(name) in _READERS) for name in members)
-
-
-def unknown_ahead(selection: Selection, panel: Panel, horizon: int) -> list[str]:
-    """A word on rows to be forecast of which covariates that play a part are not given."""
-    known = panel.known_ahead(horizon)
-    if known == horizon or not panel.future_names or not _uses_ahead(selection.members, _is_linear(selection.method)):
-        return []
-    return [
-        f"The covariates ({_listed(panel.future_names)}) are given for {known:,} of the {horizon:,} rows ahead: "
-        "beyond, their mean stands for them. Give later rows with --future."
-    ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def _is_linear(fitted: FittedMethod) -> bool:
-    """Whether held-out rows kept nothing of a network, so that its ridge regression alone forecasts."""
-    if isinstance(fitted, Combination):
-        return any(_is_linear(one) for one in fitted.members)
-    learnt = learned(fitted)
-    return learnt is not None and learnt.model.report.get("mamba_helped") is False
-
-
-def _notes(selection: Selection, choices: Mapping[str, Backtest], silent: Sequence[str]) -> list[str]:
-    """What the comparison allows one to say; `silent` tells where nothing of a taken model's network was kept."""
-    losses = {name: one.loss() for name, one in choices.items()}
-    ours = _mean([choices[name] for name in selection.members]).loss()
-    notes = []
-    mambas = [name for name in losses if name.startswith(("mamba", "smamba", "tsmamba", "causal"))]
-    if any(name in mambas for name in selection.members):
-        board = {one.method: one.loss() for one in selection.leaderboard}
-        # Where Mamba alone was asked for, it stands beside the baselines that are shown.
-        rest = {name: loss for name, loss in (losses if len(losses) > 1 else board).items() if name not in mambas}
-        beside = min(rest, key=lambda name: rest[name])
-        outcome = f"MASE {ours:.3f} on past rows against {rest[beside]:.3f} of the best other method ({beside})"
-        if silent:
-            kept = f"nothing of its network was kept {' and '.join(silent)}, only its ridge regression"
-            notes.append(f"Mamba did not help: {kept}. {selection.name} has {outcome}.")
-        else:
-            helped = "helped" if ours < rest[beside] else "did not help"
-            notes.append(f"Mamba {helped}: {selection.name} has {outcome}.")
-    elif mambas:
-        best = min(mambas, key=lambda name: losses[name])
-        notes.append(
-            f"Mamba did not win on past rows (MASE {losses[best]:.3f} against {ours:.3f}): "
-            f"fell back to {selection.name}."
-        )
-    elif "mamba" in selection.left_out:
-        notes.append(f"Mamba was not tried: {selection.left_out['mamba']}. Taken: {selection.name}.")
-    naive = [one for one in selection.leaderboard if one.method in ("naive", "seasonal_naive")]
-    if naive and ours >= min(one.loss() for one in naive) and not set(selection.members) & {"naive", "seasonal_naive"}:
-        notes.append("No method was better than the naive forecasts on past rows: expect little of this forecast.")
-    return notes
 
 
 def describe(selection: Selection) -> dict[str, Any]:

@@ -163,7 +163,14 @@ class Fit:
 
     def _plan(self, lookback: int, *, together: bool = False, calendar: tuple[int, ...] = ()) -> Plan:
         windows = Windows(self.panel, self.scaler, lookback, self.horizon, together=together, calendar=calendar)
-        return make_plan(windows, self.held_back)
+        plan = make_plan(windows, self.held_back)
+        for origins, rows in ((plan.train, "before the held-out rows"), (plan.valid, "among the held-out rows")):
+            if len(origins) == 0:
+                raise UserError(
+                    f"no window of the series has values to learn from {rows}", found=f"horizon {self.horizon}",
+                    fix="shorten the horizon, give longer series, or use a naive method",
+                )  # fmt: skip
+        return plan
 
     def _shape(self, windows: Windows) -> Shape:
         return Shape(

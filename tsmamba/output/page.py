@@ -12,9 +12,11 @@ import pandas as pd
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.provenance import versions
 from mamba_data_prep.series import Finding, IngestReport, SeriesFrame
+from tsmamba.evaluation.outcome import saved_text
 from tsmamba.forecaster import Forecaster
 from tsmamba.output.plots import coverage_figure, forecast_figure, svg
 from tsmamba.panel.forecast import Forecast
+from tsmamba.panel.tables import with_written_times
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1120px; margin: 2rem auto; padding: 0 1rem }
@@ -44,12 +46,12 @@ def write_page(
         frame: the series.
         forecast: what follows them.
         forecaster: that made it, with its backtests.
-        table: the forecast as a table, times as the source writes them.
+        table: the forecast as a table, from `forecast_table`.
     """
-    selection = forecaster.selection_
+    selection, written = forecaster.selection_, with_written_times(table, frame)
     parts = [f"<h1>{html.escape(title)}</h1>"]
     parts += [f'<p class="note">{html.escape(note)}</p>' for note in selection.notes]
-    parts += ["<h2>Forecast</h2>", svg(forecast_figure(frame, forecast, "", selection.past)), _forecast_table(table)]
+    parts += ["<h2>Forecast</h2>", svg(forecast_figure(frame, forecast, "", selection.past)), _forecast_table(written)]
     parts += ["<h2>Leaderboard</h2>", _leaderboard(forecaster.about_)]
     if selection.past is not None:
         past = selection.past
@@ -90,9 +92,12 @@ def _leaderboard(about: Mapping[str, Any]) -> str:
         for row in rows
     ]
     taken = [place for place, row in enumerate(rows) if row["taken"]]
-    saved = [f"{name.replace('_', ' ')} {value:+.1%}" for name, value in about["skill"].items() if value is not None]
+    saved, honest = saved_text(about["skill"]), saved_text(about.get("skill_of_choosing", {}))
     left = [f"{name}: {why}" for name, why in about["left_out"].items()]
-    lines = [f"<p>Error saved against each baseline: {html.escape(', '.join(saved))}.</p>"] if saved else []
+    lines = [f"<p>Error saved against each baseline: {html.escape(saved)}.</p>"] if saved else []
+    lines += (
+        [f"<p>Without hindsight, each origin by what was best before it: {html.escape(honest)}.</p>"] if honest else []
+    )
     lines += [f"<p>Not tried: {html.escape('; '.join(left))}.</p>"] if left else []
     return f"<p>{about['origins']} origins, the same for all.</p>{_html_table(heads, body, taken)}{''.join(lines)}"
 

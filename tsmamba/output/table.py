@@ -13,6 +13,8 @@ import pandas as pd
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import write_sidecar
+from mamba_data_prep.series import SeriesFrame
+from tsmamba.panel.tables import with_written_times, with_zone
 
 FORMATS = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
 
@@ -52,20 +54,20 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def write_table(path: Path, table: pd.DataFrame, times: Sequence[str]) -> None:
+def write_table(path: Path, table: pd.DataFrame, frame: SeriesFrame) -> None:
     """Writes a forecast; the file appears whole or not at all.
 
     Args:
         path: its ending is the format.
-        table: `unique_id, ds, yhat` and quantiles.
-        times: `ds` as the source writes times; Parquet keeps real times (with their zone) instead.
+        table: `unique_id, ds, yhat` and quantiles, from `forecast_table`.
+        frame: tells how its source writes times; Parquet keeps real times, in the source's zone, instead.
     """
     kind = path.suffix.lower()
     with atomic_write(path, "wb") as file:
         if kind == ".parquet":
-            table.to_parquet(file, index=False)
+            with_zone(table, frame.zone).to_parquet(file, index=False)
             return
-        text = table.assign(ds=list(times))
+        text = with_written_times(table, frame)
         if kind in (".csv", ".tsv"):
             content = text.to_csv(
                 index=False, sep="," if kind == ".csv" else "\t", float_format="%.10g", lineterminator="\n"

@@ -14,7 +14,6 @@ import pandas as pd
 from jaxtyping import Float64
 
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.series.frame import SeriesFrame
 from mamba_data_prep.series.times.frequency import Frequency, to_wall
 
 Times = np.ndarray
@@ -159,59 +158,6 @@ class Panel:
         series = (make_series(name, times, column) for name, column in zip(names, values.T, strict=True))
         return cls(tuple(series), frequency)
 
-    @classmethod
-    def from_series(cls, source: SeriesFrame) -> Panel:
-        """The panel of a table that was read from a file.
-
-        Raises:
-            UserError: a covariate is no number.
-        """
-        return cls.from_frame(
-            source.frame,
-            source.frequency,
-            past=source.past_covariates,
-            future=source.future_covariates,
-            future_rows=source.future,
-            static=None if source.static is None else source.static.rename_axis(ID).reset_index(),
-        )
-
-    @classmethod
-    def from_frame(
-        cls,
-        frame: pd.DataFrame,
-        frequency: Frequency,
-        *,
-        past: Sequence[str] = (),
-        future: Sequence[str] = (),
-        future_rows: pd.DataFrame | None = None,
-        static: pd.DataFrame | None = None,
-    ) -> Panel:
-        """A panel from a long table.
-
-        Args:
-            frame: columns `unique_id`, `ds`, `y` and those named in `past` and `future`; rows in any order. Times are
-                datetimes in UTC or whole numbers. Rows missing from the grid become NaN.
-            frequency: of the grid.
-            past: columns known up to the last row.
-            future: columns known ahead.
-            future_rows: the rows beyond the end, with `unique_id`, `ds` and the columns named in `future`.
-            static: one row a series, with `unique_id`; texts become one column a value.
-
-        Raises:
-            UserError: a column is missing, a time repeats, or times do not lie on the grid.
-        """
-        _check_columns(frame, [ID, TIME, TARGET, *past, *future], "the table")
-        facts = _facts(static)
-        ahead = _groups(future_rows, [ID, TIME, *future])
-        series = []
-        for name, rows in frame.groupby(ID, sort=False, observed=True):
-            one = _on_grid(str(name), rows, frequency, list(past), list(future), ahead.get(str(name)))
-            static_row = facts.reindex([name]).to_numpy(np.float64)[0]
-            series.append(replace(one, static=static_row))
-        if not series:
-            raise UserError("there is no series", fix="give a table with at least one row")
-        return cls(tuple(series), frequency, tuple(past), tuple(future), tuple(map(str, facts.columns)))
-
 
 def make_series(unique_id: str, times: Times, values: np.ndarray) -> Series:
     """A series without covariates."""
@@ -231,70 +177,3 @@ def calendar_features(wall: Times) -> Float64[np.ndarray, "T C"]:
     seconds = index.hour * 3600 + index.minute * 60 + index.second
     parts = (seconds / 82_800, index.day_of_week / 6, (index.day - 1) / 30, (index.day_of_year - 1) / 365)
     return np.stack([np.asarray(part, np.float64) - 0.5 for part in parts], axis=1)
-
-
-def _check_columns(frame: pd.DataFrame, names: Sequence[str], what: str) -> None:
-    missing = [name for name in names if name not in frame.columns]
-    if missing:
-        raise UserError(
-            f"{what} lacks the column {missing[0]}", found=", ".join(map(str, frame.columns)), accepted=", ".join(names)
-        )
-
-
-def _facts(static: pd.DataFrame | None) -> pd.DataFrame:
-    if static is None:
-        return pd.DataFrame()
-    table = static.set_index(ID)
-    texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
-    return pd.get_dummies(table, columns=texts, prefix_sep="=", dtype=float)
-
-
-def _groups(rows: pd.DataFrame | None, names: Sequence[str]) -> Mapping[str, pd.DataFrame]:
-    if rows is None:
-        return {}
-    _check_columns(rows, names, "the table of covariates known ahead")
-    return {str(name): part for name, part in rows.groupby(ID, sort=False, observed=True)}
-
-
-def _on_grid(
-    name: str,
-    rows: pd.DataFrame,
-    frequency: Frequency,
-    past: list[str],
-    future: list[str],
-    ahead: pd.DataFrame | None,
-) -> Series:
-    rows = rows.sort_values(TIME, kind="stable")
-    places = _places(name, rows[TIME].to_numpy(), frequency)
-    length = int(places[-1]) + 1
-    columns = [TARGET, *past, *future]
-    table = np.full((length, len(columns)), np.nan)
-    table[places] = _numbers(rows, columns, name)
-    first = rows[TIME].iloc[0]
-    known = table[:, 1 + len(past) :]
-    if ahead is not None and future:
-        later = frequency.count(ahead[TIME].to_numpy(), first)
-        longest = max(length, int(later.max()) + 1)
-        known = np.concatenate([known, np.full((longest - length, len(future)), np.nan)])
-        beyond = later >= length
-        known[later[beyond]] = _numbers(ahead, future, name)[beyond]
-    grid = frequency.after(first, np.arange(length))
-    return Series(name, grid, table[:, 0], table[:, 1 : 1 + len(past)], known, np.zeros(0))
-
-
-def _numbers(rows: pd.DataFrame, columns: list[str], name: str) -> np.ndarray:
-    try:
-        return rows[columns].to_numpy(np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"a column is not made of numbers ({error})", record=name, found=", ".join(columns), accepted="numbers"
-        ) from None
-
-
-def _places(name: str, times: Times, frequency: Frequency) -> np.ndarray:
-    """Each row's place on the grid that begins at the first of the ascending times."""
-    places = frequency.count(times, times[0])
-    same = np.flatnonzero(np.diff(places) == 0)
-    if len(same):
-        raise UserError("two rows fall on one step of a series", record=name, found=str(times[same[0] + 1]))
-    return places

@@ -10,6 +10,8 @@ from jaxtyping import Float64
 _LEAST_STRENGTH = 0.15
 _WORTH_MORE_STATES = 0.05
 """By how much the correlation over a longer season must exceed that over a shorter one to be preferred to it."""
+_FEWEST_TO_SEARCH = 12
+"""Rows without which no season is looked for."""
 RECENT = 20_000
 """Rows that are looked at, the latest: enough for two years of hours."""
 
@@ -26,21 +28,28 @@ def choose_season(histories: Sequence[Float64[np.ndarray, " _"]], candidates: Se
     """
     recent = [history[-RECENT:] for history in histories]
     if not candidates:
-        found = [_searched(history) for history in recent]
+        long = [history for history in recent if len(history) >= _FEWEST_TO_SEARCH] or recent
+        found = [_searched(history) for history in long]
         return int(np.median(found)) if found and len(set(found)) == 1 else 1
     longest = max((len(history) for history in recent), default=0)
     possible = sorted(season for season in candidates if 2 * season <= longest)
     best, best_likeness = 0, -1.0
     for season in possible:
-        likeness = float(np.median([_likeness(history, season) for history in recent]))
+        likeness = float(np.median([_likeness(history, season) for history in _able(recent, season)]))
         if is_seasonal(recent, season) and likeness > best_likeness + (_WORTH_MORE_STATES if best else 0):
             best, best_likeness = season, likeness
     return best or (possible[0] if possible else 1)
 
 
 def is_seasonal(histories: Sequence[Float64[np.ndarray, " _"]], season: int) -> bool:
-    """Whether most of the series are more alike one season apart than half a season apart."""
-    return float(np.median([seasonal_strength(history, season) for history in histories])) > _LEAST_STRENGTH
+    """Whether most of the series that are long enough to tell are more alike one season apart than half a season."""
+    strengths = [seasonal_strength(history, season) for history in _able(histories, season)]
+    return float(np.median(strengths)) > _LEAST_STRENGTH
+
+
+def _able(histories: Sequence[Float64[np.ndarray, " _"]], season: int) -> Sequence[Float64[np.ndarray, " _"]]:
+    """Those with values for two seasons: others have no voice in whether there is one. All, where there is none."""
+    return [history for history in histories if np.isfinite(history).sum() >= 2 * season] or histories
 
 
 def seasonal_strength(history: Float64[np.ndarray, " T"], season: int) -> float:
@@ -88,7 +97,7 @@ def _without_trend(values: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " T
 def _searched(history: Float64[np.ndarray, " T"]) -> int:
     """The lag of the highest peak of the autocorrelation that is a season by strength and by height; 1 if none is."""
     longest = len(history) // 3
-    if longest < 4:
+    if len(history) < _FEWEST_TO_SEARCH:
         return 1
     correlation = autocorrelation(_without_trend(history), longest)
     inner = correlation[2:-1]

@@ -79,27 +79,49 @@ def frame_of(
     return frame
 
 
-def forecast_table(forecast: Forecast, frame: SeriesFrame, horizon: int | None = None) -> pd.DataFrame:
+def forecast_table(forecast: Forecast, frame: SeriesFrame) -> pd.DataFrame:
     """A forecast as a long table: `unique_id, ds, yhat` and a column for each quantile.
 
     Args:
         forecast: of the frame's series (those that have values).
-        frame: tells the times; they carry the source's zone, if it has one.
-        horizon: how many of the forecast's rows; all by default.
+        frame: tells the times, which stay instants in UTC here: see `with_zone` and `with_written_times`.
     """
-    steps = horizon or forecast.point.shape[1]
+    steps = forecast.point.shape[1]
     every = frame.future_times(steps)
     names, instants = np.asarray(every[ID]), np.asarray(every[TIME])
     answered = np.isin(names, forecast.ids)
-    times = pd.Series(instants[answered])
-    if frame.zone is not None:
-        times = times.dt.tz_localize("UTC").dt.tz_convert(frame.zone)
     order = {name: place for place, name in enumerate(forecast.ids)}
     places = [order[str(name)] for name in names[answered][::steps]]
-    columns: dict[str, Any] = {ID: names[answered], TIME: times, "yhat": forecast.point[places, :steps].reshape(-1)}
+    columns: dict[str, Any] = {
+        ID: names[answered],
+        TIME: instants[answered],
+        "yhat": forecast.point[places, :steps].reshape(-1),
+    }
     for number, level in enumerate(forecast.levels):
         columns[f"q{level:g}"] = forecast.quantiles[places, :steps, number].reshape(-1)
     return pd.DataFrame(columns)
+
+
+def with_zone(table: pd.DataFrame, zone: str | None) -> pd.DataFrame:
+    """A forecast's table with times on the clock of the source's zone, as Python and Parquet have them.
+
+    Args:
+        table: from `forecast_table`.
+        zone: of the source; None where its times have none.
+    """
+    if zone is None:
+        return table
+    return table.assign(**{TIME: table[TIME].dt.tz_localize("UTC").dt.tz_convert(zone)})
+
+
+def with_written_times(table: pd.DataFrame, frame: SeriesFrame) -> pd.DataFrame:
+    """A forecast's table with times as texts, as the source writes them.
+
+    Args:
+        table: from `forecast_table`.
+        frame: tells how its source writes times.
+    """
+    return table.assign(**{TIME: frame.format_times(table[TIME].to_numpy())})
 
 
 def default_horizon(frame: SeriesFrame, season: int) -> int:

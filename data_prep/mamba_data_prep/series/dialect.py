@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -173,11 +173,23 @@ def _header_rows(rows: Sequence[Sequence[str]], width: int) -> int:
     count = 0
     for row in rows[:6]:
         if any(i in typed and bool(_TYPED.fullmatch(cell)) for i, cell in enumerate(row)):
-            break
+            return count + 1 if _has_numbered_names(row, typed) else count if typed else 1
         if not any(cell.strip() for cell in row):
             break
         count += 1
     return count if typed else 1
+
+
+def _has_numbered_names(row: Sequence[str], typed: Collection[int]) -> bool:
+    """Whether a row names columns, some of them by numbers: `date,0,1,OT`, or `,0,1,2` as pandas writes them.
+
+    A word for times stands where the rows below have times, or nothing does and the others count from 0 or 1.
+    """
+    if any(i in typed and is_time_name(cell) and not _TYPED.fullmatch(cell) for i, cell in enumerate(row)):
+        return True
+    first, *others = [cell.strip() for cell in row]
+    counted = [str(start + place) for start in (0, 1) for place in range(len(others))]
+    return not first and 0 in typed and len(others) > 1 and others in (counted[: len(others)], counted[len(others) :])
 
 
 def _refuse_times_across(rows: Sequence[Sequence[str]], path: Path, line: int) -> None:

@@ -127,7 +127,9 @@ def _with_known_future(table: Table, further: Table, options: ReadOptions) -> Re
     taken = {*options.future_covariates, *options.target, *options.id, *options.time, *options.past_covariates}
     report = IngestReport()
     _, column = find_times(table, options, report)
-    roles = find_roles(table, column, ",", replace(options, decimal=options.decimal or "."), report)
+    # What is said of the targets must not hide the other columns: any that holds numbers may be known ahead.
+    open_to_all = replace(options, target=(), decimal=options.decimal or ".")
+    roles = find_roles(table, column, ",", open_to_all, report)
     both = [n for n in table.columns if n in further.columns and n not in taken and n in (*roles.targets, *roles.past)]
     future = (*options.future_covariates, *both)
     absent = [name for name in options.future_covariates if name not in further.columns]

@@ -90,6 +90,9 @@ def read_table(text: str, path: Path, dialect: Dialect, report: IngestReport) ->
     columns = {name: pa.concat_arrays([chunk[i] for chunk in chunks]) for i, name in enumerate(names)}
     table = Table(path, columns, np.concatenate(lines))
     table = _without_cut_end(table, text, oddities, report)
+    if not len(table):
+        line = int(np.concatenate(lines)[0])
+        raise UserError("the only row below the header is cut short", path=path, line=line, fix="copy the file again")
     _tell(oddities, report)
     return table
 
