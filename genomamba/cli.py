@@ -175,6 +175,7 @@ def _classifier(command: CommandT) -> CommandT:
 
 def _finetune(task: str, *, as_json: bool, **options: Any) -> None:
     flags = _flags(options)
+    flags |= {f"data.{name}": options.pop(name) for name in ("strand",) if name in options}
     from genomamba.commands.finetune import run_finetune
 
     _print(run_finetune(task=task, flags=flags, **options), as_json)
@@ -197,13 +198,14 @@ def species(**options: Any) -> None:
     epilog="""\b
 Examples:
   genomamba finetune promoter --positive promoters.fa --negative other.fa --from runs/hg38 --out runs/promoters
-  genomamba finetune promoter --fasta hg19.fa --tss RefSeqTSS.bed.gz --out runs/promoters
+  genomamba finetune promoter --fasta hg19.fa --tss refGene.gtf.gz --out runs/promoters
 """
 )
 @click.option("--positive", type=_FILE, help="FASTA of promoters.")
 @click.option("--negative", type=_FILE, help="FASTA of sequences that are none.")
 @click.option("--fasta", type=_FILE, help="Genome from which promoters and negatives are cut.")
-@click.option("--tss", type=_FILE, help="Transcription start sites: BED or GTF.")
+@click.option("--tss", type=_FILE, help="Transcription start sites: GTF, GFF3 or BED.")
+@click.option("--strand", type=click.Choice(["plus", "minus"]), help="Strand of all start sites that name none.")
 @_classifier
 def promoter(**options: Any) -> None:
     """Tell promoters from other sequence."""

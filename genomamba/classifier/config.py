@@ -59,6 +59,9 @@ class FinetuneData(Section):
     split_seed: Whole = Field(default=0, ge=0, lt=2**63, description="a whole number from 0")
     upstream: Whole = Field(default=249, ge=0, le=2**20, description="a whole number of bases before the TSS")
     downstream: Whole = Field(default=50, ge=0, le=2**20, description="a whole number of bases after the TSS")
+    strand: Literal["plus", "minus"] | None = Field(
+        default=None, description="plus, minus (of start sites that name no strand) or null (they are refused)"
+    )
     tss_distance: Whole = Field(default=1000, ge=0, description="bases a negative stays away from every TSS")
     negatives: Real = Field(default=1.0, gt=0, le=100, description="negatives sampled for each positive")
     workers: Whole = Field(default=0, ge=0, le=256, description="a whole number from 0 to 256 (processes)")

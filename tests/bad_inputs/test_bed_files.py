@@ -139,7 +139,7 @@ ACGT
         ("genes.gtf", GTF[: GTF.index(b"chr1\tx\ttranscript")], [("chr1", 10, 11, "+", "G1")]),
         (
             "a.bed",
-            b"chr1\t10\t40\tg\t0\t-\nchr1\t10\t40\th\n",
+            b"chr1\t10\t40\tg\t0\t-\nchr1\t10\t40\th\t0\t+\n",
             [("chr1", 39, 40, "-", "g"), ("chr1", 10, 11, "+", "h")],
         ),
     ],
@@ -151,6 +151,20 @@ def test_start_sites_know_their_strand(
     path.write_bytes(content)
     for among in (None, genome):
         assert [(i.name, i.start, i.end, i.strand, i.label) for i in read_tss(path, among)] == expected
+
+
+@pytest.mark.parametrize("content", [b"2\t20\t21\n", b"2\t20\t21\tg\t0\t.\n"])
+def test_a_start_site_without_a_strand_is_refused_unless_the_strand_is_said(
+    content: bytes, genome: Genome, tmp_path: Path
+) -> None:
+    path = tmp_path / "tss.bed"
+    path.write_bytes(b"chr1\t10\t11\tg\t0\t-\n" + content)
+    with pytest.raises(UserError, match="no strand") as caught:
+        read_tss(path, genome)
+    assert caught.value.line == 2
+    assert "--strand" in str(caught.value.fix)
+    assert [i.strand for i in read_tss(path, genome, "plus")] == ["-", "+"]
+    assert [(i.start, i.strand) for i in read_tss(path, genome, "minus")] == [(10, "-"), (20, "-")]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import signal
 import subprocess
@@ -48,23 +49,21 @@ def _pieces(records: list[str], piece: int) -> list[FastaPiece]:
     share=st.floats(0.05, 1),
     piece=st.integers(1, 30),
 )
-def test_windows_do_not_depend_on_how_the_file_was_cut(
+def test_windows_lie_alike_from_both_ends_however_the_file_was_cut(
     records: list[str], window: int, share: float, piece: int
 ) -> None:
     stride = max(1, int(window * share))
     found = list(record_windows(_pieces(records, piece), window, stride))
-    expected = []
-    for index, text in enumerate(records):
-        start = 0
-        while True:
-            end = min(start + window, len(text))
-            expected.append((f"r{index}", start, end, text[start:end], end == len(text)))
-            if end == len(text):
-                break
-            start += stride
-    assert [(w.record, w.start, w.end, tokens.decode(w.ids), w.is_last) for w in found] == expected
+    assert [w.record for w in found if w.is_last] == [f"r{index}" for index in range(len(records))]
     for index, text in enumerate(records):
         own = [w for w in found if w.record == f"r{index}"]
+        places = [(w.start, w.end) for w in own]
+        assert places == sorted({(len(text) - end, len(text) - start) for start, end in places})
+        assert {end - start for start, end in places} == {min(window, len(text))}
+        assert (places[0][0], places[-1][1]) == (0, len(text))
+        assert all(0 < after[0] - before[0] <= stride for before, after in itertools.pairwise(places))
+        assert len(places) <= -(-max(len(text) - window, 0) // stride) + 2
+        assert [tokens.decode(w.ids) for w in own] == [text[start:end] for start, end in places]
         assert sum(w.new_known for w in own) == len(text) - text.count("N")
 
 
@@ -73,10 +72,10 @@ def test_a_stride_that_skips_bases_is_refused() -> None:
         list(record_windows([], 10, 11))
 
 
-def _expected(network: SequenceClassifier, text: str, window: int = 64) -> np.ndarray:
-    """The definition, by hand: windows one after another, weighted by their known bases."""
+def _expected(network: SequenceClassifier, text: str, starts: tuple[int, ...] = (0,)) -> np.ndarray:
+    """The definition, by hand: windows of 64 from these places on, weighted by their known bases."""
     predictor = Predictor(network, torch.device("cpu"))
-    parts = [text[i : i + window].upper() for i in range(0, len(text), window)]
+    parts = [text[i : i + 64].upper() for i in starts]
     known = np.array([sum(part.count(base) for base in "ACGT") for part in parts])
     p = predictor.probabilities([tokens.encode(part) for part in parts])
     known[known < room.MIN_BASES] = 0
@@ -103,9 +102,11 @@ def test_a_table_by_hand(
     assert table["reason"].fillna("").tolist() == ["", "too short", "no known base", "", ""]
     assert table["predicted"][1:3].tolist() == ["abstain", "abstain"]
     network = SequenceClassifier.from_bundle(bundle)
-    for row, text in ((0, records["long"]), (3, records["half 1/2|x"]), (4, records["exact"])):
+    starts = {"long": (0, 46, 90, 136)}
+    for row, name in ((0, "long"), (3, "half 1/2|x"), (4, "exact")):
+        text = records[name]
         found = table.loc[row, ["prob_human", "prob_E. coli", "prob_x,y"]].to_numpy(float)
-        assert found == pytest.approx(_expected(network, text), abs=2e-6)
+        assert found == pytest.approx(_expected(network, text, starts.get(name, (0,))), abs=2e-6)
         assert table["predicted"][row] == network.config.classes[found.argmax()]
         assert table["confidence"][row] == pytest.approx(found.max(), abs=1e-6)
     assert result["rows"] == 5
@@ -120,7 +121,7 @@ def test_windows_keep_their_coordinates(
     for name in ("out.csv", "out.bed"):
         run_classify(model=bundle, fasta=fasta, out=tmp_path / name, per_window=True, stride=40)
     table = pd.read_csv(tmp_path / "out.csv")
-    expected = [("a", 0, 64), ("a", 40, 104), ("a", 80, 144), ("a", 120, 150), ("b", 0, 20)]
+    expected = [("a", 0, 64), ("a", 29, 93), ("a", 57, 121), ("a", 86, 150), ("b", 0, 20)]
     assert list(zip(table["seq_id"], table["start"], table["end"], strict=True)) == expected
     network = SequenceClassifier.from_bundle(bundle)
     for row, (_, start, end) in enumerate(expected[:4]):
@@ -172,6 +173,19 @@ def test_repeated_ids_and_gzip_are_taken_as_they_come(
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["seq_id"] for row in rows] == ["same"] * 3
     assert len({row["prob_human"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize("length", [63, 64, 65, 127, 128, 129, 191, 192, 193, 1000])
+def test_a_record_and_its_reverse_complement_have_the_same_class(
+    length: int, bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    text = "A" * (length // 3) + make_bases(length - length // 3, length)
+    fasta = write_fasta({"forward": text, "turned": str(Seq(text).reverse_complement())})
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "out.jsonl", both_strands=True)
+    one, other = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())
+    names = [name for name in one if name.startswith("prob_")]
+    assert [one[name] for name in names] == pytest.approx([other[name] for name in names], abs=1e-5)
+    assert max(one[name] for name in names) < 1 - 1e-3  # probabilities that say something
 
 
 def test_a_record_without_bases_has_a_row_that_abstains(

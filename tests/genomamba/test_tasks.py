@@ -161,8 +161,23 @@ def test_promoters_are_cut_around_their_sites_in_their_own_direction(
         assert {b.tobytes() for b, y in zip(examples, examples.labels, strict=True) if y == 1} <= expected
         assert (examples.labels == 0).sum() == (examples.labels == 1).sum() > 2
         for row in examples.rows[examples.labels == 0]:
-            assert min(abs(int(source.start[row]) - p) for p, _ in sites) >= 180
+            first, last = int(source.start[row]), int(source.end[row])
+            assert all(not first - 200 <= p < last + 200 for p, _ in sites)
     assert sum((e.labels == 1).sum() for e in data.splits().values()) > 60
+
+
+def test_start_sites_without_a_strand_are_not_silently_plus(
+    write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    fasta, bed = write_fasta({"20": make_bases(120_000, 4)}), tmp_path / "tss.bed"
+    bed.write_text("".join(f"20\t{p}\t{p + 1}\n" for p in range(2000, 119_000, 1500)))
+    with pytest.raises(UserError, match="no strand"):
+        promoter_genome(fasta, bed, FinetuneData(upstream=9, downstream=5, tss_distance=200), seed=0)
+    said = FinetuneData(upstream=9, downstream=5, tss_distance=200, strand="minus")
+    data = promoter_genome(fasta, bed, said, seed=0)
+    source = data.train.source
+    assert isinstance(source, GenomeWindows)
+    assert source.minus[data.train.rows[data.train.labels == 1]].all()
 
 
 def test_promoters_from_two_files(write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str]) -> None:

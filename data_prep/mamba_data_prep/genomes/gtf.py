@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.intervals import Interval, read_bed, text_lines, within
@@ -20,18 +20,22 @@ _WHOLE = re.compile(r"[0-9]{1,18}")
 _NAME = re.compile(r'(?:gene_name|gene_id|gene|Name|ID|Parent)[ =]"?([^";]+)"?')
 
 
-def read_tss(path: str | Path, genome: Genome | None = None) -> list[Interval]:
+def read_tss(
+    path: str | Path, genome: Genome | None = None, strand: Literal["plus", "minus"] | None = None
+) -> list[Interval]:
     """The distinct transcription start sites of an annotation, one base each, in the file's order.
 
     A site is the first base of a transcript in its own direction: the start on the plus strand, the last base on the
-    minus strand. Transcripts are read, or genes where there are none. A BED line without a strand counts as plus.
+    minus strand. Transcripts are read, or genes where there are none. A BED line has to name its strand,
+    unless `strand` does.
 
     Args:
         path: GTF, GFF3 (recognised by name, .gtf or .gff) or BED; plain, gzip or bgzip.
         genome: if given, sites on other records than its own are passed over with a message, and names are its own.
+        strand: the strand of all BED lines that name none.
 
     Raises:
-        UserError: a line cannot be understood, does not fit the genome, or no site was found.
+        UserError: a line cannot be understood, names no strand, does not fit the genome, or no site was found.
     """
     name = Path(path).name.lower()
     if re.search(r"\.(gtf|gff|gff2|gff3)(\.|$)", name):
@@ -42,9 +46,9 @@ def read_tss(path: str | Path, genome: Genome | None = None) -> list[Interval]:
         intervals = read_bed(path)
     sites: dict[tuple[str, int, str], Interval] = {}
     for interval in intervals if genome is None else within(genome, intervals, elsewhere=True):
-        strand = "-" if interval.strand == "-" else "+"
-        start = interval.end - 1 if strand == "-" else interval.start
-        site = Interval(interval.name, start, start + 1, strand, interval.label, interval.path, interval.line)
+        sign = _strand_of(interval, strand)
+        start = interval.end - 1 if sign == "-" else interval.start
+        site = Interval(interval.name, start, start + 1, sign, interval.label, interval.path, interval.line)
         sites.setdefault((site.name, site.start, site.strand), site)
     if not sites:
         raise UserError(
@@ -54,6 +58,18 @@ def read_tss(path: str | Path, genome: Genome | None = None) -> list[Interval]:
             fix="check that this is the annotation",
         )
     return list(sites.values())
+
+
+def _strand_of(interval: Interval, otherwise: Literal["plus", "minus"] | None) -> str:
+    if interval.strand in ("+", "-"):
+        return interval.strand
+    if otherwise is None:
+        raise UserError(
+            "the start site has no strand, and a promoter lies before it on the one strand and behind it on the other",
+            path=interval.path, line=interval.line, found=interval.strand, accepted="+ or - in the sixth column",
+            fix="give an annotation with strands (GTF, GFF3 or BED of six columns), or --strand plus or minus for all",
+        )  # fmt: skip
+    return "+" if otherwise == "plus" else "-"
 
 
 def _features(path: str | Path) -> Iterator[tuple[str, Interval]]:

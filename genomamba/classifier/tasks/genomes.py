@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -177,12 +178,12 @@ def promoter_genome(fasta: Path, tss: Path, data: FinetuneData, seed: int) -> La
     the promoters they are trained or tested beside.
 
     Raises:
-        UserError: no usable start site, or no room for negatives.
+        UserError: no usable start site, one without a strand, or no room for negatives.
     """
     genome = Genome.open(fasta)
     window = data.upstream + 1 + data.downstream
     sections = cut_sections(genome.lengths.tolist(), window, data.valid_fraction, data.test_fraction, gap=data.gap)
-    record, site, minus = start_sites(genome, tss)
+    record, site, minus = start_sites(genome, tss, data.strand)
     start = np.where(minus, site - data.downstream, site - data.upstream)
     end = start + window
     inside = (start >= 0) & (end <= genome.lengths[record])
@@ -213,9 +214,15 @@ def promoter_genome(fasta: Path, tss: Path, data: FinetuneData, seed: int) -> La
     return checked(made, tss)
 
 
-def start_sites(genome: Genome, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Record number, 0-based position and minus-strand flag of each distinct start site in a BED or GTF file."""
-    found = {(genome.number_of(site.name), site.start, site.strand == "-") for site in read_tss(path, genome)}
+def start_sites(
+    genome: Genome, path: Path, strand: Literal["plus", "minus"] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Record number, 0-based position and minus-strand flag of each distinct start site in a BED or GTF file.
+
+    Raises:
+        UserError: a site names no strand, and `strand` does not either.
+    """
+    found = {(genome.number_of(site.name), site.start, site.strand == "-") for site in read_tss(path, genome, strand)}
     table = np.array(sorted(found), np.int64)
     return table[:, 0], table[:, 1], table[:, 2].astype(bool)
 
