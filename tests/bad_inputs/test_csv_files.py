@@ -435,7 +435,7 @@ BAD = [
     Bad("pickle", b"\x80\x04\x95abc", 1, "pickle", "Parquet"),
     Bad("old_excel", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 1, "Excel", "CSV"),
     Bad("pdf", b"%PDF-1.7", 1, "PDF", "CSV"),
-    Bad("binary", bytes(range(256)) * 20, None, "", ""),
+    Bad("binary", bytes(range(256)) * 20, 1, "binary data", "export it as CSV"),
     Bad("parquet_cut", b"PAR1" + b"\0" * 30, 1, "broken Parquet", "again"),
     Bad("no_such_column", FIVE, 1, "no column of this name", "spelling", ReadOptions(target=("sales",))),
     Bad("times_across", b"shop,2019,2020,2021\nA,1,2,3\nB,2,3,4\n", 1, "across the header", "melt(['shop']"),
@@ -494,6 +494,8 @@ def test_refused_with_file_line_and_mend(case: Bad, tmp_path: Path) -> None:
         read_series(path, case.options)
     error = caught.value
     assert case.line is None or (error.path, error.line) == (path, case.line)
+    assert case.problem
+    assert case.fix
     assert case.problem in error.problem
     assert error.fix is not None
     assert case.fix in error.fix

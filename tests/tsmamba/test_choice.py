@@ -92,5 +92,8 @@ def test_simple_forecasts_do_no_notable_harm_to_a_ridge(seed: int) -> None:
     plain, fit = (fit_ridge(windows, plan.train, plan.valid, seasons=seasons) for seasons in (None, (24,)))
     assert fit.mse <= (1 + NEGLIGIBLE) * plain.mse * (1 + 1e-6)
     again = refit_ridge(fit, windows, plan.train, (24,))
-    if not fit.own:
-        torch.testing.assert_close(again.weight, fit.weight, rtol=0.02, atol=1e-3)
+    assert again.strengths == fit.strengths
+    assert again.own.keys() == fit.own.keys()
+    torch.testing.assert_close(again.weight, fit.weight, rtol=0.02, atol=1e-3)
+    for number, weight in fit.own.items():
+        torch.testing.assert_close(again.own[number], weight, rtol=0.02, atol=1e-3)

@@ -13,8 +13,10 @@ import pandas as pd
 from mamba_data_prep.atomic import AtomicDirectory
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import SeriesFrame
-from tsmamba.commands.inputs import check_method, input_files, quantile_levels, shown_progress, table_text
+from tsmamba.commands.files import input_files
+from tsmamba.commands.method_options import check_method, quantile_levels
 from tsmamba.commands.reading import read_as_told
+from tsmamba.commands.terminal import shown_progress, table_text
 from tsmamba.config import Note
 from tsmamba.evaluation.backtest import Backtest, roll, rolling_origins
 from tsmamba.evaluation.conformal import calibrate

@@ -11,8 +11,9 @@ from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import Interrupted
 from mamba_data_prep.provenance import fingerprint
 from mamba_training.run_folder import RunFolder
-from tsmamba.commands.inputs import check_method, command_line, quantile_levels, shown_progress
+from tsmamba.commands.method_options import check_method, quantile_levels
 from tsmamba.commands.reading import read_as_told
+from tsmamba.commands.terminal import command_line, shown_progress
 from tsmamba.forecaster import Forecaster
 from tsmamba.output.page import write_page
 from tsmamba.panel.tables import forecast_table

@@ -13,8 +13,10 @@ import pandas as pd
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Finding, SeriesFrame
-from tsmamba.commands.inputs import beside, check_method, input_files, quantile_levels, shown_progress, table_text
+from tsmamba.commands.files import beside, input_files
+from tsmamba.commands.method_options import check_method, quantile_levels
 from tsmamba.commands.reading import read_as_told
+from tsmamba.commands.terminal import shown_progress, table_text
 from tsmamba.evaluation.outcome import saved_text
 from tsmamba.forecaster import Forecaster
 from tsmamba.output.table import FORMATS, check_output, write_record, write_table

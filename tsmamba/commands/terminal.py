@@ -1,44 +1,19 @@
-"""What every command does first: name its outputs, check its method, show on the terminal what is being done."""
+"""Saying on the terminal what is being done, and what to type to go on."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tsmamba.config import LEVELS, Note
+from tsmamba.config import Note
 
 _EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
-
-_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".gz")
-
-
-def quantile_levels(percents: Sequence[float]) -> tuple[float, ...]:
-    """The quantile levels that bound central intervals of these widths, with the median."""
-    if not percents:
-        return LEVELS
-    tails = [round((1 - percent / 100) / 2, 6) for percent in percents]
-    return tuple(sorted({*tails, 0.5, *(round(1 - tail, 6) for tail in tails)}))
-
-
-def beside(csv: Path, ending: str) -> Path:
-    """The default output: beside the input, or here where that folder may not be written to."""
-    name = csv.name
-    while Path(name).suffix.lower() in _ENDINGS:
-        name = Path(name).stem
-    folder = csv.parent if csv.parent.is_dir() and os.access(csv.parent, os.W_OK) else Path()
-    return folder / f"{name}{ending}"
-
-
-def input_files(csv: Path, reading: Mapping[str, Any]) -> list[Path | None]:
-    """The files that a command reads."""
-    return [csv, reading.get("future"), reading.get("static"), reading.get("rules")]
 
 
 @contextmanager
@@ -94,15 +69,3 @@ def table_text(table: Any) -> str:
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip("\n")
-
-
-def check_method(name: str) -> None:
-    """Refuses a method's name before anything is read.
-
-    Raises:
-        UserError: there is no such method.
-    """
-    from tsmamba.methods.methods import METHODS, no_such_method
-
-    if name != "auto" and name not in METHODS:
-        raise no_such_method(name)
