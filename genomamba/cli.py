@@ -175,7 +175,9 @@ def _classifier(command: CommandT) -> CommandT:
 
 def _finetune(task: str, *, as_json: bool, **options: Any) -> None:
     flags = _flags(options)
-    flags |= {f"data.{name}": options.pop(name) for name in ("strand",) if name in options}
+    flags |= {
+        f"data.{name}": options.pop(name) for name in ("strand", "sequence_column", "label_column") if name in options
+    }
     from genomamba.commands.finetune import run_finetune
 
     _print(run_finetune(task=task, flags=flags, **options), as_json)
@@ -226,6 +228,8 @@ Examples:
 @click.option("--table", type=_FILE, required=True, multiple=True, help="CSV or TSV: sequence, label[, split].")
 @click.option("--valid", type=_FILE, help="Table of the validation split, if it is a file of its own.")
 @click.option("--test", type=_FILE, help="Table of the test split, if it is a file of its own.")
+@click.option("--sequence-column", metavar="NAME", help="The column of sequences; sequence or seq by default.")
+@click.option("--label-column", metavar="NAME", help="The column of labels; label or class by default.")
 @_classifier
 def table(**options: Any) -> None:
     """Learn the labels of a table of sequences."""

@@ -59,6 +59,8 @@ class FinetuneData(Section):
     split_seed: Whole = Field(default=0, ge=0, lt=2**63, description="a whole number from 0")
     upstream: Whole = Field(default=249, ge=0, le=2**20, description="a whole number of bases before the TSS")
     downstream: Whole = Field(default=50, ge=0, le=2**20, description="a whole number of bases after the TSS")
+    sequence_column: str | None = Field(default=None, description="a column's name, or null (sequence or seq)")
+    label_column: str | None = Field(default=None, description="a column's name, or null (label or class)")
     strand: Literal["plus", "minus"] | None = Field(
         default=None, description="plus, minus (of start sites that name no strand) or null (they are refused)"
     )

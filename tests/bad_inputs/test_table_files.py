@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
+from openpyxl import Workbook
 
 from genomamba.classifier.config import FinetuneData
 from genomamba.classifier.tasks.labelled_tables import read_table
@@ -17,10 +19,9 @@ BROKEN: list[tuple[str, bytes, str, int | None]] = [
     ("nothing", b"", "lacks the column", 1),
     ("only a header", HEADER.encode(), "no rows", None),
     ("no header", b"ACGT,1\nACGA,0\n", "lacks the column", 1),
-    ("no label", b"sequence,class\nACGT,1\n", "lacks the column label", 1),
-    ("no sequence", b"seq,label\nACGT,1\n", "lacks the column sequence", 1),
+    ("no label", b"sequence,kind\nACGT,1\n", "lacks the column label", 1),
+    ("no sequence", b"dna,label\nACGT,1\n", "lacks the column sequence", 1),
     ("column twice", b"sequence,label,label\nACGT,1,1\n", "repeats a column", 1),
-    ("semicolons", b"sequence;label\nACGT;1\n", "lacks the column", 1),
     ("tabs in a .csv", b"sequence\tlabel\nACGT\t1\n", "lacks the column", 1),
     ("missing field", HEADER.encode() + b"ACGT,1\nACGT\n", "number of fields", 3),
     ("extra field", HEADER.encode() + b"ACGT,1,9\n", "number of fields", 2),
@@ -64,6 +65,8 @@ def test_a_broken_table_is_refused_by_name_and_line(
     [
         ("plain.csv", b"sequence,label\nacgu,x\n"),
         ("mark.csv", b"\xef\xbb\xbfsequence,label\nACGT,x\n"),
+        ("semicolons.csv", b"sequence;label\nACGT;x\n"),
+        ("other_names.csv", b"id,Seq,Class\n1,ACGT,x\n"),
         ("crlf.csv", b"sequence,label\r\nACGT,x\r\n"),
         ("no_last_newline.csv", b"sequence,label\nACGT,x"),
         ("more_columns.csv", b"id,label,note,sequence\n1,x,,ACGT\n"),
@@ -80,6 +83,41 @@ def test_a_table_that_is_only_odd_is_read(tmp_path: Path, name: str, content: by
     path.write_bytes(content)
     (row,) = read_table(path)
     assert (row.bases.tobytes(), row.label, row.split) == (b"ACGT", "x", None)
+
+
+def test_columns_may_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("DNA,label,kind\nACGT,7,x\n")
+    (row,) = read_table(path, None, "dna", "kind")
+    assert (row.bases.tobytes(), row.label) == (b"ACGT", "x")
+    with pytest.raises(UserError, match="lacks the column rna") as caught:
+        read_table(path, None, "rna")
+    assert "--sequence-column" in str(caught.value.fix)
+
+
+def test_the_first_sheet_of_an_excel_file_is_read(tmp_path: Path) -> None:
+    book = Workbook()
+    for cells in (["seq", "label"], ["acgt", 1], [None, None], ["GGCC", 0]):
+        book.worksheets[0].append(cells)
+    path = tmp_path / "t.xlsx"
+    book.save(path)
+    assert [(r.bases.tobytes(), r.label, r.line) for r in read_table(path)] == [(b"ACGT", "1", 2), (b"GGCC", "0", 4)]
+    path.write_bytes(b"PK no book")
+    with pytest.raises(UserError, match="not an Excel file"):
+        read_table(path)
+
+
+def test_a_class_too_rare_for_three_splits_is_named_with_what_it_needs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["".join(rng.choice(list("ACGT"), 60)) + f",{i % 2}" for i in range(120)]
+    path = tmp_path / "t.csv"
+    path.write_text(HEADER + "\n".join([*lines, "ACGT" * 15 + ",rare"]) + "\n")
+    with pytest.raises(UserError, match="Class rare is too rare") as caught:
+        table_data([path], FinetuneData())
+    assert caught.value.line == 122
+    assert "1 different sequence" in str(caught.value.found)
+    assert str(caught.value.accepted).startswith("3 or more")
+    assert "class rare" in str(caught.value.fix)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

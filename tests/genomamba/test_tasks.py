@@ -36,11 +36,26 @@ def test_a_table_is_split_by_sequence_and_strand(tmp_path: Path, make_bases: Cal
     data = table_data([path], FinetuneData())
     assert _share_nothing(data)
     assert sum(len(e) for e in data.splits().values()) == 600
-    assert {name: len(e) for name, e in data.splits().items()} == pytest.approx(
-        {"train": 480, "valid": 60, "test": 60}, abs=35
-    )
+    assert data.counts() == {name: {"0": n, "1": n} for name, n in {"train": 240, "valid": 30, "test": 30}.items()}
     again = table_data([path], FinetuneData())
     assert _sequences(again) == _sequences(data)
+
+
+def test_near_copies_of_training_sequences_are_flagged_on_either_strand(
+    tmp_path: Path, make_bases: Callable[[int, int], str]
+) -> None:
+    path = tmp_path / "t.csv"
+    lines = []
+    for i in range(60):
+        text = make_bases(80, i)
+        near = text[:40] + {"A": "C", "C": "G", "G": "T", "T": "A"}[text[40]] + text[41:]
+        turned = reverse_complement(np.frombuffer(near.encode(), np.uint8)).tobytes().decode()
+        lines += [f"{text},{i % 2},train", f"{turned if i < 20 else make_bases(80, 999 + i)},{i % 2},test"]
+    lines += [f"{make_bases(80, 5000 + i)},{i % 2},valid" for i in range(8)]
+    path.write_text("sequence,label,split\n" + "\n".join(lines) + "\n")
+    (said,) = table_data([path], FinetuneData()).warnings
+    assert said.startswith("20 of 60 test sequences are nearly copies")
+    assert "t.csv line 3 of t.csv line 2" in said
 
 
 def test_held_out_sequences_are_dropped_from_training_and_named(
@@ -187,6 +202,17 @@ def test_promoters_from_two_files(write_fasta: Callable[..., Path], make_bases: 
     assert data.classes == ("other", "promoter")
     assert sum(len(e) for e in data.splits().values()) == 160
     assert _share_nothing(data)
+
+
+def test_a_record_without_bases_is_left_out_of_training_and_said(
+    write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    no = write_fasta({f"n{i}": make_bases(50, 1000 + i) for i in range(40)}, "no.fa")
+    yes = tmp_path / "yes.fa"
+    yes.write_text("".join(f">p{i}\n{make_bases(50, i)}\n" for i in range(40)) + ">last\n")
+    data = promoter_files(yes, no, FinetuneData(), seed=0)
+    assert sum(len(e) for e in data.splits().values()) == 80
+    assert data.warnings == ("1 records have no bases and were left out: yes.fa line 81",)
 
 
 def test_class_weights_have_mean_one_over_the_examples() -> None:

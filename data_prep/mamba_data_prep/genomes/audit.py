@@ -105,21 +105,20 @@ def audit(genome: Genome, split: Split, threshold: float = 0.8) -> AuditReport:
     return AuditReport(shared, closest, overlapping, copies, threshold)
 
 
-def canonical_kmers(bases: np.ndarray) -> np.ndarray:
-    """The 32-mers of upper-case ASCII bases (L,) as uint64 (L - 31,) or fewer: the same for a sequence and its reverse
-    complement.
+def canonical_kmers(bases: np.ndarray, k: int = K) -> np.ndarray:
+    """The k-mers of upper-case ASCII bases (L,) as uint64 (L - k + 1,) or fewer, k a power of two up to 32.
 
-    Two bits a base; of each 32-mer and its reverse complement the smaller number is given; those with unknown bases are
-    left out.
+    They are the same for a sequence and its reverse complement: two bits a base, and of each k-mer and its reverse
+    complement the smaller number is given; those with unknown bases are left out.
     """
-    if len(bases) < K:
+    if len(bases) < k:
         return np.zeros(0, dtype=np.uint64)
     code = _CODE[bases]
     unknown = code == 255
     forward = (code & 3).astype(np.uint64)
     backward = np.uint64(3) - forward
     width = 1
-    while width < K:
+    while width < k:
         shift = np.uint64(2 * width)
         forward = (forward[:-width] << shift) | forward[width:]
         backward = (backward[width:] << shift) | backward[:-width]
@@ -127,7 +126,7 @@ def canonical_kmers(bases: np.ndarray) -> np.ndarray:
     kmers = np.minimum(forward, backward)
     if unknown.any():
         before = np.concatenate(([0], np.cumsum(unknown)))
-        kmers = kmers[before[K:] == before[:-K]]
+        kmers = kmers[before[k:] == before[:-k]]
     return kmers
 
 

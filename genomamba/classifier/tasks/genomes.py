@@ -152,14 +152,18 @@ def promoter_files(positive: Path, negative: Path, data: FinetuneData, seed: int
     Raises:
         UserError: a file is not FASTA, or holds a record longer than 2^20 bases.
     """
-    rows = [
+    found = [
         TableRow(piece.sequence, label, None, path, piece.line)
         for path, label in ((negative, "other"), (positive, "promoter"))
         for piece in stream_fasta(path, unique_ids=False)
         if _is_whole(piece.offset, piece.is_last, path, piece.line)
     ]
+    rows = [row for row in found if len(row.bases)]
+    empty = [f"{row.path.name} line {row.line:,}" for row in found if not len(row.bases)]
+    shown = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
+    left_out = [f"{len(empty):,} records have no bases and were left out: {shown}"] if empty else []
     named: dict[str, object] = {"task": "promoter", "positive": str(positive), "negative": str(negative)}
-    return labelled_rows(rows, data, named, seed=seed, classes=("other", "promoter"))
+    return labelled_rows(rows, data, named, seed=seed, classes=("other", "promoter"), left_out=left_out)
 
 
 def _is_whole(offset: int, is_last: bool, path: Path, line: int) -> bool:

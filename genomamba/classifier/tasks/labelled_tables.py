@@ -1,6 +1,7 @@
 """Reading labelled sequences from CSV and TSV files, strictly: a bad row is named, never guessed at.
 
-Columns `sequence`, `label` and, if wanted, `split` (train, valid or dev, test); others are ignored. Plain or gzip.
+Columns `sequence` or `seq`, `label` or `class` and, if wanted, `split` (train, valid or dev, test); others are ignored.
+Fields are separated by commas, semicolons or tabs, plain or gzip; or the first sheet of an Excel file (.xlsx).
 """
 
 from __future__ import annotations
@@ -53,14 +54,25 @@ class TableRow:
     line: int
 
 
-def read_table(path: Path, split: str | None = None) -> list[TableRow]:
+def read_table(
+    path: Path, split: str | None = None, sequence_column: str | None = None, label_column: str | None = None
+) -> list[TableRow]:
     """Reads a labelled table; `split` is given to every row when the table has no such column.
+
+    Args:
+        path: the table.
+        split: of every row when the table has no such column.
+        sequence_column, label_column: the columns' names, where they are not the usual ones.
 
     Raises:
         UserError: the file is missing, not text, lacks a column, or a row is broken; the line is named.
     """
-    with _opened(path) as text:
-        rows = list(_rows(path, text, split))
+    wanted = _Wanted(split, sequence_column, label_column)
+    if path.suffix.lower() == ".xlsx":
+        rows = list(_checked_rows(path, _sheet(path), "\t", wanted))
+    else:
+        with _opened(path) as text:
+            rows = list(_rows(path, text, wanted))
     if not rows:
         raise UserError("The table has a header and no rows", path=path, fix="give a table with labelled sequences")
     return rows
@@ -82,20 +94,33 @@ def _opened(path: Path) -> Iterator[io.TextIOBase]:
 
 
 def _delimiter(path: Path, header: str) -> str:
-    """Tab for .tsv names, comma for .csv; other names by what the header holds."""
+    """Tab for .tsv names; otherwise what the header holds: a comma, else a semicolon, else (not in a .csv) a tab."""
     suffixes = [s.lower() for s in path.suffixes]
     if ".tsv" in suffixes or (".csv" not in suffixes and "\t" in header):
         return "\t"
-    return ","
+    return ";" if ";" in header and "," not in header else ","
 
 
-def _rows(path: Path, text: io.TextIOBase, split: str | None) -> Iterator[TableRow]:
+@dataclass(frozen=True)
+class _Wanted:
+    """What a reader asks of a table: the split of rows that name none, and the columns' names."""
+
+    split: str | None
+    sequence: str | None
+    label: str | None
+
+
+def _rows(path: Path, text: io.TextIOBase, wanted: _Wanted) -> Iterator[TableRow]:
     header = text.readline()
     delimiter = _delimiter(path, header)
+    return _checked_rows(path, _delimited(path, header, text, delimiter), delimiter, wanted)
+
+
+def _delimited(path: Path, header: str, text: io.TextIOBase, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and fields, the header's first."""
     csv.field_size_limit(sys.maxsize)
+    yield 1, next(csv.reader([header], delimiter=delimiter), [])
     reader = csv.reader(text, delimiter=delimiter, strict=True)
-    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
-    columns = _columns(path, names, delimiter)
     while True:
         line = reader.line_num + 2
         try:
@@ -104,6 +129,37 @@ def _rows(path: Path, text: io.TextIOBase, split: str | None) -> Iterator[TableR
             raise UserError(f"The row cannot be read ({error})", path=path, line=line, fix="mend the quotes") from error
         if fields is None:
             return
+        yield line, fields
+
+
+def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Row numbers and cells as text of an Excel file's first sheet."""
+    if not path.is_file():
+        raise UserError("No such file", path=path, fix="check the path")
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise UserError(
+            "Excel files need the package openpyxl", path=path,
+            fix="pip install 'seqmamba[excel]', or save the sheet as CSV",
+        ) from error  # fmt: skip
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+    except Exception as error:
+        raise UserError(
+            "This is not an Excel file that can be read", path=path, found=str(error), fix="save the sheet as CSV"
+        ) from error
+    for line, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+        fields = ["" if cell is None else str(cell) for cell in cells]
+        yield line, fields if any(fields) else []
+
+
+def _checked_rows(
+    path: Path, table: Iterator[tuple[int, list[str]]], delimiter: str, wanted: _Wanted
+) -> Iterator[TableRow]:
+    names = [name.strip().lower() for name in next(table, (1, []))[1]]
+    columns = _columns(path, names, delimiter, wanted)
+    for line, fields in table:
         if not fields:
             continue
         if len(fields) != len(names):
@@ -115,24 +171,32 @@ def _rows(path: Path, text: io.TextIOBase, split: str | None) -> Iterator[TableR
                 accepted=f"{len(names)} fields: {', '.join(names)}",
                 fix="mend the row, or quote fields that hold the delimiter",
             )
-        yield _row(path, line, fields, columns, split)
+        yield _row(path, line, fields, columns, wanted.split)
 
 
-def _columns(path: Path, names: list[str], delimiter: str) -> dict[str, int]:
+def _columns(path: Path, names: list[str], delimiter: str, wanted: _Wanted) -> dict[str, int]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise UserError("The header repeats a column", path=path, line=1, found=", ".join(repeated), fix="rename one")
-    missing = [name for name in ("sequence", "label") if name not in names]
-    if missing:
-        raise UserError(
-            f"The header lacks the column {' and '.join(missing)}",
-            path=path,
-            line=1,
-            found=", ".join(names) if any(names) else "no header",
-            accepted="sequence, label[, split], " + ("tab" if delimiter == "\t" else "comma") + "-separated",
-            fix="add a header line with these names; name tab-separated files .tsv",
-        )
-    return {name: names.index(name) for name in ("sequence", "label", "split") if name in names}
+    usual = {"sequence": ("sequence", "seq"), "label": ("label", "class")}
+    asked = {"sequence": wanted.sequence, "label": wanted.label}
+    found: dict[str, int] = {}
+    for column, own in usual.items():
+        named = asked[column]
+        own = own if named is None else (named.strip().lower(),)
+        present = next((name for name in own if name in names), None)
+        if present is None:
+            separated = {"\t": "tab", ";": "semicolon"}.get(delimiter, "comma")
+            raise UserError(
+                f"The header lacks the column {own[0]}",
+                path=path,
+                line=1,
+                found=", ".join(names) if any(names) else "no header",
+                accepted=f"sequence (or seq), label (or class) and, if wanted, split, {separated}-separated",
+                fix=f"add a header line, or say which column it is with --{column}-column NAME",
+            )
+        found[column] = names.index(present)
+    return found | ({"split": names.index("split")} if "split" in names else {})
 
 
 def _row(path: Path, line: int, fields: list[str], columns: dict[str, int], split: str | None) -> TableRow:

@@ -12,6 +12,7 @@ import numpy as np
 from genomamba.classifier.config import FinetuneData
 from genomamba.classifier.examples import SPLITS, Examples, LabelledData, PackedSequences, canonical
 from genomamba.classifier.tasks.labelled_tables import TableRow, read_table
+from genomamba.classifier.tasks.near_copies import near_copies
 from mamba_data_prep.errors import UserError
 
 MAX_CLASSES = 1000
@@ -28,20 +29,22 @@ def table_data(
 ) -> LabelledData:
     """Labelled sequences from tables, or from one a split.
 
-    Rows without a given split are split by a hash of their sequence, so equal sequences and their reverse complements
-    stay together. A training row whose sequence (or reverse complement) is also held out is dropped, and said.
+    Rows without a given split are split class by class in the order of a hash of their sequence, so equal sequences and
+    their reverse complements stay together. A training row whose sequence (or reverse complement) is also held out is
+    dropped, and said.
 
     Raises:
         UserError: a broken row, a single class, or a class missing from training.
     """
     given = valid is not None or test is not None
-    rows = [row for table in tables for row in read_table(table, "train" if given else None)]
+    named_columns = data.sequence_column, data.label_column
+    rows = [row for table in tables for row in read_table(table, "train" if given else None, *named_columns)]
     if given and any(row.split != "train" for row in rows):
         raise UserError(
             "The table has a split column, and --valid or --test was given too", path=tables[0], fix="use one"
         )
-    rows += read_table(valid, "valid") if valid is not None else []
-    rows += read_table(test, "test") if test is not None else []
+    rows += read_table(valid, "valid", *named_columns) if valid is not None else []
+    rows += read_table(test, "test", *named_columns) if test is not None else []
     named = {"table": [str(t) for t in tables], "valid": valid and str(valid), "test": test and str(test)}
     return labelled_rows(rows, data, {"task": "table", **named}, seed=seed)
 
@@ -53,12 +56,14 @@ def labelled_rows(
     *,
     seed: int,
     classes: tuple[str, ...] | None = None,
+    left_out: Sequence[str] = (),
 ) -> LabelledData:
     """Splits rows that have no split, removes leaks, checks the classes and packs the sequences."""
     classes = classes or _classes(rows)
     keys = [hashlib.blake2b(canonical(row.bases), digest_size=16).digest() for row in rows]
     splits, how = _splits(rows, keys, data, seed)
-    keep, warnings = _without_leaks(rows, keys, splits)
+    keep, leaks = _without_leaks(rows, keys, splits)
+    warnings = [*left_out, *leaks, *near_copies(rows, keep, splits)]
     window, cut = _window(rows, data)
     labels = np.array([classes.index(row.label) for row in rows], np.int64)
     source = PackedSequences.pack([centre(row.bases, window) for row in rows])
@@ -101,21 +106,46 @@ def _splits(rows: list[TableRow], keys: list[bytes], data: FinetuneData, seed: i
         raise UserError("No row is in the train split", path=rows[0].path, found=", ".join(sorted(given)))
     shares = {"valid": data.valid_fraction, "test": data.test_fraction}
     splits = np.array([row.split or "train" for row in rows], dtype="U5")
+    free = {key: row for row, key, split in zip(rows, keys, splits, strict=True) if split == "train"}
+    drawn = _drawn(free, seed, {name: shares[name] for name in missing}) if missing else {}
     for index, key in enumerate(keys):
-        if splits[index] == "train" and missing:
-            splits[index] = _hashed_split(key, seed, {name: shares[name] for name in missing})
+        splits[index] = drawn.get(key, splits[index])
     if not given:
-        return splits, "by a hash of each sequence, both strands alike"
+        return splits, "by a hash of each sequence within its class, both strands alike"
     return splits, "as given" + (f"; {' and '.join(missing)} taken from train by hash" if missing else "")
 
 
-def _hashed_split(key: bytes, seed: int, shares: dict[str, float]) -> str:
-    draw = int.from_bytes(hashlib.blake2b(key, digest_size=8, salt=seed.to_bytes(8, "little")).digest()) / 2**64
-    for name, share in shares.items():
-        if draw < share:
-            return name
-        draw -= share
-    return "train"
+def _drawn(free: dict[bytes, TableRow], seed: int, shares: dict[str, float]) -> dict[bytes, str]:
+    """The held-out keys and their splits: in each class the shares asked for, in the order of the keys' hashes.
+
+    Raises:
+        UserError: a class has too few different sequences for one in each split.
+    """
+    salt = seed.to_bytes(8, "little")
+    of_class: dict[str, list[bytes]] = {}
+    for key, row in free.items():
+        of_class.setdefault(row.label, []).append(key)
+    drawn: dict[bytes, str] = {}
+    for label, keys in of_class.items():
+        if len(keys) <= len(shares):
+            raise _too_rare(label, keys, free, shares)
+        keys.sort(key=lambda key: hashlib.blake2b(key, digest_size=8, salt=salt).digest())
+        first = 0
+        for name, share in shares.items():
+            count = max(round(share * len(keys)), 1)
+            drawn |= dict.fromkeys(keys[first : first + count], name)
+            first += count
+    return drawn
+
+
+def _too_rare(label: str, keys: list[bytes], free: dict[bytes, TableRow], shares: dict[str, float]) -> UserError:
+    row = free[keys[0]]
+    return UserError(
+        f"Class {label} is too rare to be trained and scored", path=row.path, line=row.line,
+        found=f"{len(keys)} different sequence{'s' if len(keys) > 1 else ''}, both strands counted as one",
+        accepted=f"{len(shares) + 1} or more: at least one each in train, {' and '.join(shares)}",
+        fix=f"add sequences of class {label}, remove its rows, or join it with another class",
+    )  # fmt: skip
 
 
 def _without_leaks(rows: list[TableRow], keys: list[bytes], splits: np.ndarray) -> tuple[np.ndarray, list[str]]:
