@@ -6,45 +6,26 @@ Exit codes: 0 done, 2 the user's input, 3 stopped but resumable, 1 a bug.
 
 from __future__ import annotations
 
-import json as jsonlib
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from mamba_data_prep.errors import addressed
+from mamba_configs.command_line import (
+    FILE,
+    Commands,
+    json_option,
+    overwrite_option,
+    print_result,
+    settings_options,
+)
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
-_FILE = click.Path(path_type=Path)
-
-
-class _Commands(click.Group):
-    """Turns errors that are addressed to people into one message and an exit code, and leaves bugs their traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read our output has had enough; stdout must not be flushed again when Python leaves.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
-        except (Exception, KeyboardInterrupt) as error:
-            told = addressed(error)
-            if told is None:
-                raise
-            message, code = told
-            click.echo(f"genomamba: {message}", err=True)
-            ctx.exit(code)
-        return result
-
 
 @click.group(
-    cls=_Commands,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Examples:
@@ -61,16 +42,6 @@ Examples:
 @click.version_option(package_name="seqmamba", prog_name="genomamba")
 def cli() -> None:
     """Language models and classifiers for DNA on selective state space models."""
-
-
-def _settings(command: CommandT) -> CommandT:
-    """The options by which a command takes its configuration."""
-    for option in (
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeatable."),
-        click.option("--config", metavar="NAME|FILE", help="A preset's name or a YAML file."),
-    ):
-        command = option(command)
-    return command
 
 
 def _training(command: CommandT) -> CommandT:
@@ -95,18 +66,9 @@ def _flags(options: dict[str, Any]) -> dict[str, Any]:
     return {**flags, "data.workers": options.pop("workers")}
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-_out_run = click.option("--out", type=_FILE, required=True, metavar="RUN", help="Folder of the run.")
-_from = click.option("--from", "from_model", type=_FILE, metavar="MODEL", help="A pre-trained model or run.")
+_out_run = click.option("--out", type=FILE, required=True, metavar="RUN", help="Folder of the run.")
+_from = click.option("--from", "from_model", type=FILE, metavar="MODEL", help="A pre-trained model or run.")
 _resume = click.option("--resume", is_flag=True, help="Go on with the run in --out, from its last checkpoint.")
-
-
-def _print(result: dict[str, Any], as_json: bool) -> None:
-    """Prints a command's result: its `text` for people, everything else for programs."""
-    if as_json:
-        click.echo(jsonlib.dumps({key: value for key, value in result.items() if key != "text"}, indent=2, default=str))
-    elif result.get("text"):
-        click.echo(result["text"])
 
 
 @cli.command(
@@ -118,14 +80,14 @@ Examples:
   genomamba pretrain --out runs/hg38 --resume
 """
 )
-@click.option("--fasta", type=_FILE, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
-@click.option("--bed", type=_FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
+@click.option("--fasta", type=FILE, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
+@click.option("--bed", type=FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
 @click.option("--context-parallel", type=click.IntRange(1), metavar="N", help="Devices that share each window.")
-@_settings
+@settings_options
 @_training
 @_out_run
 @_resume
-@_json
+@json_option
 def pretrain(
     fasta: Path | None,
     bed: Path | None,
@@ -139,13 +101,14 @@ def pretrain(
 ) -> None:
     """Train a language model on a genome, and compare it with the best Markov model of the same bases."""
     flags = {**_flags(options), "fasta": _text(fasta), "bed": _text(bed), "train.context_parallel": context_parallel}
-    if fasta is None and not resume and not config and not any(text.startswith("fasta=") for text in overrides):
-        raise click.UsageError("Missing option '--fasta'.")
+    from genomamba.commands.checks import pretrain_settings
+
+    pretrain_settings(out=out, config=config, overrides=overrides, flags=flags, resume=resume)
     from genomamba.commands.pretrain import run_pretrain
     from mamba_kernels.cpu.allocator import keep_freed_memory
 
     keep_freed_memory()  # this process is the run's own
-    _print(run_pretrain(out=out, config=config, overrides=overrides, flags=flags, resume=resume), as_json)
+    print_result(run_pretrain(out=out, config=config, overrides=overrides, flags=flags, resume=resume), as_json)
 
 
 @cli.group()
@@ -156,14 +119,12 @@ def finetune() -> None:
 def _classifier(command: CommandT) -> CommandT:
     """The options that all kinds of fine-tuning share."""
     for option in (
-        _json,
+        json_option,
         _resume,
         _out_run,
         _training,
-        _settings,
-        click.option(
-            "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs, each with its own seed."
-        ),
+        settings_options,
+        click.option("--seeds", type=click.IntRange(1), help="Runs, each with its own seed; 1 by default."),
         click.option(
             "--pooling", type=click.Choice(["mean", "last", "attention"]), help="From positions to one vector."
         ),
@@ -173,14 +134,19 @@ def _classifier(command: CommandT) -> CommandT:
     return command
 
 
-def _finetune(task: str, *, as_json: bool, **options: Any) -> None:
-    flags = _flags(options)
+def _finetune(task: str, *, as_json: bool, pooling: str | None, **options: Any) -> None:
+    flags = {**_flags(options), "head.pooling": pooling}
     flags |= {
         f"data.{name}": options.pop(name) for name in ("strand", "sequence_column", "label_column") if name in options
     }
+    from genomamba.classifier.request import resolve
+
+    own = ("out", "config", "overrides", "from_model", "seeds", "resume")
+    inputs = {name: options.pop(name) for name in list(options) if name not in own}
+    resolve(task=task, flags=flags, inputs=inputs, **options)
     from genomamba.commands.finetune import run_finetune
 
-    _print(run_finetune(task=task, flags=flags, **options), as_json)
+    print_result(run_finetune(task=task, flags=flags, **inputs, **options), as_json)
 
 
 @finetune.command(
@@ -189,7 +155,7 @@ Example:
   genomamba finetune species --class human=human.fa.gz --class gorilla=gorilla.fa.gz --from runs/hg38 --out runs/apes
 """
 )
-@click.option("--class", "classes", multiple=True, required=True, metavar="NAME=FASTA", help="A class and its genome.")
+@click.option("--class", "classes", multiple=True, metavar="NAME=FASTA", help="A class and its genome; repeatable.")
 @_classifier
 def species(**options: Any) -> None:
     """Tell from which genome a window of DNA comes."""
@@ -203,18 +169,14 @@ Examples:
   genomamba finetune promoter --fasta hg19.fa --tss refGene.gtf.gz --out runs/promoters
 """
 )
-@click.option("--positive", type=_FILE, help="FASTA of promoters.")
-@click.option("--negative", type=_FILE, help="FASTA of sequences that are none.")
-@click.option("--fasta", type=_FILE, help="Genome from which promoters and negatives are cut.")
-@click.option("--tss", type=_FILE, help="Transcription start sites: GTF, GFF3 or BED.")
+@click.option("--positive", type=FILE, help="FASTA of promoters.")
+@click.option("--negative", type=FILE, help="FASTA of sequences that are none.")
+@click.option("--fasta", type=FILE, help="Genome from which promoters and negatives are cut.")
+@click.option("--tss", type=FILE, help="Transcription start sites: GTF, GFF3 or BED.")
 @click.option("--strand", type=click.Choice(["plus", "minus"]), help="Strand of all start sites that name none.")
 @_classifier
 def promoter(**options: Any) -> None:
     """Tell promoters from other sequence."""
-    by_files = options["positive"] is not None and options["negative"] is not None
-    by_genome = options["fasta"] is not None and options["tss"] is not None
-    if by_files == by_genome:
-        raise click.UsageError("Give --positive and --negative, or --fasta and --tss.")
     _finetune("promoter", **options)
 
 
@@ -223,11 +185,12 @@ def promoter(**options: Any) -> None:
 Examples:
   genomamba finetune table --table promoters.csv --from runs/hg38 --out runs/promoters
   genomamba finetune table --table train.csv --valid dev.csv --test test.csv --seeds 3 --out runs/promoters
+  genomamba finetune table --out runs/promoters --resume
 """
 )
-@click.option("--table", type=_FILE, required=True, multiple=True, help="CSV or TSV: sequence, label[, split].")
-@click.option("--valid", type=_FILE, help="Table of the validation split, if it is a file of its own.")
-@click.option("--test", type=_FILE, help="Table of the test split, if it is a file of its own.")
+@click.option("--table", type=FILE, multiple=True, help="CSV or TSV: sequence, label[, split]; repeatable.")
+@click.option("--valid", type=FILE, help="Table of the validation split, if it is a file of its own.")
+@click.option("--test", type=FILE, help="Table of the test split, if it is a file of its own.")
 @click.option("--sequence-column", metavar="NAME", help="The column of sequences; sequence or seq by default.")
 @click.option("--label-column", metavar="NAME", help="The column of labels; label or class by default.")
 @_classifier
@@ -245,13 +208,13 @@ Examples:
   zcat reads.fa.gz | genomamba classify --model runs/apes --fasta - --out predictions.bed
 """
 )
-@click.option("--model", type=_FILE, required=True, help="A classifier's bundle or run folder.")
-@click.option("--fasta", type=_FILE, required=True, help="FASTA, GenBank or EMBL, also gzip; - is standard input.")
+@click.option("--model", type=FILE, required=True, help="A classifier's bundle or run folder.")
+@click.option("--fasta", type=FILE, required=True, help="FASTA, GenBank or EMBL, also gzip; - is standard input.")
 @click.option(
     "--region", "regions", multiple=True, metavar="NAME:FIRST-LAST", help="Only this stretch, 1-based; repeatable."
 )
 @click.option(
-    "--out", type=_FILE, required=True, help="By its extension a table or track: .tsv .csv .parquet .jsonl .bed .bw."
+    "--out", type=FILE, required=True, help="By its extension a table or track: .tsv .csv .parquet .jsonl .bed .bw."
 )
 @click.option("--both-strands", is_flag=True, help="Average the probabilities of both strands.")
 @click.option(
@@ -276,33 +239,40 @@ Examples:
 @click.option(
     "--batch-tokens", "--batch-bases", "batch_bases", type=click.IntRange(1), help="Bases at a time through the model."
 )
-@click.option("--force", is_flag=True, help="Replace an existing output.")
+@overwrite_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@_json
+@json_option
 def classify(as_json: bool, **options: Any) -> None:
     """Predict the class of each record of a FASTA file."""
+    from genomamba.commands.checks import check_classify
+
+    check_classify(**{name: options[name] for name in ("model", "fasta", "out", "overwrite")})
     from genomamba.commands.classify import run_classify
 
-    _print(run_classify(**options), as_json)
+    print_result(run_classify(**options), as_json)
 
 
 @cli.command()
-@click.option("--model", type=_FILE, required=True, help="A bundle or run folder.")
-@click.option("--fasta", type=_FILE, help="Genome on which a language model is scored.")
-@click.option("--table", type=_FILE, help="Table of sequence and label on which a classifier is scored.")
+@click.option("--model", type=FILE, required=True, help="A bundle or run folder.")
+@click.option("--fasta", type=FILE, help="Genome on which a language model is scored.")
+@click.option("--table", type=FILE, help="Table of sequence and label on which a classifier is scored.")
 @click.option(
     "--class", "classes", multiple=True, metavar="NAME=FASTA", help="A class and sequences that belong to it."
 )
 @click.option("--split", default="test", show_default=True, help="Which rows or windows: train, valid, test or all.")
 @click.option("--both-strands", is_flag=True, help="Average the probabilities of both strands (classifiers).")
-@click.option("--out", type=_FILE, help="Folder for the report.")
+@click.option("--out", type=FILE, help="Folder for the report.")
+@overwrite_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@_json
+@json_option
 def evaluate(as_json: bool, **options: Any) -> None:
     """Score a model on sequence it was not trained on."""
+    from genomamba.commands.checks import check_evaluate
+
+    check_evaluate(**{name: options[name] for name in ("model", "table", "fasta", "classes", "out", "overwrite")})
     from genomamba.commands.evaluate import run_evaluate
 
-    _print(run_evaluate(**options), as_json)
+    print_result(run_evaluate(**options), as_json)
 
 
 @cli.command(
@@ -313,19 +283,22 @@ Examples:
   genomamba convert --model mamba-dna-hf --tokens A=4,C=5,G=6,T=7,N=8 --out models/theirs
 """
 )
-@click.option("--model", type=_FILE, required=True, help="A language model of ours, or a folder of transformers.")
-@click.option("--out", type=_FILE, required=True, help="Folder to write, in the other form.")
+@click.option("--model", type=FILE, required=True, help="A language model of ours, or a folder of transformers.")
+@click.option("--out", type=FILE, required=True, help="Folder to write, in the other form.")
 @click.option("--tokens", "letters", metavar="A=7,C=8,...", help="Ids of the letters in a transformers model.")
 @click.option(
     "--window", type=click.IntRange(16, 2**24), default=4096, show_default=True, help="Bases a model of theirs reads."
 )
-@click.option("--force", is_flag=True, help="Replace an existing model.")
-@_json
+@overwrite_option
+@json_option
 def convert(as_json: bool, **options: Any) -> None:
     """Take a language model from or to the Mamba and Mamba-2 of Hugging Face's transformers."""
+    from genomamba.commands.checks import check_convert
+
+    check_convert(**{name: options[name] for name in ("model", "out", "overwrite")})
     from genomamba.commands.convert import run_convert
 
-    _print(run_convert(**options), as_json)
+    print_result(run_convert(**options), as_json)
 
 
 @cli.command(
@@ -334,16 +307,21 @@ Example:
   genomamba audit --fasta hg38.fa --bed sequences_human.bed --set data.window=2^17
 """
 )
-@click.option("--fasta", type=_FILE, required=True, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
-@click.option("--bed", type=_FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
-@_settings
-@_json
+@click.option("--fasta", type=FILE, required=True, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
+@click.option("--bed", type=FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
+@settings_options
+@json_option
 def audit(fasta: Path, bed: Path | None, config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show how a genome is split, and prove that no base is in two splits."""
-    from genomamba.commands.audit import run_audit
+    from genomamba.commands.checks import check_genome
+    from genomamba.config import load_config
 
     flags = {"fasta": _text(fasta), "bed": _text(bed)}
-    _print(run_audit(config=config, overrides=overrides, flags=flags), as_json)
+    load_config(config, overrides, flags=flags)
+    check_genome(fasta, bed)
+    from genomamba.commands.audit import run_audit
+
+    print_result(run_audit(config=config, overrides=overrides, flags=flags), as_json)
 
 
 @cli.command(
@@ -355,12 +333,12 @@ Examples:
 """
 )
 @click.argument("what", metavar="MODEL|RUN|FASTA|PRESET")
-@_json
+@json_option
 def info(what: str, as_json: bool) -> None:
     """Tell what a model, a run, a genome or a preset is."""
     from genomamba.commands.info import run_info
 
-    _print(run_info(what), as_json)
+    print_result(run_info(what), as_json)
 
 
 def _text(path: Path | None) -> str | None:

@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +25,9 @@ if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
     os.environ["TRITON_INTERPRET"] = "1"
     importlib.import_module("triton.runtime.interpreter")
     del os.environ["TRITON_INTERPRET"]
+
+_NOBODY = 65534
+"""A user without any rights of its own."""
 
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 
@@ -48,6 +53,29 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["SEQMAMBA_CACHE"]
     else:
         os.environ["SEQMAMBA_CACHE"] = before
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder with a subfolder that may be written to and one that may not, `open` and `closed`.
+
+    The superuser, as which tests often run, may write anywhere: for the time of the test this process acts as another.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="unprivileged-"))
+    folder.chmod(0o755)
+    for name, mode in (("open", 0o777), ("closed", 0o555)):
+        (folder / name).mkdir()
+        (folder / name).chmod(mode)
+    as_root = os.geteuid() == 0
+    if as_root:
+        os.seteuid(_NOBODY)
+    try:
+        yield folder
+    finally:
+        if as_root:
+            os.seteuid(0)
+        (folder / "closed").chmod(0o700)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,6 @@ Exit codes: 0 done, 2 the user's input, 3 stopped but resumable, 1 a bug.
 
 from __future__ import annotations
 
-import json as jsonlib
-import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,36 +13,21 @@ from typing import Any, TypeVar
 
 import click
 
-from mamba_data_prep.errors import addressed
+from mamba_configs.command_line import (
+    FILE,
+    Commands,
+    json_option,
+    overwrite_option,
+    print_result,
+    settings_options,
+    stop_on_sigterm,
+)
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
-_FILE = click.Path(path_type=Path)
-
-
-class _Commands(click.Group):
-    """Turns errors that are addressed to people into one message and an exit code, and leaves bugs their traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read our output has had enough; stdout must not be flushed again when Python leaves.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
-        except (Exception, KeyboardInterrupt) as error:
-            told = addressed(error)
-            if told is None:
-                raise
-            message, code = told
-            click.echo(f"tsmamba: {message}", err=True)
-            ctx.exit(code)
-        return result
-
 
 @click.group(
-    cls=_Commands,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Examples:
@@ -60,11 +42,7 @@ Examples:
 @click.version_option(package_name="seqmamba", prog_name="tsmamba")
 def cli() -> None:
     """Forecast time series, with intervals, and with an honest word on whether Mamba helped."""
-    signal.signal(signal.SIGTERM, _terminated)  # unwinds like Ctrl-C, so that temporary files are removed
-
-
-def _terminated(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt("SIGTERM")
+    stop_on_sigterm()
 
 
 def _reading(command: CommandT) -> CommandT:
@@ -77,12 +55,12 @@ def _reading(command: CommandT) -> CommandT:
             metavar="KEY=VALUE",
             help="A reading rule, e.g. duplicates=mean; repeatable.",
         ),
-        click.option("--rules", type=_FILE, metavar="FILE", help="Reading rules that `tsmamba doctor` wrote (YAML)."),
+        click.option("--rules", type=FILE, metavar="FILE", help="Reading rules that `tsmamba doctor` wrote (YAML)."),
         click.option("--timezone", metavar="ZONE", help="Zone of times that carry none, e.g. Europe/Berlin."),
         click.option("--dayfirst/--monthfirst", "dayfirst", default=None, help="How to read 03/04/2021."),
         click.option("--freq", metavar="FREQ", help="Step of the series, e.g. h, 15min, D, W-SUN, MS."),
-        click.option("--static", type=_FILE, metavar="FILE", help="A row of features for each series."),
-        click.option("--future", type=_FILE, metavar="FILE", help="Covariates that are known for the time to come."),
+        click.option("--static", type=FILE, metavar="FILE", help="A row of features for each series."),
+        click.option("--future", type=FILE, metavar="FILE", help="Covariates that are known for the time to come."),
         click.option("--id", "id_column", metavar="COLUMN", help="Column that names the series (long files)."),
         click.option("--target", "targets", multiple=True, metavar="COLUMN", help="What to forecast; repeatable."),
         click.option("--time", "time_column", metavar="COLUMN", help="Column of times."),
@@ -105,24 +83,29 @@ _READING = (
 )
 
 
+def _check_asked(options: dict[str, Any], **more: Any) -> None:
+    """Refuses wrong settings before torch is imported, which takes seconds."""
+    from tsmamba.commands.asked import asked
+
+    names = ("config", "overrides", "method", "levels", "seed", "max_time", "device")
+    asked(**{name: options[name] for name in names if name in options}, **more)
+
+
 def _taken(options: dict[str, Any]) -> dict[str, Any]:
     """Takes the options of `_reading` out of a command's options."""
     return {name: options.pop(name) for name in _READING}
 
 
-_csv = click.argument("csv", type=_FILE)
-_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-_seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Makes results repeatable.")
+_csv = click.argument("csv", type=FILE)
+_seed = click.option("--seed", type=click.IntRange(0), help="Makes results repeatable; 0 by default.")
 _horizon = click.option(
     "--horizon", type=click.IntRange(1), metavar="H", help="Steps ahead; one season or more by default."
 )
 _method = click.option(
     "--method",
-    default="auto",
-    show_default=True,
     metavar="NAME",
-    help="auto, or one of: naive, seasonal_naive, drift, ets, theta, ridge, mamba; with _x behind it (ridge_x) what "
-    "covariates known ahead add is taken off first.",
+    help="auto (by default), or one of: naive, seasonal_naive, drift, ets, theta, ridge, mamba; with _x behind it "
+    "(ridge_x) what covariates known ahead add is taken off first.",
 )
 _levels = click.option(
     "--level",
@@ -133,19 +116,13 @@ _levels = click.option(
     help="Width of an interval in percent; repeatable; 80 and 95 by default.",
 )
 _holidays = click.option("--holidays", metavar="COUNTRY", help="Tell models public holidays, e.g. of DE or US-CA.")
-_device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+_device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="auto by default.")
 _max_time = click.option("--max-time", metavar="TIME", help="Training stops after so long: 90s, 5m, 1h.")
 _short_time = click.option(
-    "--max-time", metavar="TIME", default="3m", show_default=True, help="Training stops after so long: 90s, 5m, 1h."
+    "--max-time", metavar="TIME", help="Each training stops after so long: 90s, 5m, 1h; 3m by default."
 )
-
-
-def _print(result: dict[str, Any], as_json: bool) -> None:
-    """Prints a command's result: its `text` for people, everything else for programs."""
-    if as_json:
-        click.echo(jsonlib.dumps({key: value for key, value in result.items() if key != "text"}, indent=2, default=str))
-    elif result.get("text"):
-        click.echo(result["text"])
+_SHORT = "3m"
+"""Unless a configuration says otherwise, a training of `forecast` and `report` takes at most so long."""
 
 
 @cli.command(
@@ -159,25 +136,32 @@ Examples:
 )
 @_csv
 @_horizon
-@click.option("--model", type=_FILE, metavar="RUN", help="A run made by `tsmamba fit`; fitted anew without it.")
-@click.option("--out", type=_FILE, help="Table: .csv .tsv .parquet .json .jsonl; CSV.forecast.csv by default.")
-@click.option("--plot", type=_FILE, help="Picture: .png, .svg or .html.")
-@click.option("--report", type=_FILE, help="One offline page with everything: .html.")
+@click.option("--model", type=FILE, metavar="RUN", help="A run made by `tsmamba fit`; fitted anew without it.")
+@click.option("--out", type=FILE, help="Table: .csv .tsv .parquet .json .jsonl; CSV.forecast.csv by default.")
+@click.option("--plot", type=FILE, help="Picture: .png, .svg or .html.")
+@click.option("--report", type=FILE, help="One offline page with everything: .html.")
 @_method
+@settings_options
 @_holidays
 @_levels
 @_reading
 @_short_time
 @_device
 @_seed
-@click.option("--force", is_flag=True, help="Replace an output that this program did not write.")
-@_json
+@overwrite_option
+@json_option
 def forecast(csv: Path, as_json: bool, **options: Any) -> None:
     """Forecast the series in CSV: what comes next, how sure that is, and what simpler methods would say."""
     reading = _taken(options)
+    from tsmamba.commands.checks import beside, check_forecast
+
+    outputs = {name: options[name] for name in ("out", "plot", "report", "overwrite")}
+    outputs["out"] = outputs["out"] or beside(csv, ".forecast.csv")
+    check_forecast(csv=csv, reading=reading, model=options["model"], **outputs)
+    _check_asked(options, limit=_SHORT)
     from tsmamba.commands.forecast import run_forecast
 
-    _print(run_forecast(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+    print_result(run_forecast(csv=csv, reading=reading, quiet=as_json, limit=_SHORT, **options), as_json)
 
 
 @cli.command(
@@ -189,8 +173,9 @@ Examples:
 )
 @_csv
 @_horizon
-@click.option("--out", type=_FILE, required=True, metavar="RUN", help="Folder of the run.")
+@click.option("--out", type=FILE, required=True, metavar="RUN", help="Folder of the run.")
 @_method
+@settings_options
 @_holidays
 @_levels
 @_reading
@@ -198,13 +183,17 @@ Examples:
 @_device
 @_seed
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@_json
+@json_option
 def fit(csv: Path, as_json: bool, **options: Any) -> None:
     """Fit a forecaster on CSV and keep it, with its backtest, for later forecasts."""
     reading = _taken(options)
+    from tsmamba.commands.checks import check_fit
+
+    check_fit(csv=csv, reading=reading, out=options["out"], resume=options["resume"])
+    _check_asked(options)
     from tsmamba.commands.fit import run_fit
 
-    _print(run_fit(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+    print_result(run_fit(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 
 
 @cli.command(
@@ -222,22 +211,31 @@ Examples:
 )
 @click.option("--refit/--no-refit", default=False, show_default=True, help="Fit anew at every origin.")
 @click.option("--method", "methods", multiple=True, metavar="NAME", help="Which methods; repeatable; all by default.")
-@click.option("--model", type=_FILE, metavar="RUN", help="A run made by `tsmamba fit`, measured as it is.")
-@click.option("--out", type=_FILE, metavar="FOLDER", help="Folder for forecasts and scores.")
+@click.option("--model", type=FILE, metavar="RUN", help="A run made by `tsmamba fit`, measured as it is.")
+@click.option("--out", type=FILE, metavar="FOLDER", help="Folder for forecasts and scores.")
+@settings_options
 @_holidays
 @_levels
 @_reading
 @_max_time
 @_device
 @_seed
-@click.option("--force", is_flag=True, help="Replace an output that this program did not write.")
-@_json
+@overwrite_option
+@json_option
 def backtest(csv: Path, as_json: bool, **options: Any) -> None:
     """Forecast from past dates, never seeing what followed, and compare with what came."""
     reading = _taken(options)
+    from tsmamba.commands.checks import check_backtest
+    from tsmamba.methods.names import check_method
+
+    for name in options["methods"]:
+        check_method(name)
+    outputs = {name: options[name] for name in ("model", "out", "overwrite")}
+    check_backtest(csv=csv, reading=reading, **outputs)
+    _check_asked(options)
     from tsmamba.commands.backtest import run_backtest
 
-    _print(run_backtest(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+    print_result(run_backtest(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 
 
 @cli.command(
@@ -249,23 +247,29 @@ Examples:
 )
 @_csv
 @_horizon
-@click.option("--model", type=_FILE, metavar="RUN", help="A run made by `tsmamba fit`; fitted anew without it.")
-@click.option("--out", type=_FILE, help="The page; CSV.report.html by default.")
+@click.option("--model", type=FILE, metavar="RUN", help="A run made by `tsmamba fit`; fitted anew without it.")
+@click.option("--out", type=FILE, help="The page; CSV.report.html by default.")
 @_method
+@settings_options
 @_holidays
 @_levels
 @_reading
 @_short_time
 @_device
 @_seed
-@click.option("--force", is_flag=True, help="Replace an output that this program did not write.")
-@_json
+@overwrite_option
+@json_option
 def report(csv: Path, as_json: bool, **options: Any) -> None:
     """Write one offline page: series, forecast, intervals, backtest, leaderboard and what reading did to the file."""
     reading = _taken(options)
+    from tsmamba.commands.checks import beside, check_forecast
+
+    page = options["out"] or beside(csv, ".report.html")
+    check_forecast(csv=csv, reading=reading, model=options["model"], report=page, overwrite=options["overwrite"])
+    _check_asked(options, limit=_SHORT)
     from tsmamba.commands.forecast import run_report
 
-    _print(run_report(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+    print_result(run_report(csv=csv, reading=reading, quiet=as_json, limit=_SHORT, **options), as_json)
 
 
 @cli.command(
@@ -276,17 +280,17 @@ Examples:
 """
 )
 @_csv
-@click.option("--out", type=_FILE, help="The cleaned table; CSV.clean.csv by default.")
-@click.option("--rules-out", type=_FILE, help="The rules that give it again; CSV.rules.yaml by default.")
+@click.option("--out", type=FILE, help="The cleaned table; CSV.clean.csv by default.")
+@click.option("--rules-out", type=FILE, help="The rules that give it again; CSV.rules.yaml by default.")
 @_reading
-@click.option("--force", is_flag=True, help="Replace files that lie there.")
-@_json
+@overwrite_option
+@json_option
 def doctor(csv: Path, as_json: bool, **options: Any) -> None:
     """Tell how CSV is read and what is repaired; write the cleaned table and its rules."""
     reading = _taken(options)
     from tsmamba.commands.doctor import run_doctor
 
-    _print(run_doctor(csv=csv, reading=reading, quiet=as_json, **options), as_json)
+    print_result(run_doctor(csv=csv, reading=reading, quiet=as_json, **options), as_json)
 
 
 @cli.command(
@@ -296,10 +300,13 @@ Examples:
   tail -n +1 -f sales.csv | tsmamba stream --model runs/sales
 """
 )
-@click.option("--model", type=_FILE, required=True, metavar="RUN", help="A run made by `tsmamba fit --method causal`.")
+@click.option("--model", type=FILE, required=True, metavar="RUN", help="A run made by `tsmamba fit --method causal`.")
 @_horizon
 def stream(model: Path, horizon: int | None) -> None:
     """Read rows from standard input and print a forecast after each, in constant time and memory."""
+    from mamba_training.folders import model_folder
+
+    model_folder(model)
     from tsmamba.commands.stream import run_stream
 
     for line in run_stream(sys.stdin, model, horizon):
@@ -316,12 +323,12 @@ Examples:
 """
 )
 @click.argument("what", required=False, metavar="[MODEL|RUN|CSV]")
-@_json
+@json_option
 def info(what: str | None, as_json: bool) -> None:
     """Tell what a run or a file is; without a name, which versions and methods there are."""
     from tsmamba.commands.info import run_info
 
-    _print(run_info(what), as_json)
+    print_result(run_info(what), as_json)
 
 
 @cli.command(
@@ -332,7 +339,7 @@ Examples:
 """
 )
 @click.argument("name", type=click.Choice(["etth1", "etth2", "ettm1", "ettm2", "custom"]))
-@click.option("--data", type=_FILE, required=True, metavar="FILE", help="Wide CSV: times, then one column a channel.")
+@click.option("--data", type=FILE, required=True, metavar="FILE", help="Wide CSV: times, then one column a channel.")
 @click.option("--horizon", type=click.IntRange(1), required=True, metavar="H", help="Steps ahead: 96, 192, 336, 720.")
 @click.option("--lookback", type=click.IntRange(1), metavar="L", help="Steps of history; chosen on validation rows.")
 @click.option(
@@ -343,12 +350,18 @@ Examples:
     help="What to fit.",
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How many models are fitted.")
-@_json
+@settings_options
+@json_option
 def benchmark(name: str, as_json: bool, **options: Any) -> None:
     """Score a model on a long-horizon data set by the exact protocol, beside the published figures."""
+    from mamba_data_prep.outputs import check_input
+    from tsmamba.config import load_config
+
+    check_input(options["data"])
+    load_config(options["config"] or options["model"], options["overrides"])
     from tsmamba.benchmark.long_horizon import run_benchmark
 
-    _print(run_benchmark(name, quiet=as_json, **options), as_json)
+    print_result(run_benchmark(name, quiet=as_json, **options), as_json)
 
 
 def main() -> None:

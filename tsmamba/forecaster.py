@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.provenance import versions
+from mamba_data_prep.provenance import recorded_command, versions
 from mamba_data_prep.series import ReadOptions, SeriesFrame
 from mamba_training.bundle import Bundle, load_bundle, save_bundle
+from mamba_training.model_card import markdown_table, model_card, versions_line
 from tsmamba.config import LEVELS, Note
 from tsmamba.evaluation.conformal import Calibration
 from tsmamba.evaluation.outcome import unknown_ahead
@@ -22,7 +23,8 @@ from tsmamba.evaluation.selection import Selection, describe, select
 from tsmamba.fitting.fitted import BUNDLE_KIND, FittedModel
 from tsmamba.methods.baselines import Smoothing
 from tsmamba.methods.covariate_effects import Effects
-from tsmamba.methods.methods import LOCAL, Combination, FittedMethod, Learned, Local, Regressed, Task, reads_ahead
+from tsmamba.methods.methods import Combination, FittedMethod, Learned, Local, Regressed, Task
+from tsmamba.methods.names import LOCAL, reads_ahead
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.holidays import with_holidays
 from tsmamba.panel.panel import Panel
@@ -45,6 +47,7 @@ class Forecaster:
         max_time: at which training stops, such as "90s".
         device: auto, cpu or cuda.
         holidays: a country whose public holidays are told to models, as DE, or a part of one, as DE-BY.
+        settings: of learnt methods, by dotted key, as `{"train.epochs": 5}`; `tsmamba info auto` lists them.
 
     Attributes:
         selection_: what was compared and taken, after `fit`.
@@ -64,9 +67,10 @@ class Forecaster:
         levels: tuple[float, ...] = LEVELS,
         season: int | None = None,
         seed: int = 0,
-        max_time: str | None = None,
+        max_time: str | float | None = None,
         device: str = "auto",
         holidays: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.horizon = horizon
         self.method = method
@@ -76,6 +80,7 @@ class Forecaster:
         self.max_time = max_time
         self.device = device
         self.holidays = holidays
+        self.settings = settings
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -205,19 +210,15 @@ class Forecaster:
 
     def card(self) -> str:
         """What the forecaster is, in a few lines of Markdown."""
-        lines = [
-            f"# Forecaster: {self.selection_.name}",
-            "",
-            f"Forecasts {self.task_.horizon} rows of step {self.frequency_}, season {self.task_.season}.",
-            "",
-            *(f"* {note}" for note in self.selection_.notes),
-            "",
-            "| method | MASE | sMAPE | CRPS |",
-            "|---|---:|---:|---:|",
-        ]
-        for row in self.about_.get("leaderboard", []):
-            lines.append(f"| {row['method']} | {row['mase']} | {row['smape']} | {row['crps']} |")
-        return "\n".join(lines) + "\n"
+        about = f"Forecasts {self.task_.horizon} rows of step {self.frequency_}, season {self.task_.season}."
+        rows = [[row[name] for name in ("method", "mase", "smape", "crps")] for row in self.about_["leaderboard"]]
+        sections = {
+            "What to expect": "\n".join(f"* {note}" for note in self.selection_.notes),
+            "On past rows": markdown_table(("method", "MASE", "sMAPE", "CRPS"), rows) if rows else "",
+            "Command": f"    {recorded_command()}",
+            "Versions": versions_line(versions()),
+        }
+        return model_card(f"Forecaster: {self.selection_.name}", about, sections)
 
     @classmethod
     def load(cls, folder: str | Path) -> Forecaster:
@@ -273,7 +274,7 @@ class Forecaster:
         horizon = self.horizon if self.horizon is not None else default_horizon(frame, season)
         if horizon < 1:
             raise UserError("the horizon must be at least 1 row", found=horizon)
-        return Task(horizon, season, levels, self.seed, self.max_time, self.device)
+        return Task(horizon, season, levels, self.seed, self.max_time, self.device, dict(self.settings or {}))
 
     def _longer(self, horizon: int) -> Forecaster:
         """A forecaster of the same series and parameters with a longer horizon."""

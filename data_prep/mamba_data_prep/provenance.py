@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -57,10 +59,20 @@ def fingerprint(path: str | Path, on_raw: Callable[[bytes], object] | None = Non
     return Fingerprint(size, hasher.hexdigest())
 
 
+def recorded_command(*more: str) -> str:
+    """What a user types to run this command again, as a shell reads it.
+
+    Args:
+        more: options to add where they are not there already.
+    """
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return shlex.join([*words, *(word for word in more if word not in words)])
+
+
 def write_sidecar(
     out_path: str | Path,
     *,
-    command: Sequence[str] | str,
+    command: Sequence[str] | str | None = None,
     inputs: Mapping[str, str | Path | Fingerprint] | Sequence[str | Path] = (),
     model: str | Path | None = None,
     seed: int | None = None,
@@ -70,7 +82,7 @@ def write_sidecar(
 
     Args:
         out_path: the result that the sidecar describes; hashed too if it exists.
-        command: the command line.
+        command: the command line; this process's own by default.
         inputs: files to hash, as paths, or as {path: Fingerprint} where the hash is already known.
         model: the model's file or folder, if one was used.
         seed: the random seed, if one was used.
@@ -83,7 +95,7 @@ def write_sidecar(
     known = inputs if isinstance(inputs, Mapping) else {str(path): path for path in inputs}
     record = {
         "output": {"path": str(out), **(fingerprint(out).to_dict() if out.is_file() else {})},
-        "command": command if isinstance(command, str) else " ".join(map(str, command)),
+        "command": _command_text(command),
         "inputs": [_described(name, value) for name, value in known.items()],
         "model": None if model is None else _described(str(model), Path(model)),
         "seed": seed,
@@ -100,6 +112,12 @@ def write_sidecar(
             raise TypeError(f"`extra` holds something that JSON cannot: {error}") from None
         stream.write("\n")
     return sidecar
+
+
+def _command_text(command: Sequence[str] | str | None) -> str:
+    if command is None:
+        return recorded_command()
+    return command if isinstance(command, str) else shlex.join(map(str, command))
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from genomamba.classifier.data import Batch
 from genomamba.classifier.metrics import score, softmax
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.config import OptimConfig
-from mamba_training.optim import OptimSettings, build_optimizer
+from mamba_training.optim import configured
 
 _WARMUP = 0.05
 """Share of the run in which the rate rises, where `warmup_steps` is null."""
@@ -75,12 +75,4 @@ class FinetuneModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the run sets the learning rate at each step."""
-        settings = OptimSettings(
-            lr=self.optim.lr,
-            min_lr=self.optim.lr * self.optim.min_lr_fraction,
-            warmup_steps=self.optim.warmup_steps,
-            warmup_fraction=_WARMUP,
-            weight_decay=self.optim.weight_decay,
-            betas=(self.optim.beta1, self.optim.beta2),
-        )
-        return build_optimizer(self, settings)
+        return configured(self, self.optim, warmup_fraction=_WARMUP)

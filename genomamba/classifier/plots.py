@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from genomamba.classifier.metrics import Metrics
 from mamba_data_prep.atomic import atomic_write
 
-_BLUE, _ORANGE, _GREY = "#1f77b4", "#ff7f0e", "#888888"
+_BLUE, _GREY = "#1f77b4", "#888888"
 _MOST_NUMBERS = 12
 
 
@@ -48,38 +47,6 @@ def plot_reliability(path: Path, metrics: Metrics) -> None:
     title = f"ECE {metrics.ece:.3f}, Brier {metrics.brier:.3f}"
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=title)
     _save(figure, path)
-
-
-def plot_learning(path: Path, logs: Sequence[Path]) -> None:
-    """Training and validation loss over the steps, one pair of lines a seed."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for number, log in enumerate(logs):
-        train, valid = _curve(log, "loss"), _curve(log, "val_loss")
-        axes.plot(*_smoothed(*train), color=_GREY, linewidth=0.8, label="training" if number == 0 else None)
-        axes.plot(*valid, color=_ORANGE, marker="o", markersize=3, label="validation" if number == 0 else None)
-    axes.set(xlabel="step", ylabel="loss, nats")
-    axes.legend()
-    _save(figure, path)
-
-
-def _curve(log: Path, column: str) -> tuple[list[float], list[float]]:
-    steps, values = [], []
-    if log.is_file():
-        with log.open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get(column):
-                    steps.append(float(row["step"]))
-                    values.append(float(row[column]))
-    return steps, values
-
-
-def _smoothed(steps: list[float], values: list[float], parts: int = 200) -> tuple[list[float], list[float]]:
-    """Means of at most `parts` stretches of a curve."""
-    if len(steps) <= parts:
-        return steps, values
-    cut = np.array_split(np.arange(len(steps)), parts)
-    return [float(np.mean([steps[i] for i in c])) for c in cut], [float(np.mean([values[i] for i in c])) for c in cut]
 
 
 def _safe(name: str) -> str:

@@ -16,6 +16,7 @@ from genomamba.classifier.baselines import Baselines, paired_difference
 from genomamba.classifier.examples import LabelledData
 from genomamba.classifier.metrics import Metrics, spread
 from mamba_data_prep.atomic import atomic_write
+from mamba_training.learning_curve import Curves, draw_learning_curve
 
 _SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc", "nll", "brier", "ece")
 _SURE = 0.01
@@ -112,7 +113,7 @@ def verdict(test: Metrics, baselines: Baselines, pairs: tuple[int, int, float]) 
 
 def write_report(folder: Path, report: Mapping[str, Any], results: Sequence[SeedResult], data: LabelledData) -> None:
     """Writes report.json, report.md, the test predictions and the plots of the chosen run."""
-    from genomamba.classifier.plots import plot_confusion, plot_learning, plot_reliability
+    from genomamba.classifier.plots import plot_confusion, plot_reliability
 
     best = chosen(results)
     with atomic_write(folder / "report.json") as file:
@@ -120,7 +121,7 @@ def write_report(folder: Path, report: Mapping[str, Any], results: Sequence[Seed
         file.write("\n")
     plot_confusion(folder / "confusion.png", best.test, data.classes)
     plot_reliability(folder / "reliability.png", best.test)
-    plot_learning(folder / "learning_curve.png", [r.folder / "metrics.csv" for r in results])
+    draw_learning_curve(folder / "learning_curve.png", [r.folder / "metrics.csv" for r in results], Curves())
     with atomic_write(folder / "test_predictions.tsv") as file:
         rows = csv.writer(file, delimiter="\t", lineterminator="\n")
         rows.writerow(["example", "label", "predicted", *(f"prob_{name}" for name in data.classes)])

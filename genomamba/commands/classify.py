@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,15 +14,17 @@ from typing import Any
 import numpy as np
 
 from genomamba.classifier.network import SequenceClassifier
-from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Aggregation, Predictor, RecordAverage, pick_device
+from genomamba.commands.checks import check_classify
+from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Aggregation, Predictor, RecordAverage
 from genomamba.prediction.record_windows import RecordWindow, record_windows
 from genomamba.prediction.rows import ABSTAIN, Predictions, decide
-from genomamba.prediction.writers import OF_WINDOWS, check_output, output_format, table_writer
+from genomamba.prediction.writers import OF_WINDOWS, output_format, table_writer
 from mamba_data_prep.errors import Interrupted, UserError
 from mamba_data_prep.genomes.fasta import FastaPiece, stream_fasta
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.regions import parse_region, stream_regions
 from mamba_data_prep.provenance import write_sidecar
+from mamba_training.devices import pick_device
 
 MIN_BASES = 16
 """Windows with fewer known bases than this are not scored: there is nothing in them to tell classes apart."""
@@ -82,7 +83,7 @@ def run_classify(
     track: str | None = None,
     regions: Sequence[str] = (),
     device: str = "auto",
-    force: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Classifies every record (or window) of a FASTA file and writes the table and its sidecar.
 
@@ -98,15 +99,13 @@ def run_classify(
         min_bases: windows with fewer known bases abstain.
         regions: classify only these stretches, named as samtools names them; each is a record of its own.
         track: the class whose probability a `.bw` shows; the last class by default.
-        force: replace an existing output.
+        overwrite: replace an existing output.
 
     Raises:
         UserError: something about the model, the file or the output; nothing is left under `out`.
     """
+    check_classify(model=model, fasta=fasta, out=out, overwrite=overwrite)
     per_window = output_format(out) in OF_WINDOWS or per_window
-    check_output(out, force)
-    if str(fasta) != "-" and not fasta.is_file():
-        raise UserError("No such file", path=fasta, fix="check the path")
     chosen = pick_device(device)
     network = SequenceClassifier.from_bundle(model).to(chosen)
     window, stride = _window_and_stride(network, window, stride)
@@ -118,7 +117,7 @@ def run_classify(
     summary = _run(Predictor(network, chosen, batch_bases or DEFAULT_BATCH_BASES, both_strands), fasta, out, settings)
     result = {"rows": summary.rows, "bases": summary.bases, "seconds": summary.seconds, "counts": summary.counts}
     write_sidecar(
-        out, command=sys.argv, inputs=[fasta], model=model, extra={"settings": settings, "result": result},
+        out, inputs=[fasta], model=model, extra={"settings": settings, "result": result},
         seed=network.config.training.get("seed"),
     )  # fmt: skip
     return {"out": str(out), **result, "text": summary.text(out)}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,20 +12,22 @@ import torch
 from torch import Tensor
 
 from genomamba import tokens
+from genomamba.commands.checks import check_convert
 from genomamba.config import ModelConfig
 from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
 from mamba_configs.settings import validated
 from mamba_data_prep.atomic import AtomicDirectory
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.provenance import versions
+from mamba_data_prep.provenance import recorded_command, versions
 from mamba_kernels.compat.transformers import Converted, map_vocabulary, read_folder, write_folder
 from mamba_training.bundle import save_bundle
+from mamba_training.model_card import model_card
 
 _SHAPE = ("d_model", "d_state", "d_conv", "dt_rank", "dt_min", "dt_max", "n_groups", "conv_bias", "proj_bias")
 """Settings that a backbone and a model's configuration call by the same name, besides `expand` and `norm_eps`."""
 
 
-def run_convert(*, model: Path, out: Path, letters: str | None, window: int, force: bool) -> dict[str, Any]:
+def run_convert(*, model: Path, out: Path, letters: str | None, window: int, overwrite: bool = False) -> dict[str, Any]:
     """Writes a transformers folder from one of our models, or a bundle from a folder of transformers.
 
     Args:
@@ -35,31 +35,19 @@ def run_convert(*, model: Path, out: Path, letters: str | None, window: int, for
         out: folder to write.
         letters: the ids of a transformers model's tokens, such as `A=7,C=8,G=9,T=10`; None finds them in its files.
         window: bases that the bundle's model is said to read at a time.
-        force: replace an existing folder.
+        overwrite: replace an existing model.
 
     Raises:
         UserError: it is neither, or it holds what the other side has not, or its vocabulary is not known.
     """
     theirs = _is_transformers(model)
-    _check_out(out, model, force)
+    check_convert(model=model, out=out, overwrite=overwrite)
     if letters is not None and not theirs:
         raise UserError("--tokens is for models of transformers", path=model, fix="leave it out: ours are known")
     try:
         return _to_bundle(model, out, letters, window) if theirs else _to_transformers(model, out)
     except ValueError as error:
         raise UserError(f"cannot be converted: {error}", path=model) from None
-
-
-def _check_out(out: Path, model: Path, force: bool) -> None:
-    """Refuses a folder that exists, and even with `force` one that holds something other than a model."""
-    if not out.exists():
-        return
-    if out.resolve() in (model.resolve(), *model.resolve().parents):
-        raise UserError("--out is the model itself, or holds it", path=out, fix="give another --out")
-    if not force:
-        raise UserError("exists already", path=out, fix="give another --out, or --force to replace it")
-    if not (out / "config.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError("is no model, and is not replaced even with --force", path=out, fix="give another --out")
 
 
 def _is_transformers(model: Path) -> bool:
@@ -103,7 +91,7 @@ def _to_bundle(model: Path, out: Path, letters: str | None, window: int) -> dict
             "name": model.resolve().name,
             "letters": {name: ids[name] for name in ids if len(name) == 1},
         },
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": recorded_command(),
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -210,11 +198,12 @@ def _numbers(values: Any) -> dict[str, int]:
 
 
 def _card(network: GenomeLM, model: Path, made: Mapping[str, Any]) -> str:
-    return f"""# DNA language model, converted
-
-Predicts the next base from the bases before it ({network.n_parameters():,} parameters). Converted from the
-transformers model `{model.resolve().name}` by `{made["command"]}` on {made["created"]}.
-
-Nothing is known here of the data it was trained on, nor of what it was tested on: see its authors' own card, and score
-it on held-out sequence with `genomamba evaluate`.
-"""
+    about = (
+        f"Predicts the next base from the bases before it ({network.n_parameters():,} parameters). Converted from the\n"
+        f"transformers model `{model.resolve().name}` by `{made['command']}` on {made['created']}."
+    )
+    limits = (
+        "Nothing is known here of the data it was trained on, nor of what it was tested on: see its authors' own\n"
+        "card, and score it on held-out sequence with `genomamba evaluate`."
+    )
+    return model_card("DNA language model, converted", about, {"Limits": limits})

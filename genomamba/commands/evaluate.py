@@ -14,11 +14,13 @@ from genomamba.classifier.metrics import Metrics, score
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.classifier.tasks.labelled_tables import SPLIT_NAMES, TableRow, read_table
 from genomamba.classifier.tasks.tasks import centre, named_files
-from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Predictor, pick_device
+from genomamba.commands.checks import check_evaluate
+from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Predictor
 from genomamba.prediction.record_windows import record_windows
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import stream_fasta
+from mamba_training.devices import pick_device
 
 _PIECE_BASES = 2**22
 
@@ -31,6 +33,7 @@ def run_evaluate(
     classes: Sequence[str] = (),
     split: str = "test",
     out: Path | None = None,
+    overwrite: bool = False,
     both_strands: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -42,17 +45,17 @@ def run_evaluate(
         fasta: genome for a language model.
         classes: `NAME=FASTA` texts; every record, window by window, is an example of its class.
         split: train, valid, test or all.
-        out: folder for report.json and the plots.
+        out: folder for evaluation.json and the plots.
+        overwrite: replace an earlier evaluation.
 
     Raises:
         UserError: the labels are not the model's classes, or nothing is left to score.
     """
+    check_evaluate(model=model, table=table, fasta=fasta, classes=classes, out=out, overwrite=overwrite)
     if fasta is not None:
         from genomamba.language_model.scoring import evaluate_lm
 
         return evaluate_lm(model=model, fasta=fasta, split=split, out=out, device=device)
-    if (table is None) == (not classes):
-        raise UserError("Give one thing to score on", accepted="--table FILE, or --class NAME=FASTA for each class")
     chosen = pick_device(device)
     network = SequenceClassifier.from_bundle(model).to(chosen)
     predictor = Predictor(network, chosen, DEFAULT_BATCH_BASES, both_strands)

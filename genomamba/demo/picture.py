@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from genomamba.language_model.card import CURVES
 from mamba_data_prep.atomic import atomic_write
+from mamba_training.learning_curve import plot_learning_curve
 
 # Okabe and Ito's colours, which people who don't see red or green can tell apart.
+_LABELS = ("million bases read", "bits per base (lower is better)")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 
@@ -42,16 +45,8 @@ def draw(out: Path) -> Path:
 
 def _learning_curve(axes: Axes, run: Path) -> None:
     """Bits per base on held-out DNA against the bases read: this model's and the best Markov model's."""
-    table = pd.read_csv(run / "metrics.csv")
-    training = pd.Series(table["loss"].to_numpy(float) / math.log(2)).rolling(5, min_periods=1).mean()
-    axes.axhline(2.0, color="#999999", linestyle=":", label="guessing")
-    axes.plot(table["tokens"] / 1e6, training, color="#bbbbbb", linewidth=1, label="this model, training")
-    held_out = table.dropna(subset=["val_bits"])
-    seen = held_out["tokens"] / 1e6
-    axes.plot(seen, held_out["val_bits"], color=COLOURS[0], marker="o", label="this model, held-out")
-    axes.plot(seen, held_out["markov_bits"], color=COLOURS[1], marker="s", label="best Markov model, held-out")
-    axes.set(xlabel="million bases read", ylabel="bits per base (lower is better)", title="Learning human DNA")
-    axes.legend(frameon=False, fontsize=9)
+    plot_learning_curve(axes, [run / "metrics.csv"], replace(CURVES, unit=1e6, labels=_LABELS))
+    axes.set_title("Learning human DNA")
     axes.spines[["top", "right"]].set_visible(False)
 
 

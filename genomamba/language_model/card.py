@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genomamba.config import PretrainConfig
-from mamba_configs.yaml_files import write_yaml
+from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.splits import Split
-from mamba_data_prep.provenance import versions
-from mamba_training.metrics_log import read_rows
+from mamba_data_prep.provenance import recorded_command, versions
+from mamba_training import model_card as cards
+from mamba_training.bundle import save_bundle
+from mamba_training.learning_curve import Curves, draw_learning_curve
 
 GUESSING_BITS = 2.0
+CURVES = Curves(
+    x="tokens",
+    nats=math.log(2),
+    held_out={"val_bits": "validation", "markov_bits": "best Markov model of the same bases"},
+    labels=("tokens", "bits per base"),
+    guess=GUESSING_BITS,
+)
+"""What the picture of a run shows."""
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -66,102 +72,62 @@ def provenance(settings: PretrainConfig, genome: Genome, split: Split, result: d
         "split": split.description,
         "settings": settings.model_dump(mode="json", exclude={"fasta", "bed", "content"}),
         "result": {key: value for key, value in result.items() if key not in ("out", "model")},
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": recorded_command(),
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
+def save_language_model(out: Path, model: GenomeLM, settings: PretrainConfig, made: dict[str, Any]) -> None:
+    """Write the bundle `out/model` with its card, and the picture of the run beside it.
+
+    Args:
+        out: the run folder.
+        model: with the best weights.
+        settings: of the run.
+        made: what `provenance` says.
+    """
+    config = {
+        "format": 1,
+        "kind": BUNDLE_KIND,
+        "model": settings.model.model_dump(mode="json"),
+        "window": settings.data.window,
+        "training": made,
+    }
+    save_bundle(out / "model", model.state_dict(), config, model_card(made))
+    draw_learning_curve(out / "learning_curve.png", [out / "metrics.csv"], CURVES, title=out.name)
+
+
 def model_card(made: dict[str, Any]) -> str:
     """The model card, Markdown."""
     genome, result = made["genome"], made["result"]
-    table = "\n".join(f"| {name} | {valid:.4f} | {test:.4f} | {2**test:.4f} |" for name, valid, test in _rows(result))
-    settings = write_yaml(made["settings"])
-    return f"""# DNA language model
+    rows = [(name, f"{valid:.4f}", f"{test:.4f}", f"{2**test:.4f}") for name, valid, test in _rows(result)]
+    about = f"""Predicts the next base from the bases before it ({result["n_parameters"]:,} parameters, trained on
+windows of {result["window"]:,} bases). Made by `{made["command"]}` on {made["created"]}."""
+    data = f"""{genome["records"]:,} record(s), {genome["bases"]:,} bases:
 
-Predicts the next base from the bases before it ({result["n_parameters"]:,} parameters, trained on windows of
-{result["window"]:,} bases). Made by `{made["command"]}` on {made["created"]}.
+{cards.files_table({genome["file"]: genome})}
 
-## Data
+Split (no base is in two parts): {_described(made["split"])}."""
+    figures = f"""Bits per base on windows the model was not trained on; perplexity on the test windows. The Markov
+model is the best interpolated one of orders 0 to 12, fitted on the same bases, its order and smoothing chosen on
+validation.
 
-`{genome["file"]}`: {genome["records"]:,} record(s), {genome["bases"]:,} bases, {genome["size"]:,} bytes,
-xxh3-128 `{genome["xxh3_128"]}`.
-
-Split (no base is in two parts): {_described(made["split"])}.
-
-## Held-out figures
-
-Bits per base on windows the model was not trained on; perplexity on the test windows. The Markov model is the best
-interpolated one of orders 0 to 12, fitted on the same bases, its order and smoothing chosen on validation.
-
-| | validation | test | perplexity |
-|---|---|---|---|
-{table}
+{cards.markdown_table(("", "validation", "test", "perplexity"), rows)}
 
 {result["step"]:,} steps, {result["tokens"]:,} tokens, {result["seconds"]:,.0f} seconds; weights of step
-{result["best_step"]:,}, the best on validation.
-
-## Limits
-
-It has seen one genome. It scores and represents DNA; it is no evidence of function, and nothing for clinical use.
-
-## Settings
-
-```yaml
-{settings}```
-
-## Versions
-
-{", ".join(f"{name} {version}" for name, version in made["versions"].items())}
-"""
+{result["best_step"]:,}, the best on validation."""
+    sections = {
+        "Data": data,
+        "Held-out figures": figures,
+        "Limits": "It has seen one genome. It scores and represents DNA; it is no evidence of function, and nothing\n"
+        "for clinical use.",
+        "Settings": cards.settings_block(made["settings"]),
+        "Versions": cards.versions_line(made["versions"]),
+    }
+    return cards.model_card("DNA language model", about, sections)
 
 
 def _described(split: dict[str, Any]) -> str:
     plain = {key: value for key, value in split.items() if isinstance(value, str | int | float | list)}
     return ", ".join(f"{key} {value}" for key, value in plain.items()) or "see config.json"
-
-
-def draw_learning_curve(metrics: Path, picture: Path, *, title: str) -> None:
-    """Draws bits per base against tokens: training, validation and the Markov model of the same bases.
-
-    Args:
-        metrics: the run's `metrics.csv`.
-        picture: PNG to write.
-        title: of the picture.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = list(read_rows(metrics))
-    tokens, loss = _column(rows, "tokens"), _column(rows, "loss") / math.log(2)
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.plot(tokens, loss, color="0.82", linewidth=0.8, label="training, each step")
-    axes.plot(tokens, _smooth(loss), color="tab:blue", linewidth=1.2, label="training, smoothed")
-    for name, style, color, label in (
-        ("val_bits", "o-", "tab:red", "validation"),
-        ("markov_bits", "--", "black", "best Markov model of the same bases"),
-    ):
-        values = _column(rows, name)
-        there = np.isfinite(values)
-        axes.plot(tokens[there], values[there], style, color=color, markersize=3, label=label)
-    axes.axhline(GUESSING_BITS, color="0.5", linestyle=":", linewidth=1, label="guessing")
-    shown = [values[np.isfinite(values)] for values in (_column(rows, "val_bits"), _smooth(loss)[len(loss) // 10 :])]
-    low = min([float(values.min()) for values in shown if len(values)], default=1.8)
-    axes.set(xlabel="tokens", ylabel="bits per base", title=title, ylim=(low - 0.05, GUESSING_BITS + 0.05))
-    axes.legend(loc="upper right", fontsize=8)
-    figure.savefig(picture, dpi=150)
-
-
-def _column(rows: list[dict[str, str]], name: str) -> np.ndarray:
-    return np.array([float(row.get(name) or "nan") for row in rows])
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """A running mean over a thirtieth of the run."""
-    width = max(1, len(values) // 30)
-    sums = np.concatenate([[0.0], values.cumsum()])
-    last = np.arange(1, len(values) + 1)
-    first = np.maximum(0, last - width)
-    return (sums[last] - sums[first]) / (last - first)

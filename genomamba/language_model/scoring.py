@@ -3,21 +3,66 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genomamba.commands.pretrain import evaluate_windows
+import torch
+
 from genomamba.config import DataConfig
 from genomamba.language_model.data import GenomeWindows, frozen, make_split, open_genome
-from genomamba.language_model.model import GenomeLM
-from genomamba.prediction.predictor import pick_device
+from genomamba.language_model.model import GenomeLM, bits, next_base_nats
 from mamba_configs.settings import validated
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.windows import WindowTable, tile
 from mamba_training.bundle import load_bundle
+from mamba_training.devices import pick_device
 
 _SPLITS = ("train", "valid", "test", "all")
+
+
+@dataclass(frozen=True)
+class LanguageScore:
+    """How well bases are predicted.
+
+    Attributes:
+        nats: mean cross-entropy per base.
+        n_bases: bases predicted.
+    """
+
+    nats: float
+    n_bases: int
+
+    @property
+    def bits(self) -> float:
+        """Bits per base; two is what guessing costs."""
+        return bits(self.nats)
+
+    @property
+    def perplexity(self) -> float:
+        """The number of equally likely bases that would be as hard to guess."""
+        return math.exp(self.nats)
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain values for JSON."""
+        return {"nats": self.nats, "bits": self.bits, "perplexity": self.perplexity, "n_bases": self.n_bases}
+
+
+def evaluate_windows(model: GenomeLM, windows: GenomeWindows, tokens_at_a_time: int = 2**14) -> LanguageScore:
+    """Scores every window once, on the device where the model is."""
+    device = next(model.parameters()).device
+    total, n_bases = 0.0, 0
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for block in windows.blocks(tokens_at_a_time):
+            ids = torch.from_numpy(block).to(device)
+            nats, n_targets = next_base_nats(model(ids), ids)
+            total, n_bases = total + float(nats), n_bases + int(n_targets)
+    model.train(was_training)
+    return LanguageScore(total / max(1, n_bases), n_bases)
 
 
 def evaluate_lm(*, model: Path, fasta: Path, split: str, out: Path | None, device: str) -> dict[str, Any]:

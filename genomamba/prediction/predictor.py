@@ -110,19 +110,3 @@ class RecordAverage:
             return np.full_like(self._sum, np.nan)
         mean = self._sum / self._weight
         return softmax(mean[None])[0] if self.how == "log-mean" else mean / mean.sum()
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU when there is one.
-
-    Raises:
-        UserError: the device is unknown or not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError("This device cannot be used", found=name, accepted="auto, cpu, cuda, cuda:0 ...") from error
-    return device

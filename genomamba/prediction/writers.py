@@ -60,18 +60,6 @@ def output_format(path: Path) -> str:
     return suffix
 
 
-def check_output(path: Path, force: bool) -> None:
-    """Refuses to overwrite a file unless told to, and a folder that is not there.
-
-    Raises:
-        UserError: the file exists, or its folder does not.
-    """
-    if not path.parent.is_dir():
-        raise UserError("The output's folder does not exist", path=path.parent, fix="make it first")
-    if path.exists() and (path.is_dir() or not force):
-        raise UserError("The output exists already", path=path, fix="give another name, or --force to replace it")
-
-
 @contextmanager
 def table_writer(path: Path, classes: tuple[str, ...], track: str | None = None) -> Iterator[TableWriter]:
     """A writer whose file appears under its name only when the block ends without an error.

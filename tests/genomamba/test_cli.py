@@ -61,7 +61,21 @@ def test_help_and_argument_errors_import_nothing_heavy(arguments: list[str]) -> 
         (["finetune", "promoter", "--out", "x"], ["--positive and --negative, or --fasta and --tss"]),
         (["finetune", "species", "--out", "x"], ["--class"]),
         (["classify", "--model", "m"], ["--fasta"]),
-        (["train"], ["train"]),
+        (["train"], ["no such command", "train", "did you mean pretrain?"]),
+        (["classify", "--modell", "m"], ["no such option", "--modell", "did you mean --model?"]),
+        (
+            ["classify", "--model", "m", "--fasta", "a", "--fasta", "b", "--out", "x.tsv"],
+            ["--fasta is given 2 times", "a, b", "cat A B > BOTH"],
+        ),
+        (
+            ["classify", "--model", "m", "--fasta", "a", "--out", "x.tsv", "--min-confidence", "150"],
+            ["150", "a number, 0<=x<=1"],
+        ),
+        (
+            ["classify", "--model", "m", "--fasta", "a", "--out", "x.tsv", "--aggregate", "medan"],
+            ["medan", "mean, log-mean"],
+        ),
+        (["evaluate", "--model", "m", "--fasta", "a", "--table", "b"], ["one thing to score on"]),
         (["info", "no-such-thing"], ["nothing of that name", "no-such-thing", "genomamba-tiny"]),
         (["pretrain", "--fasta", "no.fa", "--out", "x"], ["no.fa"]),
         (["pretrain", "--fasta", "a.fa", "--out", "x", "--set", "data.windw=1"], ["did you mean data.window?"]),

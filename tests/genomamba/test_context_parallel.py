@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from genomamba.commands.pretrain import plan_batches
 from genomamba.config import ModelConfig, TrainConfig
+from genomamba.language_model.batches import plan_batches
 from mamba_data_prep.errors import UserError
 
 SETTINGS = {

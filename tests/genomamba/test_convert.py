@@ -128,7 +128,7 @@ def test_only_a_model_is_replaced_and_only_if_asked(tmp_path):
     (theirs / "vocab.json").unlink()
     assert run("--model", tmp_path / "ours", "--out", theirs).exit_code == 2
     assert not (theirs / "vocab.json").exists()
-    assert run("--model", tmp_path / "ours", "--out", theirs, "--force").exit_code == 0
+    assert run("--model", tmp_path / "ours", "--out", theirs, "--overwrite").exit_code == 0
     assert (theirs / "vocab.json").exists()
 
 
@@ -137,7 +137,7 @@ def test_what_is_no_model_or_holds_the_model_is_never_replaced(tmp_path, place):
     bundle(tmp_path / "ours", d_model=8, n_layers=1)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
-    result = run("--model", tmp_path / "ours", "--out", tmp_path / place, "--force")
+    result = run("--model", tmp_path / "ours", "--out", tmp_path / place, "--overwrite")
     assert result.exit_code == 2, result.output
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
     assert (tmp_path / "ours" / "model.safetensors").exists()

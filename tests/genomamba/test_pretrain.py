@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from genomamba.commands.pretrain import plan_batches, run_pretrain
+from genomamba.commands.pretrain import run_pretrain
 from genomamba.config import DataConfig, ModelConfig, TrainConfig, load_config
+from genomamba.language_model.batches import plan_batches
 from genomamba.language_model.data import GenomeData, GenomeWindows, frozen, make_split
 from genomamba.language_model.markov import MarkovCounts
 from genomamba.language_model.markov_of_run import SeenMarkov
@@ -92,11 +93,11 @@ def losses(run: Path) -> list[tuple[str, str, str]]:
         return [(row["step"], row["loss"], row.get("val_bits", "")) for row in csv.DictReader(file)]
 
 
-def command(path: Path, run: Path, *more: str) -> list[str]:
+def command(path: Path, run: Path, *more: str, steps: int = 60) -> list[str]:
     settings = [text for pair in (("--set", text) for text in FAST) for text in pair]
     settings += ["--set", "train.validate_every=20", "--set", "train.checkpoint_seconds=0.2"]
     program = [sys.executable, "-m", "genomamba", "pretrain"]
-    return [*program, "--fasta", str(path), "--out", str(run), "--max-steps", "60", *settings, *more]
+    return [*program, "--fasta", str(path), "--out", str(run), "--max-steps", str(steps), *settings, *more]
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(source: tuple[Path, float], tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def until(true: Callable[[], bool], process: subprocess.Popen[bytes], seconds: f
 
 def test_an_interrupted_run_exits_3_and_says_how_to_go_on(source: tuple[Path, float], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    asked = command(source[0], run, "--max-steps", "100000")
+    asked = command(source[0], run, steps=100_000)
     process = subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     until(lambda: (run / "metrics.csv").exists() and len(losses(run)) >= 1, process)
     process.send_signal(signal.SIGTERM)

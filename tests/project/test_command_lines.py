@@ -49,7 +49,7 @@ def test_help_of_a_command_imports_nothing_heavy(command: str) -> None:
 def test_an_argument_error_imports_nothing_heavy(arguments: list[str]) -> None:
     done = run("genomamba", *arguments)
     assert done.returncode == 2
-    assert "Error" in done.stderr
+    assert "genomamba: error: " in done.stderr
     assert heavy_imports(done.stderr) == set()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mamba_training.run import resolve_precision
+from mamba_training.devices import resolve_precision
 
 
 def test_a_run_writes_its_metrics_and_checkpoints(toy_run, rows, tmp_path) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from mamba_configs import preset_text
 from tsmamba.cli import cli
 
 COMMANDS = ["fit", "forecast", "backtest", "report", "info"]
@@ -151,11 +152,11 @@ def test_covariates_of_further_files_reach_the_model_and_are_asked_for_again(tmp
     again = run("forecast", tmp_path / "sales.csv", *further, "--model", tmp_path / "run", "--json")
     assert again.exit_code == 0, again.output
     assert len(pd.read_csv(tmp_path / "sales.forecast.csv")) == 14
-    without = run("forecast", tmp_path / "sales.csv", "--model", tmp_path / "run")
+    without = run("forecast", tmp_path / "sales.csv", "--model", tmp_path / "run", "--overwrite")
     assert without.exit_code == 2
     assert "other" in without.stderr
     assert "covariates" in without.stderr
-    strange = run("forecast", tmp_path / "sales.csv", "--future", tmp_path / "shops.csv", "--horizon", 7)
+    strange = run("forecast", tmp_path / "sales.csv", "--future", tmp_path / "shops.csv", "--horizon", 7, "--overwrite")
     assert strange.exit_code == 2
     assert "shops.csv" in strange.stderr
 
@@ -234,6 +235,74 @@ def roll(*arguments, **named):
     os.kill(os.getpid(), {int(signal.SIGINT)})
     return real(*arguments, **named)
 tsmamba.evaluation.selection.roll = roll
+from mamba_configs import preset_text
 from tsmamba.cli import cli
 cli(["forecast", sys.argv[1], "--horizon", "5"], prog_name="tsmamba")
 """
+
+
+SMALL = ["--set", "network.d_model=8", "--set", "train.epochs=1", "--set", "train.most_steps=4"]
+
+
+def test_settings_reach_the_network_and_are_kept_with_the_run(sales: Path, tmp_path: Path) -> None:
+    """A copied preset is a configuration: its model is the method, its seed and levels hold."""
+    text = preset_text("tsmamba", "causal").replace("lookback: 256", "lookback: 20").replace("seed: 0", "seed: 5")
+    (tmp_path / "mine.yaml").write_text(text.replace("[0.025, 0.1, 0.5, 0.9, 0.975]", "[0.25, 0.5, 0.75]"))
+    run_folder = tmp_path / "run"
+    options = ["--config", tmp_path / "mine.yaml", *SMALL, "--horizon", 2, "--out", run_folder]
+    fitted = run("fit", sales, *options)
+    assert fitted.exit_code == 0, fitted.output
+    model = json.loads((run_folder / "model" / "config.json").read_text())
+    assert model["settings"]["model"] == "causal"
+    assert model["settings"]["network"]["d_model"] == 8
+    assert model["settings"]["lookback"] == 20
+    assert (model["settings"]["seed"], model["forecaster"]["task"]["seed"]) == (5, 5)
+    assert model["forecaster"]["task"]["levels"] == [0.25, 0.5, 0.75]
+    again = run("fit", sales, "--out", run_folder, "--resume", "--json")
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["method"] == "causal"
+    other = run("fit", sales, "--out", run_folder, "--resume", "--seed", 6)
+    assert other.exit_code == 2
+    assert "seed was 5 and is now 6" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--set", "train.epoch=5"], ["no setting train.epoch", "did you mean train.epochs?"]),
+        (["--set", "train.epochs=none"], ["train.epochs cannot be this", "none", "a whole number from 1 to 10000"]),
+        (["--set", "model=causal"], ["a model is chosen by its method", "--method NAME"]),
+        (["--config", "smamb"], ["no such preset", "did you mean smamba?"]),
+        (["--config", "smamba", "--method", "theta"], ["for the model smamba", "theta"]),
+        (["--config", "twice.yaml"], ["twice.yaml, line 2", "the same key twice"]),
+        (["--config", "wrong.yaml"], ["wrong.yaml, line 3", "train.lr cannot be this", "-1", "between 0 and 1"]),
+    ],
+)
+def test_wrong_settings_are_refused_before_the_file_is_read(
+    options: list[str], words: list[str], sales: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sales.parent)
+    Path("twice.yaml").write_text("seed: 1\nseed: 2\n")
+    Path("wrong.yaml").write_text("seed: 1\ntrain:\n  lr: -1\n")
+    result = run("forecast", sales, "--horizon", 2, *options)
+    assert result.exit_code == 2
+    assert [word for word in words if word not in result.stderr] == []
+
+
+def test_an_output_that_exists_is_kept_unless_told_otherwise(sales: Path, tmp_path: Path) -> None:
+    line = ["forecast", sales, "--horizon", 2, "--method", "naive", "--out", tmp_path / "f.csv"]
+    assert run(*line).exit_code == 0
+    again = run(*line)
+    assert again.exit_code == 2
+    assert "f.csv: exists already" in again.stderr
+    assert run(*line, "--overwrite").exit_code == 0
+    assert run(*line, "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "words", [["--horizon", "2", "--horizon", "3"], ["--time", "a", "--time=b"], ["--dayfirst", "--monthfirst"]]
+)
+def test_an_option_given_twice_is_refused_where_one_would_be_lost(words: list[str], sales: Path) -> None:
+    result = run("forecast", sales, *words)
+    assert result.exit_code == 2
+    assert f"{words[0]} is given 2 times" in result.stderr

@@ -76,16 +76,16 @@ def test_outputs_that_lie_there_are_kept(odd: Path) -> None:
     assert doctor(odd).exit_code == 0
     again = doctor(odd)
     assert again.exit_code == 2
-    assert "--force" in again.stderr
-    assert doctor(odd, "--force").exit_code == 0
-    over = doctor(odd, "--out", odd, "--force")
+    assert "--overwrite" in again.stderr
+    assert doctor(odd, "--overwrite").exit_code == 0
+    over = doctor(odd, "--out", odd, "--overwrite")
     assert over.exit_code == 2
     assert "the output is the input" in over.stderr
 
 
 def test_the_report_for_people_names_each_repair(odd: Path) -> None:
     findings = json.loads(doctor(odd, "--json").stdout)["findings"]
-    text = doctor(odd, "--force").stdout
+    text = doctor(odd, "--overwrite").stdout
     assert findings
     assert all(finding["rule"] in text for finding in findings)
 

@@ -1,4 +1,4 @@
-"""Forecast tables in every format, and outputs that must not be destroyed."""
+"""Forecast tables in every format, with times as the source writes them or as real times."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import ReadOptions, SeriesFrame, read_series
-from tsmamba.output.table import FORMATS, check_output, sidecar_of, write_table
+from tsmamba.output.table import write_table
 
 TABLE = pd.DataFrame(
     {
@@ -57,26 +56,3 @@ def test_parquet_keeps_real_times_in_the_source_s_zone(frame: SeriesFrame, tmp_p
     assert back["ds"].tolist() == TABLE["ds"].dt.tz_localize("UTC").tolist()
     assert back["ds"].dt.hour.tolist() == [11, 12]
     assert list(back.columns) == list(TABLE.columns)
-
-
-def test_a_file_of_someone_else_is_not_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "mine.csv"
-    path.write_text("precious")
-    with pytest.raises(UserError, match="not written by this program"):
-        check_output(path, FORMATS, [], force=False)
-    check_output(path, FORMATS, [], force=True)
-    sidecar_of(path).write_text("{}")
-    check_output(path, FORMATS, [], force=False)
-
-
-def test_the_input_is_never_the_output(tmp_path: Path) -> None:
-    path = tmp_path / "data.csv"
-    path.write_text("y\n1\n")
-    with pytest.raises(UserError, match="the output is the input"):
-        check_output(path, FORMATS, [path], force=True)
-
-
-@pytest.mark.parametrize("name", ["f.xlsx", "nowhere/f.csv"])
-def test_impossible_outputs_are_refused_before_anything_is_computed(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"unknown ending|no such folder"):
-        check_output(tmp_path / name, FORMATS, [], force=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,12 @@ from torch import Tensor
 
 from mamba_data_prep.atomic import AtomicDirectory, clean_orphans
 from mamba_data_prep.errors import UserError
+from mamba_training.checkpoint import DamagedCheckpoint, check_weights
+from mamba_training.folders import CARD, CONFIG, WEIGHTS, model_folder
 
-from .checkpoint import DamagedCheckpoint, check_weights
-
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _SEAL = "checksums"
 _MOST_TEXT_BYTES = 16 << 20
 _MOST_HEADER_BYTES = 16 << 20
-_URL = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
-_PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".joblib", ".npy", ".npz"}
 _AGAIN = "copy or train the model again"
 
 
@@ -104,7 +100,7 @@ def load_bundle(path: str | Path) -> Bundle:
     Raises:
         UserError: it is missing, an address, a pickle, damaged, or leads out of its folder.
     """
-    folder = _bundle_folder(path)
+    folder = model_folder(path)
     config = _read_config(folder)
     seal = config.pop(_SEAL, None)
     if not isinstance(seal, dict) or not all(isinstance(seal.get(name), str) for name in (WEIGHTS, CONFIG)):
@@ -119,33 +115,6 @@ def load_bundle(path: str | Path) -> Bundle:
     _check_finite(state, folder / WEIGHTS)
     card = _text(_read_inside(folder, CARD, _MOST_TEXT_BYTES), folder / CARD) if (folder / CARD).exists() else ""
     return Bundle(state, config, card, folder, digest)
-
-
-def _bundle_folder(path: str | Path) -> Path:
-    if _URL.match(str(path)):
-        fix = "download the model's folder yourself and give its path"
-        raise UserError("models are not read from addresses", found=str(path), accepted="a folder", fix=fix)
-    folder = Path(path)
-    if folder.is_file():
-        kind = "a pickle can run code when it is read" if folder.suffix.lower() in _PICKLES else "this is a file"
-        raise UserError(
-            f"is not a model's folder: {kind}",
-            path=folder,
-            accepted=f"a folder with {WEIGHTS} and {CONFIG}, or a run folder",
-        )
-    if not folder.is_dir():
-        raise UserError("there is no such model", path=folder, fix="check the spelling of the path")
-    if (folder / CONFIG).exists():
-        return folder
-    if (folder / "model" / CONFIG).exists():
-        inner = folder / "model"
-        if inner.resolve().parent != folder.resolve():
-            raise UserError("leads out of the run folder", path=inner)
-        return inner
-    if (folder / "checkpoints").is_dir():
-        fix = "let the run finish (add --resume to its command); the model is written at the end"
-        raise UserError("this run has written no model yet", path=folder, fix=fix)
-    raise UserError(f"holds no {CONFIG}: this is neither a model nor a run folder", path=folder)
 
 
 def _read_inside(folder: Path, name: str, most: int | None = None) -> bytes:

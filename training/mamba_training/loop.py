@@ -18,17 +18,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mamba_data_prep.errors import UserError
-
-from .checkpoint import DamagedCheckpoint
-from .guards import batch_shape, not_a_number, save_batch
-from .metrics_log import MetricsLog
-from .progress import Moment, Reporter, clock
-from .randomness import capture_randomness, restore_randomness
-from .run_folder import RunFolder
-from .schedule import Schedule
-from .settings import RunSettings, parse_duration
-from .signals import StopSignals
-from .state import RunProgress, check_fit, fast_forward, gather, restore
+from mamba_training.checkpoint import DamagedCheckpoint
+from mamba_training.guards import batch_shape, not_a_number, save_batch
+from mamba_training.metrics_log import MetricsLog
+from mamba_training.progress import Moment, Reporter, clock
+from mamba_training.randomness import capture_randomness, restore_randomness
+from mamba_training.run_folder import RunFolder
+from mamba_training.schedule import Schedule
+from mamba_training.settings import RunSettings, parse_duration
+from mamba_training.signals import StopSignals
+from mamba_training.state import RunProgress, check_fit, fast_forward, gather, restore
 
 _SAVE_SHARE = 50
 """A checkpoint every so often, but never more than one part in so many of the run's time."""

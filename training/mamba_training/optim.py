@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -104,6 +104,61 @@ def build_optimizer(
     own = [{**curve, **group} for group in own]
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for group in own for p in group["params"])
     return torch.optim.AdamW(own, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=fused)
+
+
+@runtime_checkable
+class Rates(Protocol):
+    """The part of an application's configuration that AdamW is built from."""
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate."""
+        ...
+
+    @property
+    def min_lr_fraction(self) -> float:
+        """Where the cosine ends, as a part of `lr`."""
+        ...
+
+    @property
+    def warmup_steps(self) -> int | None:
+        """Steps in which the rate rises; None leaves them to a share of the run."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """On matrices alone."""
+        ...
+
+    @property
+    def beta1(self) -> float:
+        """The memory of the gradient."""
+        ...
+
+    @property
+    def beta2(self) -> float:
+        """The memory of its square."""
+        ...
+
+
+def configured(module: nn.Module, rates: Rates, *, warmup_fraction: float | None = None) -> torch.optim.AdamW:
+    """AdamW as a configuration asks for it: a warm-up, then a cosine down to a part of the highest rate.
+
+    Args:
+        module: whose parameters are trained.
+        rates: of the configuration.
+        warmup_fraction: share of the run in which the rate rises where no `warmup_steps` are set; None: as usual.
+    """
+    settings = OptimSettings(
+        lr=rates.lr,
+        min_lr=rates.lr * rates.min_lr_fraction,
+        warmup_steps=rates.warmup_steps,
+        weight_decay=rates.weight_decay,
+        betas=(rates.beta1, rates.beta2),
+    )
+    if warmup_fraction is not None:
+        settings = replace(settings, warmup_fraction=warmup_fraction)
+    return build_optimizer(module, settings)
 
 
 def warmup_cosine(

@@ -14,8 +14,10 @@ import psutil
 import torch
 
 from mamba_data_prep.errors import UserError
-from mamba_kernels.blocks import BackboneConfig
+from mamba_kernels.blocks import Backbone, BackboneConfig
 from mamba_kernels.blocks.backbone import chunk_tokens
+from mamba_training.devices import device_kind, resolve_precision
+from mamba_training.progress import say
 
 _SCAN_STEPS = 256
 """Steps between two states that the scan keeps."""
@@ -215,6 +217,45 @@ def settle(work: Workload, accumulation: int = 1, processes: int = 1) -> Fitted:
         "" if fits else f"memory: a step takes about {_gib(found.total)} a process, and {_gib(room)} are free for each"
     )
     return Fitted(work, accumulation, found, note)
+
+
+def within_memory(
+    backbone: Backbone,
+    *,
+    parameters: int,
+    batch: int,
+    length: int,
+    outputs: int,
+    precision: str,
+    accelerator: str,
+    accumulation: int = 1,
+    processes: int = 1,
+) -> Fitted:
+    """A step on so many sequences, or one with smaller batches or chunks where the machine has too little memory.
+
+    The backbone is set to the chunks that fit, and the user is told what was changed.
+
+    Args:
+        backbone: of the model that is trained.
+        parameters: trained numbers in the whole model.
+        batch: sequences at a time on a device.
+        length: tokens of a sequence on a device.
+        outputs: numbers a token that the head makes.
+        precision, accelerator: as the run takes them.
+        accumulation: batches a step that were asked.
+        processes: that train together.
+
+    Raises:
+        UserError: not even one sequence fits, however small the chunks.
+    """
+    device = "cuda" if device_kind(accelerator) == "cuda" else "cpu"
+    kind = resolve_precision(precision, accelerator)
+    work = Workload(backbone.config, parameters, batch, length, kind, outputs, device)
+    fitted = settle(work, accumulation, processes)
+    if fitted.note:
+        say(fitted.note)
+    backbone.config = fitted.work.config
+    return fitted
 
 
 def _smaller(work: Workload) -> list[Workload]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,6 +25,12 @@ _REDRAW_SECONDS = 0.2
 def is_first_process() -> bool:
     """Whether this process speaks and writes, of those that train together; also true before they are joined."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+
+
+def say(text: str) -> None:
+    """Tell the user one line on stderr; of processes that train together only the first speaks."""
+    if is_first_process():
+        print(text, file=sys.stderr)
 
 
 def nats_and_bits(metrics: Mapping[str, Any]) -> str:

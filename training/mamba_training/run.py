@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,16 +17,17 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.utilities import rank_zero_only
 
 from mamba_data_prep.errors import Interrupted, UserError
-
-from .checkpoint import CheckpointStore, DamagedCheckpoint, check_weights, read_checkpoint
-from .context_parallel import ContextParallel
-from .guards import dead_worker, is_out_of_memory, out_of_memory
-from .loop import Leave, RunLoop
-from .progress import Reporter, Units, nats_and_bits
-from .randomness import seed_everything
-from .run_folder import RunFolder
-from .settings import RunSettings
-from .signals import Aborted, StopSignals
+from mamba_data_prep.provenance import recorded_command
+from mamba_training.checkpoint import CheckpointStore, DamagedCheckpoint, check_weights, read_checkpoint
+from mamba_training.context_parallel import ContextParallel
+from mamba_training.devices import resolve_precision
+from mamba_training.guards import dead_worker, is_out_of_memory, out_of_memory
+from mamba_training.loop import Leave, RunLoop
+from mamba_training.progress import Reporter, Units, nats_and_bits
+from mamba_training.randomness import seed_everything
+from mamba_training.run_folder import RunFolder
+from mamba_training.settings import RunSettings
+from mamba_training.signals import Aborted, StopSignals
 
 _NEVER = 2**62
 
@@ -89,7 +88,7 @@ def fit(
         UserError: the run folder or a setting is refused, the loss is no number, memory or disk ran out.
         Interrupted: Ctrl-C, SIGTERM, or a data worker died; the run can be resumed.
     """
-    again = resume_command or _command_line()
+    again = resume_command or recorded_command("--resume")
     is_first = getattr(rank_zero_only, "rank", 0) == 0  # of the processes that Lightning starts for several devices
     reporter = Reporter(settings.progress and is_first, units, settings.progress_every)
     folder = RunFolder(settings.out)
@@ -168,25 +167,6 @@ def _trainer(settings: RunSettings, callbacks: list[Callback]) -> Trainer:
         ) from None
 
 
-def resolve_precision(precision: str, accelerator: str = "auto") -> str:
-    """What "auto" means here: bf16-mixed where the hardware multiplies matrices in bf16, 32-true elsewhere.
-
-    In bf16-mixed the weights, the optimizer, the residual stream and the scan's state stay in float32.
-    """
-    if precision != "auto":
-        return precision
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available())
-    return "bf16-mixed" if on_cpu and cpu_multiplies_bf16() else "32-true"
-
-
-def cpu_multiplies_bf16() -> bool:
-    """Whether this processor has instructions for products of bf16 matrices (AVX512-BF16, AMX), about twice as fast."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell: float32 is always right
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's own remarks from users; errors still come through."""
@@ -231,11 +211,6 @@ def _keep_best(
         reporter.note(f"{store.best} is not used: {error}; the last weights are kept instead")
         return
     module.load_state_dict(weights)
-
-
-def _command_line() -> str:
-    arguments = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return shlex.join(arguments if "--resume" in arguments else [*arguments, "--resume"])
 
 
 def _stopped(what: str, again: str) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from mamba_configs.yaml_files import read_yaml, write_yaml
+from mamba_configs.yaml_files import write_yaml
 from mamba_data_prep.atomic import atomic_write, clean_orphans, named_write_errors
 from mamba_data_prep.errors import UserError
-
-from .checkpoint import CheckpointStore
+from mamba_training.checkpoint import CheckpointStore
+from mamba_training.folders import check_run_folder, read_config
 
 try:
     import fcntl
@@ -61,7 +61,7 @@ class RunFolder:
         Raises:
             UserError: the folder is in use, not empty without `resume`, not writable, or was made with other settings.
         """
-        self._refuse_foreign(resume)
+        check_run_folder(self.path, resume)
         with named_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.take()
@@ -83,20 +83,6 @@ class RunFolder:
     def close(self) -> None:
         """Let other processes use the folder."""
         self._lock.give_back()
-
-    def _refuse_foreign(self, resume: bool) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError("the run folder is a file", path=self.path, fix="give a folder that does not exist yet")
-        if resume or not self.path.is_dir():
-            return
-        present = sorted(entry.name for entry in self.path.iterdir() if entry.name != ".lock")
-        if present:
-            raise UserError(
-                "the run folder is not empty",
-                path=self.path,
-                found=", ".join(present[:5]),
-                fix="add --resume to go on with that run, or choose another --out",
-            )
 
 
 class _FolderLock:
@@ -141,18 +127,6 @@ class _FolderLock:
             self.path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
-
-
-def read_config(run: str | Path) -> dict[str, Any]:
-    """The settings that a run folder was made with.
-
-    Raises:
-        UserError: the folder holds no readable `config.yaml`.
-    """
-    path = Path(run) / "config.yaml"
-    if not path.is_file():
-        raise UserError("there is no config.yaml: this is not a run folder", path=run)
-    return read_yaml(path).values
 
 
 def check_same(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from .optim import cosine, halving
+from mamba_training.optim import cosine, halving
 
 _TOLERANCE = 0.03  # a smaller change of the estimate is noise
 _MEASURE_STEPS, _MEASURE_SHARE, _REVISE_SHARE = 5, 0.02, 0.1

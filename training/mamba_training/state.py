@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .checkpoint import DamagedCheckpoint, check_weights
-from .schedule import Schedule
+from mamba_training.checkpoint import DamagedCheckpoint, check_weights
+from mamba_training.schedule import Schedule
 
 _KEYS = {"step", "world_size", "grad_accumulation", "model", "optimizers", "randomness", "progress", "schedule"}
 

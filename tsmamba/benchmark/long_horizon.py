@@ -27,9 +27,12 @@ from tsmamba.fitting.shrinkage import Saving
 from tsmamba.panel.panel import Panel
 
 
-def benchmark_config(model: str, borders: Borders, lookback: int | None, seed: int) -> FitConfig:
+def benchmark_config(
+    model: str | Path, borders: Borders, lookback: int | None, seed: int, overrides: Sequence[str] = ()
+) -> FitConfig:
     """A model's preset under the protocol: the validation rows choose, and nothing is fitted on them."""
-    return load_config(model, valid_rows=borders.valid - borders.train, refit=False, lookback=lookback, seed=seed)
+    rows = borders.valid - borders.train
+    return load_config(model, overrides, valid_rows=rows, refit=False, lookback=lookback, seed=seed)
 
 
 def run_benchmark(
@@ -39,6 +42,8 @@ def run_benchmark(
     *,
     lookback: int | None = None,
     model: str = "auto",
+    config: str | None = None,
+    overrides: Sequence[str] = (),
     seeds: int = 3,
     first_seed: int = 0,
     beside: bool = True,
@@ -52,6 +57,8 @@ def run_benchmark(
         horizon: rows to forecast.
         lookback: rows of context; the preset's by default.
         model: a preset.
+        config: a preset's name or a YAML file, in place of `model`.
+        overrides: `KEY=VALUE` texts on top of it.
         seeds: how many models; ridge regression needs one.
         first_seed: of them; the others follow it.
         beside: score the ridge and the naive forecasts too.
@@ -66,11 +73,12 @@ def run_benchmark(
     Raises:
         UserError: the file or the borders don't fit.
     """
+    source, model = (model, model) if config is None else (config, load_config(config, overrides).model)
     panel = read_rows(data)
     borders = Borders.of(name, len(panel.series[0]))
     panel = panel.before(len(panel.series[0]) - borders.test)
     drawn = range(first_seed, first_seed + (1 if model == "ridge" else seeds))
-    runs = [_run(panel, borders, horizon, lookback, model, seed, quiet) for seed in drawn]
+    runs = [_run(panel, borders, horizon, lookback, source, seed, quiet, overrides) for seed in drawn]
     rows = [run[model].row for run in runs]
     others = _others(panel, borders, horizon, lookback, model, quiet) if beside else []
     published = published_rows(name, horizon)
@@ -93,13 +101,21 @@ class Scored:
 
 
 def _run(
-    panel: Panel, borders: Borders, horizon: int, lookback: int | None, model: str, seed: int, quiet: bool
+    panel: Panel,
+    borders: Borders,
+    horizon: int,
+    lookback: int | None,
+    source: str,
+    seed: int,
+    quiet: bool,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Scored]:
     """The rows of a seed: of the model, and of `auto` those of its ablation too."""
+    config = benchmark_config(source, borders, lookback, seed, overrides)
+    model = config.model
     if not quiet:
         print(f"fitting {model}, horizon {horizon}, seed {seed}", file=sys.stderr)
     start = time.perf_counter()
-    config = benchmark_config(model, borders, lookback, seed)
     training = panel.before(borders.test - borders.valid)
     alone = model != "auto"
     fits = {model: fit_panel(training, horizon, config)} if alone else fit_ablation(training, horizon, config)

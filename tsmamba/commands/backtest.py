@@ -13,8 +13,8 @@ import pandas as pd
 from mamba_data_prep.atomic import AtomicDirectory
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import SeriesFrame
-from tsmamba.commands.files import input_files
-from tsmamba.commands.method_options import check_method, quantile_levels
+from tsmamba.commands.asked import Asked, asked, check_fits
+from tsmamba.commands.checks import check_backtest, input_files
 from tsmamba.commands.reading import read_as_told
 from tsmamba.commands.terminal import shown_progress, table_text
 from tsmamba.config import Note
@@ -23,6 +23,7 @@ from tsmamba.evaluation.conformal import calibrate
 from tsmamba.evaluation.selection import BASELINES, candidates, compare, honest_choice
 from tsmamba.forecaster import Forecaster
 from tsmamba.methods.methods import Task
+from tsmamba.methods.names import check_method
 from tsmamba.output.table import write_record
 from tsmamba.panel.holidays import with_holidays
 from tsmamba.panel.panel import Panel
@@ -44,17 +45,14 @@ def run_backtest(
     holidays: str | None = None,
     model: Path | None = None,
     out: Path | None = None,
-    levels: Sequence[float] = (),
-    max_time: str | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    force: bool = False,
+    overwrite: bool = False,
     quiet: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Forecasts from rolling origins with several methods, or with a fitted model as it is.
 
     Args:
-        csv, reading, levels, max_time, device, seed, quiet: see `tsmamba.commands.forecast.run_forecast`.
+        csv, reading, quiet, options: see `tsmamba.commands.forecast.run_forecast`.
         horizon: rows ahead.
         origins, stride: how many past rows to forecast from, and how far apart they lie.
         refit: fit anew at every origin.
@@ -62,21 +60,23 @@ def run_backtest(
         holidays: a country whose holidays models are told.
         model: a run of `tsmamba fit`; what it saw in training is not kept from it.
         out: a folder for `forecasts.csv`, `scores.csv`, `by_series.csv`, `by_horizon.csv` and `backtest.json`.
-        force: replace the folder.
+        overwrite: replace an earlier backtest.
 
     Raises:
         UserError: something about the file, a method or the folder.
     """
     for name in methods:
         check_method(name)
-    if out is not None and out.exists() and not force and not (out / "backtest.json").is_file():
-        raise UserError("this exists, and is not an earlier backtest", path=out, fix="add --force, or choose another")
+    check_backtest(csv=csv, reading=reading, model=model, out=out, overwrite=overwrite)
+    wanted = asked(**options)
+    check_fits(wanted.settings, methods)
+    methods = methods or ([] if wanted.method == "auto" else [wanted.method])
     with shown_progress(quiet) as note:
         frame = read_as_told(csv, reading)
         loaded = Forecaster.load(model) if model is not None else None
         place = holidays if loaded is None else loaded.holidays
         panel = panel_of(with_holidays(frame, place, horizon or MOST_USUAL))
-        task = _task(frame, panel, loaded, horizon, quantile_levels(levels), seed, max_time, device)
+        task = _task(frame, panel, loaded, horizon, wanted)
         rows = rolling_origins(panel.lengths, task.horizon, task.season, count=origins, stride=stride)
         if loaded is not None:
             found = {loaded.selection_.name: roll(loaded.selection_.method, panel, rows, task.season)}
@@ -93,7 +93,9 @@ def run_backtest(
     }  # fmt: skip
     if out is not None:
         _write(out, board, frame, panel, result)
-        write_record(out, input_files(csv, reading), model, seed, {"horizon": task.horizon, "origins": len(rows)})
+        write_record(
+            out, input_files(csv, reading), model, wanted.seed, {"horizon": task.horizon, "origins": len(rows)}
+        )
         result["out"] = str(out)
     return {**result, "text": _text(board, result)}
 
@@ -130,10 +132,7 @@ def _task(
     panel: Panel,
     loaded: Forecaster | None,
     horizon: int | None,
-    levels: tuple[float, ...],
-    seed: int,
-    max_time: str | None,
-    device: str,
+    wanted: Asked,
 ) -> Task:
     if loaded is not None:
         if horizon not in (None, loaded.task_.horizon):
@@ -143,7 +142,10 @@ def _task(
                             accepted=loaded.frequency_)  # fmt: skip
         return loaded.task_
     season = choose_season([one.values for one in panel.series], frame.frequency.seasonal_periods)
-    return Task(horizon or default_horizon(frame, season), season, levels, seed, max_time, device)
+    return Task(
+        horizon or default_horizon(frame, season), season, wanted.levels, wanted.seed, wanted.max_time, wanted.device,
+        dict(wanted.settings),
+    )  # fmt: skip
 
 
 def _compared(

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Finding, IngestReport
 from mamba_data_prep.series.clean import write_clean
+from tsmamba.commands.checks import check_doctor, clean_files
 from tsmamba.commands.reading import read_as_told
 
 
@@ -23,7 +23,7 @@ def run_doctor(
     reading: Mapping[str, Any] | None = None,
     out: Path | None = None,
     rules_out: Path | None = None,
-    force: bool = False,
+    overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Read a file, report, and write the cleaned table and the rules.
@@ -33,7 +33,7 @@ def run_doctor(
         reading: the command line's reading options.
         out: the cleaned table; `NAME.clean.csv` beside the file by default.
         rules_out: the rules as YAML; `NAME.rules.yaml` by default.
-        force: whether to replace a file that lies there.
+        overwrite: whether to replace a file that lies there.
         quiet: whether to leave out the text for people.
 
     Returns:
@@ -42,23 +42,13 @@ def run_doctor(
     Raises:
         UserError: the file cannot be read without guessing, or an output lies there already.
     """
-    name = "table" if str(csv) == "-" else csv.name.removesuffix(".gz").rsplit(".", 1)[0]
-    folder = Path() if str(csv) == "-" else csv.parent
-    out, rules_out = out or folder / f"{name}.clean.csv", rules_out or folder / f"{name}.rules.yaml"
-    for path in (out, rules_out):
-        _check_free(path, csv, force)
+    out, rules_out = clean_files(csv, out, rules_out)
+    check_doctor(csv=csv, reading=reading or {}, out=out, rules_out=rules_out, overwrite=overwrite)
     series = read_as_told(csv, reading or {})
     write_clean(series, out)
     series.options.save(rules_out)
     result = {**series.report.to_dict(), "clean": str(out), "rules": str(rules_out)}
     return result if quiet else {**result, "text": _text(series.report, out, rules_out)}
-
-
-def _check_free(path: Path, csv: Path, force: bool) -> None:
-    if path.exists() and path.resolve() == csv.resolve():
-        raise UserError("the output is the input", path=path, fix="give another path")
-    if path.exists() and not force:
-        raise UserError("this file lies there already", path=path, fix="give another path, or --force")
 
 
 def _text(report: IngestReport, out: Path, rules: Path) -> str:

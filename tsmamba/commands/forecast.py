@@ -13,17 +13,16 @@ import pandas as pd
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Finding, SeriesFrame
-from tsmamba.commands.files import beside, input_files
-from tsmamba.commands.method_options import check_method, quantile_levels
+from tsmamba.commands.asked import Asked, asked
+from tsmamba.commands.checks import beside, check_forecast, input_files
 from tsmamba.commands.reading import read_as_told
 from tsmamba.commands.terminal import shown_progress, table_text
 from tsmamba.evaluation.outcome import saved_text
 from tsmamba.forecaster import Forecaster
-from tsmamba.output.table import FORMATS, check_output, write_record, write_table
+from tsmamba.output.table import write_record, write_table
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.tables import forecast_table, with_written_times, without_values
 
-_PICTURES = (".png", ".svg", ".html")
 _SHOWN_ROWS, _SHOWN_SERIES = 6, 4
 
 
@@ -61,14 +60,10 @@ def run_forecast(
     out: Path | None = None,
     plot: Path | None = None,
     report: Path | None = None,
-    method: str = "auto",
     holidays: str | None = None,
-    levels: Sequence[float] = (),
-    max_time: str | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    force: bool = False,
+    overwrite: bool = False,
     quiet: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Forecasts the series of a file and writes the table and whatever else is asked for.
 
@@ -79,12 +74,11 @@ def run_forecast(
         model: a run of `tsmamba fit`, used as it is.
         out: the table; `NAME.forecast.csv` beside the input by default.
         plot, report: a picture, a page.
-        method: auto or a method's name.
         holidays: a country whose holidays models are told.
-        levels: widths of intervals in percent.
-        max_time, device, seed: of training.
-        force: replace outputs that this program did not write.
+        overwrite: replace outputs that exist.
         quiet: show no progress.
+        options: what is fitted and how: `config`, `overrides`, `method`, `levels`, `seed`, `max_time`, `device`,
+            `limit`, as `tsmamba.commands.asked.asked` takes them.
 
     Returns:
         Plain values for programs, and under `text` for people.
@@ -92,48 +86,56 @@ def run_forecast(
     Raises:
         UserError: something about the file or the outputs; nothing is half-written.
     """
-    check_method(method)
     out = out or beside(csv, ".forecast.csv")
-    sources = input_files(csv, reading)
-    for path, accepted in ((out, FORMATS), (plot, _PICTURES), (report, (".html",))):
-        if path is not None:
-            check_output(path, accepted, sources, force)
-    settings = {
-        "levels": quantile_levels(levels), "max_time": max_time, "device": device, "seed": seed, "holidays": holidays,
-    }  # fmt: skip
-    result = _forecast(csv, reading, horizon, model, method, settings, quiet)
+    check_forecast(
+        csv=csv, reading=reading, model=model, out=out, plot=plot, report=report, overwrite=overwrite
+    )  # fmt: skip
+    wanted = asked(**options)
+    result = _forecast(csv, reading, horizon, model, wanted, holidays, quiet)
     write_table(out, result.table, result.frame)
-    asked = {"horizon": result.forecast.point.shape[1], "method": method, "holidays": holidays}
-    about = {"settings": asked, **_facts(result)}
+    about = {"settings": _recorded(result, wanted, holidays), **_facts(result)}
     written = {"out": out, "plot": plot, "report": report}
     if plot is not None:
         _write_plot(result, plot)
     if report is not None:
         _write_page(result, report)
     for path in filter(None, written.values()):
-        write_record(path, sources, model, seed, about)
+        write_record(path, input_files(csv, reading), model, wanted.seed, about)
     files = {name: str(path) for name, path in written.items() if path is not None}
     return {**files, **about, "text": _text(result, files)}
 
 
-def run_report(*, csv: Path, out: Path | None = None, **options: Any) -> dict[str, Any]:
-    """Writes the page alone; options as of `run_forecast`.
+def run_report(
+    *,
+    csv: Path,
+    reading: Mapping[str, Any],
+    horizon: int | None = None,
+    model: Path | None = None,
+    out: Path | None = None,
+    holidays: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Writes the page alone; arguments as of `run_forecast`.
 
     Raises:
         UserError: something about the file or the page's name.
     """
     out = out or beside(csv, ".report.html")
-    reading, model, force = options.pop("reading"), options.pop("model"), options.pop("force")
-    check_method(options["method"])
-    sources = input_files(csv, reading)
-    check_output(out, (".html",), sources, force)
-    horizon, method, quiet = options.pop("horizon"), options.pop("method"), options.pop("quiet")
-    settings = {**options, "levels": quantile_levels(options["levels"])}
-    result = _forecast(csv, reading, horizon, model, method, settings, quiet)
+    check_forecast(csv=csv, reading=reading, model=model, report=out, overwrite=overwrite)
+    wanted = asked(**options)
+    result = _forecast(csv, reading, horizon, model, wanted, holidays, quiet)
     _write_page(result, out)
-    facts = _facts(result)
-    write_record(out, sources, model, options["seed"], facts)
+    facts = {"settings": _recorded(result, wanted, holidays), **_facts(result)}
+    write_record(out, input_files(csv, reading), model, wanted.seed, facts)
     return {"out": str(out), **facts, "text": _text(result, {"report": str(out)})}
+
+
+def _recorded(result: Result, wanted: Asked, holidays: str | None) -> dict[str, Any]:
+    """What was asked for, so that it can be asked for again."""
+    steps = result.forecast.point.shape[1]
+    return {"horizon": steps, "method": wanted.method, "holidays": holidays, **wanted.settings}
 
 
 def _forecast(
@@ -141,14 +143,15 @@ def _forecast(
     reading: Mapping[str, Any],
     horizon: int | None,
     model: Path | None,
-    method: str,
-    settings: Mapping[str, Any],
+    wanted: Asked,
+    holidays: str | None,
     quiet: bool,
 ) -> Result:
     with shown_progress(quiet) as note:
         frame = read_as_told(csv, reading)
         if model is None:
-            forecaster = Forecaster(horizon, method, **settings).fit(frame, note=note)
+            forecaster = Forecaster(horizon, wanted.method, holidays=holidays, **wanted.parameters())
+            forecaster.fit(frame, note=note)
         else:
             forecaster = Forecaster.load(model)
             if horizon is not None and horizon > forecaster.task_.horizon:

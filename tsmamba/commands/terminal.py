@@ -1,13 +1,11 @@
-"""Saying on the terminal what is being done, and what to type to go on."""
+"""What commands show on the terminal: what is being done, tables, and how to go on."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from tsmamba.config import Note
@@ -52,12 +50,6 @@ def _plain_lines() -> Note:
             print(f"{now - began:.0f} s: {text}", file=sys.stderr, flush=True)
 
     return note
-
-
-def command_line(more: str) -> str:
-    """What a user types to run this command again with one more option."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return shlex.join(words if more in words else [*words, more])
 
 
 def table_text(table: Any) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tsmamba.evaluation.backtest import Backtest, clearly_better, mean_backtest
-from tsmamba.methods.methods import Combination, FittedMethod, learned, plain_name, reads_ahead
+from tsmamba.methods.methods import Combination, FittedMethod, learned
+from tsmamba.methods.names import plain_name, reads_ahead
 from tsmamba.panel.panel import Panel
 
 if TYPE_CHECKING:

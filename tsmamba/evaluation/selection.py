@@ -32,7 +32,6 @@ from tsmamba.evaluation.backtest import (
 from tsmamba.evaluation.conformal import Calibration, calibrate, guessed_shifts
 from tsmamba.evaluation.outcome import outcome_notes, short_notes, unread_notes
 from tsmamba.methods.methods import (
-    LOCAL,
     Combination,
     FittedMethod,
     Task,
@@ -40,8 +39,8 @@ from tsmamba.methods.methods import (
     fit_method,
     is_positive,
     learned,
-    plain_name,
 )
+from tsmamba.methods.names import LOCAL, plain_name
 from tsmamba.panel.panel import Panel, Series
 
 BASELINES = ("naive", "seasonal_naive", "drift", "ets", "theta", "ridge")

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import versions
 from mamba_training.bundle import Bundle, load_bundle, save_bundle
+from mamba_training.model_card import model_card, versions_line
 from tsmamba.config import FitConfig, checked
 from tsmamba.networks import CausalModel, Shape, build_model
 from tsmamba.networks.base import ForecastModel
@@ -192,12 +193,13 @@ class FittedModel:
 
     def card(self) -> str:
         """The model card in a few lines."""
-        return (
-            f"# Forecaster: {self.config.model}\n\nReads {self.lookback} rows, forecasts {self.horizon}, quantiles "
-            f"{', '.join(map(str, self.levels))}; {len(self.scaler.series)} series, {self.n_parameters:,} numbers.\n\n"
-            + "\n".join(f"* {key}: {value}" for key, value in self.report.items())
-            + "\n"
+        about = (
+            f"Reads {self.lookback} rows, forecasts {self.horizon}, quantiles {', '.join(map(str, self.levels))}; "
+            f"{len(self.scaler.series)} series, {self.n_parameters:,} numbers."
         )
+        chosen = "\n".join(f"* {key}: {value}" for key, value in self.report.items())
+        sections = {"Chosen on held-out rows": chosen, "Versions": versions_line(versions())}
+        return model_card(f"Forecaster: {self.config.model}", about, sections)
 
     @classmethod
     def load(cls, folder: str | Path) -> FittedModel:

@@ -11,26 +11,20 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from mamba_data_prep.errors import UserError
-from tsmamba.config import LEVELS, MODELS, load_config
+from tsmamba.config import LEVELS, load_config
 from tsmamba.fitting.fitted import FittedModel
 from tsmamba.methods import baselines
 from tsmamba.methods.baselines import Smoothing
 from tsmamba.methods.covariate_effects import Effects
+from tsmamba.methods.names import (
+    LOCAL,
+    LOG_ENDING,
+    METHODS,
+    X_ENDING,
+    no_such_method,
+)
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
-
-LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")
-"""Methods that work on one series at a time and look at nothing but its history."""
-
-_LOG = "_log"
-LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "ridge")))
-"""Methods that learn one model from all series; with `_log` behind the name, from their logarithms."""
-
-_X = "_x"
-"""Behind a method's name: it forecasts what the linear effects of covariates known ahead leave (see `Effects`)."""
-
-METHODS = frozenset({*LOCAL, *LEARNED, *(name + _LOG for name in LEARNED), *(name + _X for name in (*LOCAL, *LEARNED))})
-"""Every name that `fit_method` knows."""
 
 _LARGEST = 700.0
 """Logarithms beyond which a double overflows."""
@@ -50,14 +44,16 @@ class Task:
         seed: of whatever is drawn at random.
         max_time: at which training stops, such as "90s"; None sets no limit.
         device: auto, cpu or cuda.
+        settings: of learnt methods, by dotted key; with `model` among them, of the methods of that model alone.
     """
 
     horizon: int
     season: int = 1
     levels: tuple[float, ...] = LEVELS
     seed: int = 0
-    max_time: str | None = None
+    max_time: str | float | None = None
     device: str = "auto"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -142,7 +138,7 @@ class Learned:
     @property
     def logarithmic(self) -> bool:
         """Whether the model reads and forecasts logarithms."""
-        return self.name.endswith(_LOG)
+        return self.name.endswith(LOG_ENDING)
 
     @classmethod
     def fit(cls, name: str, panel: Panel, task: Task, **options: Any) -> Learned:
@@ -159,15 +155,17 @@ class Learned:
         """
         from tsmamba.fitting.fit import fit_panel  # brings the training libraries, which the other methods do without
 
-        plain = name.removesuffix(_LOG)
+        plain = name.removesuffix(LOG_ENDING)
+        model = "auto" if plain == "mamba" else plain
         config = load_config(
-            "auto" if plain == "mamba" else plain,
+            model,
+            **settings_of(model, task.settings),
             levels=list(task.levels),
             seed=task.seed,
             train__max_time=task.max_time,
             train__accelerator={"cuda": "gpu"}.get(task.device, task.device),
         )
-        if name.endswith(_LOG):
+        if name.endswith(LOG_ENDING):
             if not is_positive(panel):
                 raise UserError("only positive values have logarithms", fix=f"use the method {plain}")
             panel = logarithms(panel)
@@ -261,7 +259,7 @@ class Regressed:
     @property
     def name(self) -> str:
         """The method's, with `_x` behind it."""
-        return self.inner.name + _X
+        return self.inner.name + X_ENDING
 
     def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
         """See `FittedMethod`."""
@@ -271,20 +269,18 @@ class Regressed:
         return replace(found, point=found.point + added, quantiles=found.quantiles + added[..., None])
 
 
-def plain_name(name: str) -> str:
-    """A method's name without what is said behind it of logarithms or covariates."""
-    return name.removesuffix(_LOG).removesuffix(_X)
+def settings_of(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that are meant for a model, as `load_config` takes them; what a task says itself comes apart."""
+    if settings.get("model", model) != model:
+        return {}
+    own = ("model", "levels", "seed", "train.max_time", "train.accelerator")
+    return {key.replace(".", "__"): value for key, value in settings.items() if key not in own}
 
 
 def learned(fitted: FittedMethod) -> Learned | None:
     """The model that a method forecasts with, if it is a learnt one."""
     inner = fitted.inner if isinstance(fitted, Regressed) else fitted
     return inner if isinstance(inner, Learned) else None
-
-
-def reads_ahead(name: str) -> bool:
-    """Whether a method takes off the linear effects of covariates known ahead."""
-    return name.endswith(_X)
 
 
 def fit_method(name: str, panel: Panel, task: Task, **options: Any) -> FittedMethod:
@@ -302,14 +298,9 @@ def fit_method(name: str, panel: Panel, task: Task, **options: Any) -> FittedMet
     """
     if name not in METHODS:
         raise no_such_method(name)
-    if name.endswith(_X):
-        return Regressed.fit(name.removesuffix(_X), panel, task, **options)
+    if name.endswith(X_ENDING):
+        return Regressed.fit(name.removesuffix(X_ENDING), panel, task, **options)
     return Local.fit(name, panel, task) if name in LOCAL else Learned.fit(name, panel, task, **options)
-
-
-def no_such_method(name: str) -> UserError:
-    """The error of a name that is not in `METHODS`."""
-    return UserError("there is no such method", found=name, accepted=", ".join(("auto", *LOCAL, *LEARNED)))
 
 
 def evenly(panel: Panel, most: int) -> Panel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,47 +10,9 @@ from typing import Any
 import pandas as pd
 
 from mamba_data_prep.atomic import atomic_write
-from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import write_sidecar
 from mamba_data_prep.series import SeriesFrame
 from tsmamba.panel.tables import with_written_times, with_zone
-
-FORMATS = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
-
-
-def check_output(path: Path, accepted: Sequence[str], sources: Sequence[Path | None], force: bool) -> None:
-    """Refuses, before anything is computed, an output that cannot be written or would destroy something.
-
-    A file that this program wrote (it has a sidecar) is replaced.
-
-    Args:
-        path: the output.
-        accepted: endings.
-        sources: files that are read.
-        force: replace any file that is not read.
-
-    Raises:
-        UserError: the ending is unknown, the folder is missing, or the file is not ours to replace.
-    """
-    if path.suffix.lower() not in accepted:
-        raise UserError("the output's name has an unknown ending", path=path, accepted=" ".join(accepted))
-    if not path.parent.is_dir():
-        raise UserError("cannot be written: there is no such folder", path=path, fix="make it, or check the spelling")
-    if not path.exists():
-        return
-    if path.is_dir():
-        raise UserError("cannot be written: there is a folder of this name", path=path, fix="give a file name")
-    if any(source is not None and source.exists() and path.samefile(source) for source in sources):
-        raise UserError("the output is the input", path=path, fix="give another --out")
-    if not force and not sidecar_of(path).is_file():
-        raise UserError(
-            "this file exists, and was not written by this program", path=path, fix="add --force to replace it"
-        )
-
-
-def sidecar_of(path: Path) -> Path:
-    """Where the record of an output's origin lies."""
-    return path.with_name(path.name + ".json")
 
 
 def write_table(path: Path, table: pd.DataFrame, frame: SeriesFrame) -> None:
@@ -84,7 +45,7 @@ def write_record(
 ) -> Path:
     """Writes the sidecar of an output: hashes of what it was made from, versions, command and seed."""
     files = [source for source in inputs if source is not None and source.is_file()]
-    return write_sidecar(path, command=sys.argv, inputs=files, model=model, seed=seed, extra=extra)
+    return write_sidecar(path, inputs=files, model=model, seed=seed, extra=extra)
 
 
 def _without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""What commands ask of files and settings before the heavy libraries are loaded, so that a wrong name is told at once.
+
+A command calls its check again when it runs, for whoever calls it from Python; asking twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genomamba.classifier.request import input_files
+from genomamba.config import PretrainConfig, load_config
+from genomamba.prediction.writers import FORMATS
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.outputs import check_input, check_output, check_output_folder
+from mamba_training.folders import check_run_folder, model_folder
+
+
+def pretrain_settings(
+    *, out: Path, config: str | None, overrides: Sequence[str], flags: Mapping[str, Any], resume: bool
+) -> PretrainConfig:
+    """Everything that a run is told; with `resume`, what isn't said again is as the run was started.
+
+    Raises:
+        UserError: a setting is refused, the genome or the regions aren't there, or the folder holds something else.
+    """
+    check_run_folder(out, resume)
+    recorded = out / "config.yaml"
+    source = str(recorded) if resume and config is None and recorded.is_file() else config
+    settings = load_config(source, overrides, flags=flags)
+    if settings.fasta is None:
+        raise UserError("no genome is given", accepted="--fasta FILE, or fasta: FILE in the configuration")
+    check_genome(Path(settings.fasta), None if settings.bed is None else Path(settings.bed))
+    places = {
+        key: str(Path(path).absolute()) for key in ("fasta", "bed") if (path := getattr(settings, key)) is not None
+    }
+    return settings.model_copy(update=places)
+
+
+def check_classify(*, model: Path, fasta: Path, out: Path, overwrite: bool) -> None:
+    """Refuse a model or a file that isn't there, and an output that can't be written or exists.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_output(out, endings=FORMATS, inputs=(fasta,), overwrite=overwrite)
+    check_input(fasta)
+    model_folder(model)
+
+
+def check_evaluate(
+    *, model: Path, table: Path | None, fasta: Path | None, classes: Sequence[str], out: Path | None, overwrite: bool
+) -> None:
+    """Refuse a model or files that aren't there, and a folder that can't be written or holds something.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if sum((table is not None, fasta is not None, bool(classes))) != 1:
+        accepted = "--fasta GENOME for a language model; --table FILE, or --class NAME=FASTA for each class"
+        raise UserError("give one thing to score on", accepted=accepted)
+    for path in (table, fasta, *input_files({"classes": classes})):
+        check_input(path)
+    check_output_folder(out, marks=("evaluation.json",), inputs=(model, table, fasta), overwrite=overwrite)
+    model_folder(model)
+
+
+def check_genome(fasta: Path, bed: Path | None = None) -> None:
+    """Refuse a genome or regions that aren't there.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_input(fasta)
+    check_input(bed)
+
+
+def check_convert(*, model: Path, out: Path, overwrite: bool) -> None:
+    """Refuse a model that isn't there, and a folder that can't be written or holds something.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if not (model / "config.json").is_file():
+        model_folder(model)
+    check_output_folder(out, marks=("config.json",), inputs=(model,), overwrite=overwrite)

@@ -1,0 +1,73 @@
+"""The LightningModule that trains a language model: next-base prediction, validation in bits beside the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Integer
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from genomamba.config import OptimConfig
+from genomamba.language_model.model import GenomeLM, base_nats, is_base, next_base_nats
+from genomamba.language_model.scoring import LanguageScore
+from mamba_training.context_parallel import ContextPlace
+from mamba_training.optim import configured
+
+
+class Pretraining(LightningModule):
+    """Next-base prediction with AdamW.
+
+    Args:
+        model: what is trained.
+        optim: rates and decay.
+        markov_bits: gives the baseline's bits per base on the validation windows after so many optimizer steps, or None
+            when that would take too long.
+    """
+
+    def __init__(
+        self, model: GenomeLM, optim: OptimConfig, markov_bits: Callable[[int], float | None] | None = None
+    ) -> None:
+        super().__init__()
+        self.model, self.optim, self.markov_bits = model, optim, markov_bits
+        self.context = ContextPlace()
+        self._validation: list[Tensor] = []
+
+    def training_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> Float[Tensor, ""]:
+        """Mean nats per base of a batch; of a part of its windows, so that the mean over all parts is that."""
+        total, n_targets = self._nats(batch)
+        if self.context.size > 1:
+            total, n_targets = self.context.size * total, is_base(batch[:, 1:]).sum()
+        return total / n_targets.clamp(min=1)
+
+    def _nats(self, batch: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+        """The nats of this rank's part of the windows, and the bases predicted there."""
+        if self.context.size == 1:
+            return next_base_nats(self.model(batch), batch)
+        part = self.context.part(batch.shape[1] - 1)
+        return base_nats(self.model(batch[:, part]), batch[:, part.start + 1 : part.stop + 1])
+
+    def tokens_in(self, batch: Integer[Tensor, "B L"]) -> int:
+        """Positions of a batch."""
+        return batch.numel()
+
+    def validation_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> None:
+        """Adds up a batch's nats and its bases."""
+        self._validation.append(torch.stack([part.double() for part in self._nats(batch)]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs loss (nats per base), bits per base, perplexity, and the Markov model's bits per base."""
+        sums = torch.stack([*self._validation, torch.zeros(2, dtype=torch.float64, device=self.device)]).sum(dim=0)
+        self._validation.clear()
+        nats, n_bases = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        scored = LanguageScore(nats / max(1.0, n_bases), int(n_bases))
+        values = {"val_loss": scored.nats, "val_bits": scored.bits, "val_perplexity": scored.perplexity}
+        if self.markov_bits is not None and self.trainer.is_global_zero:
+            markov = self.markov_bits(self.trainer.global_step)
+            values |= {} if markov is None else {"markov_bits": markov}
+        self.log_dict(values, rank_zero_only=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW that leaves norms, biases, A and D undecayed."""
+        return configured(self, self.optim)

@@ -1,0 +1,108 @@
+"""Wrong names and settings are told before torch is imported: here the import itself is forbidden."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORBID = """
+import sys
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "lightning", "numba", "matplotlib", "statsmodels", "sklearn"}:
+            raise RuntimeError(f"{name} was imported")
+sys.meta_path.insert(0, Forbidden())
+from PROGRAM.cli import main
+sys.argv = ["PROGRAM", *sys.argv[1:]]
+main()
+"""
+FASTA = ">a\nACGTACGTACGTACGT\n"
+CSV = "day,sales\n2024-01-01,1\n2024-01-02,2\n"
+FILES = {"a.fa": FASTA, "taken.tsv": "x", "bad.yaml": "data:\n  windw: 1\n", "s.csv": CSV, "t.csv": "sequence,label\n",
+         "twice.yaml": "seed: 1\nseed: 2\n"}  # fmt: skip
+
+WRONG = [
+    ("genomamba pretrain --fasta no.fa --out run", "no.fa: there is no such file"),
+    ("genomamba pretrain --out run", "--fasta"),
+    ("genomamba pretrain --fasta a.fa --bed no.bed --out run", "no.bed: there is no such file"),
+    ("genomamba pretrain --fasta a.fa --out full", "the run folder is not empty"),
+    ("genomamba pretrain --fasta a.fa --out a.fa", "the run folder is a file"),
+    ("genomamba pretrain --fasta a.fa --out run --set data.windw=1", "did you mean data.window?"),
+    ("genomamba pretrain --fasta a.fa --out run --config bad.yaml", "bad.yaml, line 2: there is no setting data.windw"),
+    ("genomamba pretrain --fasta a.fa --out run --config genomamba-2m", "there is no such preset"),
+    ("genomamba pretrain --fasta a.fa --out run --max-time soon", "is not a length of time"),
+    ("genomamba finetune table --table no.csv --out run", "no.csv: there is no such file"),
+    ("genomamba finetune table --table t.csv --from nothing --out run", "nothing: there is no such model"),
+    ("genomamba finetune table --table t.csv --out full", "the run folder is not empty"),
+    ("genomamba finetune table --table t.csv --out run --set head.poling=mean", "did you mean head.pooling?"),
+    ("genomamba finetune species --class human --out run", "NAME=FASTA"),
+    ("genomamba finetune species --class human=no.fa --class ape=a.fa --out run", "no.fa: there is no such file"),
+    ("genomamba finetune promoter --out run", "--positive"),
+    ("genomamba classify --model nothing --fasta a.fa --out p.tsv", "nothing: there is no such model"),
+    ("genomamba classify --model full --fasta no.fa --out p.tsv", "no.fa: there is no such file"),
+    ("genomamba classify --model full --fasta a.fa --out p.xlsx", "unknown ending"),
+    ("genomamba classify --model full --fasta a.fa --out taken.tsv", "exists already"),
+    ("genomamba classify --model full --fasta a.fa --out nowhere/p.tsv", "no such folder"),
+    ("genomamba evaluate --model nothing --fasta a.fa", "nothing: there is no such model"),
+    ("genomamba evaluate --model full --table no.csv", "no.csv: there is no such file"),
+    ("genomamba evaluate --model full --fasta a.fa --out a.fa", "a file of this name"),
+    ("genomamba convert --model nothing --out other", "nothing: there is no such model"),
+    ("genomamba convert --model full --out full", "this is neither a model nor a run folder"),
+    ("genomamba audit --fasta no.fa", "no.fa: there is no such file"),
+    ("genomamba audit --fasta a.fa --set data.windw=1", "did you mean data.window?"),
+    ("genomamba info nothing", "there is nothing of that name"),
+    ("tsmamba fit no.csv --out run", "no.csv: there is no such file"),
+    ("tsmamba fit s.csv --out full", "the run folder is not empty"),
+    ("tsmamba fit s.csv --out run --method prophet", "there is no such method"),
+    ("tsmamba fit s.csv --out run --set train.epoch=1", "did you mean train.epochs?"),
+    ("tsmamba fit s.csv --out run --config twice.yaml", "twice.yaml, line 2: the same key twice"),
+    ("tsmamba forecast s.csv --out f.xlsx", "unknown ending"),
+    ("tsmamba forecast s.csv --out taken.tsv", "exists already"),
+    ("tsmamba forecast s.csv --plot f.gif", "unknown ending"),
+    ("tsmamba forecast s.csv --model nothing", "nothing: there is no such model"),
+    ("tsmamba forecast s.csv --future no.csv", "no.csv: there is no such file"),
+    ("tsmamba forecast s.csv --level 150", "--level cannot be this"),
+    ("tsmamba forecast s.csv --config smamb", "did you mean smamba?"),
+    ("tsmamba backtest no.csv", "no.csv: there is no such file"),
+    ("tsmamba backtest s.csv --method prophet", "there is no such method"),
+    ("tsmamba backtest s.csv --out full", "holds other things"),
+    ("tsmamba report s.csv --out page.pdf", "unknown ending"),
+    ("tsmamba doctor no.csv", "no.csv: there is no such file"),
+    ("tsmamba doctor s.csv --out nowhere/s.csv", "no such folder"),
+    ("tsmamba stream --model nothing", "nothing: there is no such model"),
+    ("tsmamba benchmark etth1 --data no.csv --horizon 96", "no.csv: there is no such file"),
+    ("tsmamba benchmark etth1 --data s.csv --horizon 96 --set train.epoch=1", "did you mean train.epochs?"),
+    ("tsmamba info nothing", "there is nothing of that name"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    (folder / "full").mkdir()
+    (folder / "full" / "letter.txt").write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize(("line", "words"), WRONG, ids=[line for line, _ in WRONG])
+def test_what_is_wrong_is_told_without_torch(line: str, words: str, place: Path) -> None:
+    program, *arguments = line.split()
+    before = sorted(place.rglob("*"))
+    command = [sys.executable, "-c", FORBID.replace("PROGRAM", program), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=place, check=False)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert words in done.stderr
+    assert done.stderr.startswith(f"{program}: error: ")
+    assert sorted(place.rglob("*")) == before
+
+
+def test_the_import_is_really_forbidden(place: Path) -> None:
+    command = [sys.executable, "-c", FORBID.replace("PROGRAM", "tsmamba"), "forecast", "s.csv", "--horizon", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=place, check=False)
+    assert done.returncode == 1
+    assert "was imported" in done.stderr
