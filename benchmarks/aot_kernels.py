@@ -12,15 +12,17 @@ import triton.language as tl
 from mamba_kernels.gpu.triton_runtime import tensor_type
 from mamba_kernels.ops.causal_conv1d import triton_kernels as conv
 from mamba_kernels.ops.causal_conv1d import triton_op as conv_op
+from mamba_kernels.ops.causal_conv1d.triton_update import advance_conv
 from mamba_kernels.ops.rms_norm import triton_op as norm
 from mamba_kernels.ops.selective_scan.triton_backward import scan_backward
 from mamba_kernels.ops.selective_scan.triton_chunks import scan_carry, scan_chunk
 from mamba_kernels.ops.selective_scan.triton_forward import scan_forward
 from mamba_kernels.ops.selective_scan.triton_launch import SPACING, Tile, backward_tile, chunk_tile, forward_tile
+from mamba_kernels.ops.selective_scan.triton_update import advance_scan
 from mamba_kernels.ops.ssd import triton_backward as backward
 from mamba_kernels.ops.ssd import triton_forward as forward
 from mamba_kernels.ops.ssd.triton_launch import HEADS, NUMBERS, WARPS, precision, shape_of, stages_of
-from mamba_kernels.triton_update import advance_conv, advance_scan, advance_ssd
+from mamba_kernels.ops.ssd.triton_update import advance_ssd
 
 BF16, FP32 = "*bf16", "*fp32"
 

@@ -11,6 +11,9 @@ import torch
 BACKENDS = ("reference", "torch", "numba", "triton")
 """Every backend name that is understood, from the plainest to the most specialised."""
 
+COMPILED_BACKENDS = ("numba", "triton")
+"""Those that run kernels with hand-written gradients; the others are torch's own operations."""
+
 ENVIRONMENT_VARIABLE = "MAMBA_KERNELS_BACKEND"
 
 NUMBA_DTYPES = (torch.float32, torch.bfloat16)
@@ -29,6 +32,9 @@ TRITON_OPERATORS = (
     "causal_conv1d_update",
 )
 """Operators that have Triton kernels."""
+
+TORCH_OPERATORS = ("s4d",)
+"""Operators without kernels of any kind: they are torch's own operations on every device."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ def available_backends() -> tuple[str, ...]:
 
 def _mismatch(op: str, backend: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Say why an installed backend cannot serve this operator and these tensors, or return None where it can."""
+    if backend in COMPILED_BACKENDS and op in TORCH_OPERATORS:
+        return f"it has no {backend} kernel; use backend='torch' or 'reference'"
     if backend == "triton":
         return _triton_mismatch(op, device, dtype)
     if backend == "numba" and device.type != "cpu":
@@ -153,6 +161,8 @@ def choose_backend(op: str, requested: str | None, device: torch.device, dtype: 
         backend = _checked_name(preferred, f"the environment variable {ENVIRONMENT_VARIABLE}")
         if _mismatch(op, backend, device, dtype) is None:
             return Choice(backend, f"asked for by {ENVIRONMENT_VARIABLE}")
+    if op in TORCH_OPERATORS:
+        return Choice("torch", "made of torch's own operations")
     if device.type != "cpu":
         problem = triton_problem() or _triton_mismatch(op, device, dtype)
         return Choice("triton", "fastest on the GPU") if problem is None else Choice("torch", problem)

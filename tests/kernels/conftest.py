@@ -23,7 +23,8 @@ if not GPU:
 
         for operator in ("selective_scan", "ssd", "causal_conv1d", "rms_norm"):
             importlib.import_module(f"mamba_kernels.ops.{operator}.triton_op")
-        importlib.import_module("mamba_kernels.triton_update")
+        for operator in ("selective_scan", "ssd", "causal_conv1d"):
+            importlib.import_module(f"mamba_kernels.ops.{operator}.triton_update")
     finally:
         del os.environ["TRITON_INTERPRET"]
     prepared: set[str] = set()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 norm = importlib.import_module("mamba_kernels.ops.rms_norm.numba_kernels")
-update = importlib.import_module("mamba_kernels.update_numba")
+scan_update = importlib.import_module("mamba_kernels.ops.selective_scan.numba_update")
+conv_update = importlib.import_module("mamba_kernels.ops.causal_conv1d.numba_update")
 EMPTY = np.empty(0, np.float32)
 WIDTHS = (3, 8, 12, 17, 31, 64, 100)
 
@@ -63,7 +64,7 @@ def test_one_token_of_the_scan(width):
         x, delta, y = (scalar.reshape(1, 1) for scalar in scalars)
         state, new, groups = before.reshape(1, 1, width), after.reshape(1, 1, width), (1, 1, width)
         inputs = (state, x, delta, -np.abs(a).reshape(1, width), b.reshape(groups), c.reshape(groups))
-        update._scan_rows(0, 1, *inputs, EMPTY, EMPTY.reshape(-1, 1), EMPTY, True, y, new)
+        scan_update._scan_rows(0, 1, *inputs, EMPTY, EMPTY.reshape(-1, 1), EMPTY, True, y, new)
         results.append([y, new])
     same(results)
 
@@ -73,6 +74,7 @@ def test_one_token_of_the_convolution(taps):
     results = []
     for before, after, weight, x, y in layouts(taps, [taps - 1, taps - 1, taps, 1, 1]):
         state, new = before.reshape(1, 1, taps - 1), after.reshape(1, 1, taps - 1)
-        update._convolve_rows(0, 1, x.reshape(1, 1), state, weight.reshape(1, taps), EMPTY, True, y.reshape(1, 1), new)
+        inputs = x.reshape(1, 1), state, weight.reshape(1, taps), EMPTY, True
+        conv_update._convolve_rows(0, 1, *inputs, y.reshape(1, 1), new)
         results.append([y, after])
     same(results)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mamba_kernels.blocks.registry import Branch, LayerState, Piece
 from mamba_kernels.blocks.replay import Tape
+from mamba_kernels.ops.derivatives import differentiable_once
 from mamba_kernels.parallel.exchange import RankExchange
 
 Chunk = tuple[int, int]
@@ -194,6 +195,9 @@ class _ChunkedBlock(torch.autograd.Function):
         return (output, *(tensor.clone() for tensor in final))
 
     @staticmethod
+    @differentiable_once(
+        "a block that runs in chunks has no second derivative; build the backbone with chunk_size=None"
+    )
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         residual, *saved = ctx.saved_tensors

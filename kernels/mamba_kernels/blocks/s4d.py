@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mamba_kernels import s4d, s4d_update
 from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.norm import without_decay
 from mamba_kernels.blocks.registry import LayerState, register_mixer
 from mamba_kernels.blocks.two_way import DirectedModel, TwoWayMixer
-from mamba_kernels.ops.s4d.interface import s4d, s4d_update
 
 
 class DiagonalSSM(DirectedModel):

@@ -19,3 +19,12 @@ def flat_array(tensor: Tensor) -> np.ndarray:
     span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     flat = tensor.detach().as_strided((span if tensor.numel() else 0,), (1,))
     return (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
+
+
+def float32_array(tensor: Tensor | None) -> np.ndarray:
+    """Return a contiguous float32 array, empty for None; a copy only where the tensor is not one already."""
+    if tensor is None:
+        return np.empty(0, np.float32)
+    if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+        tensor = tensor.to(torch.float32).contiguous()
+    return tensor.detach().numpy()

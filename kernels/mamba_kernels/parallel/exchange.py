@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mamba_kernels.ops.derivatives import differentiable_once
+
 
 class RankExchange:
     """The exchanges within one group.
@@ -105,5 +107,6 @@ class _Shift(torch.autograd.Function):
         return exchange.shifted(tensor, reverse=reverse)
 
     @staticmethod
+    @differentiable_once("a sequence that is split over ranks has no second derivative; run it on one rank")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return ctx.exchange.shifted(gradients[0], reverse=not ctx.reverse), None, None

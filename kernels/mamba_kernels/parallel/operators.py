@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mamba_kernels import causal_conv1d, selective_scan
 from mamba_kernels.arguments import compute_dtype
+from mamba_kernels.ops.derivatives import differentiable_once
 from mamba_kernels.parallel.exchange import RankExchange
 
 
@@ -110,6 +111,7 @@ class _SplitScan(torch.autograd.Function):
         return selective_scan(*tensors, **options, initial_state=first)
 
     @staticmethod
+    @differentiable_once("a scan that is split over ranks has no second derivative; use selective_scan on one rank")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         decays, first, *saved = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]

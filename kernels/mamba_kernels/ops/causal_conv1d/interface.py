@@ -8,10 +8,10 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from mamba_kernels.arguments import check_tensors, widest_dtype
-from mamba_kernels.dispatch import resolve_backend
+from mamba_kernels.arguments import check_tensors
 from mamba_kernels.ops.causal_conv1d.reference import causal_conv1d_reference
 from mamba_kernels.ops.causal_conv1d.torch import causal_conv1d_torch
+from mamba_kernels.ops.derivatives import backend_that_follows
 
 ACTIVATIONS = (None, "silu", "swish")
 
@@ -139,7 +139,6 @@ def causal_conv1d(
     """
     _check_arguments(x, weight, bias, initial_state, reset)
     silu = check_activation("causal_conv1d", activation)
-    dtype = widest_dtype(x, weight, bias, initial_state)
-    run = _implementation(resolve_backend("causal_conv1d", backend, x.device, dtype))
+    run = _implementation(backend_that_follows("causal_conv1d", backend, x, weight, bias, initial_state))
     y, state = run(x, weight, bias, silu, initial_state, reset, reverse, return_final_state)
     return (y, state) if return_final_state else y

@@ -9,7 +9,8 @@ from torch import Tensor
 from mamba_kernels.cpu.numba_runtime import parallel_for
 from mamba_kernels.cpu.numba_tensors import channels_last, flat_array
 from mamba_kernels.ops.causal_conv1d.numba_kernels import TASK_ROWS, convolve, convolve_backward
-from mamba_kernels.ops.causal_conv1d.torch import final_state
+from mamba_kernels.ops.causal_conv1d.torch import causal_conv1d_torch, final_state
+from mamba_kernels.ops.derivatives import gradient_through, refuse_second_derivative, to_be_differentiated
 
 Plane = tuple[np.ndarray, int, int, int]
 
@@ -181,6 +182,10 @@ def _differentiate(ctx: Any, grad: Tensor | None, grad_final_state: Tensor | Non
         grad_final_state = None
     if grad is None and grad_final_state is None:
         return (None,) * 8
+    if to_be_differentiated(grad, grad_final_state):
+        inputs = x, weight, bias, ctx.silu, initial_state, reset, ctx.reverse, ctx.has_final_state
+        found = gradient_through(causal_conv1d_torch, inputs, (grad, grad_final_state))
+        return (*found[:3], found[4], None, None, None, None)
     x_grad, weight_grad, bias_grad, state_grad = torch.ops.mamba_kernels.causal_conv1d_backward(
         grad, grad_final_state, x, weight, bias, initial_state, reset, ctx.silu, ctx.reverse
     )
@@ -197,6 +202,7 @@ def _differentiate(ctx: Any, grad: Tensor | None, grad_final_state: Tensor | Non
 
 
 torch.library.register_autograd("mamba_kernels::causal_conv1d", _differentiate, setup_context=_setup_context)
+refuse_second_derivative("mamba_kernels::causal_conv1d_backward")
 
 
 def causal_conv1d_numba(

@@ -9,6 +9,7 @@ from mamba_kernels.arguments import compute_dtype
 from mamba_kernels.gpu.triton_runtime import accumulator, cdiv, launch, rows
 from mamba_kernels.ops.causal_conv1d.torch import causal_conv1d_torch, final_state, positions_since_reset
 from mamba_kernels.ops.causal_conv1d.triton_kernels import conv_backward_inputs, conv_backward_sums, conv_forward
+from mamba_kernels.ops.derivatives import gradient_through, refuse_second_derivative, to_be_differentiated
 
 BT, BD = 32, 64
 """Positions and channels of a program, in four warps: 16 elements in a thread."""
@@ -139,6 +140,10 @@ def _differentiate(ctx: Any, grad: Tensor | None, grad_final_state: Tensor | Non
         grad_final_state = None
     if grad is None and grad_final_state is None:
         return (None,) * 8
+    if to_be_differentiated(grad, grad_final_state):
+        inputs = x, weight, bias, ctx.silu, initial_state, reset, ctx.reverse, ctx.has_final_state
+        found = gradient_through(causal_conv1d_torch, inputs, (grad, grad_final_state))
+        return (*found[:3], found[4], None, None, None, None)
     dx, dweight, dbias, dstate = torch.ops.mamba_kernels.causal_conv1d_triton_backward(
         grad, grad_final_state, x, weight, bias, initial_state, reset, ctx.silu, ctx.reverse
     )
@@ -152,6 +157,7 @@ for _device in ("CPU", "CUDA"):
 torch.library.register_fake(_NAME, _forward_shapes)
 torch.library.register_fake(f"{_NAME}_backward", _backward_shapes)
 torch.library.register_autograd(_NAME, _differentiate, setup_context=_setup_context)
+refuse_second_derivative(f"{_NAME}_backward")
 
 
 def causal_conv1d_triton(

@@ -7,8 +7,8 @@ from typing import overload
 
 from torch import Tensor
 
-from mamba_kernels.arguments import check_tensors, widest_dtype
-from mamba_kernels.dispatch import resolve_backend
+from mamba_kernels.arguments import check_tensors
+from mamba_kernels.ops.derivatives import backend_that_follows
 
 
 @overload
@@ -64,7 +64,7 @@ def rms_norm(
         raise ValueError(f"{op}: x must be (..., channels), found a scalar")
     expected = {"x": (x, x.shape), "weight": (weight, x.shape[-1:]), "residual": (residual, x.shape)}
     check_tensors(op, expected, x.device)
-    chosen = resolve_backend(op, backend, x.device, widest_dtype(x, weight, residual))
+    chosen = backend_that_follows(op, backend, x, weight, residual)
     if chosen == "numba":
         from mamba_kernels.ops.rms_norm.numba_op import rms_norm_numba as run
     elif chosen == "triton":
@@ -72,6 +72,6 @@ def rms_norm(
     elif chosen == "reference":
         from mamba_kernels.ops.rms_norm.reference import rms_norm_reference as run
     else:
-        from mamba_kernels.ops.rms_norm.reference import rms_norm_torch as run
+        from mamba_kernels.ops.rms_norm.torch import rms_norm_torch as run
     normed, total = run(x, weight, eps, residual)
     return normed if residual is None else (normed, total)

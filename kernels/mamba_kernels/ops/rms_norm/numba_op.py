@@ -8,7 +8,9 @@ from torch import Tensor
 
 from mamba_kernels.cpu.numba_runtime import parallel_for
 from mamba_kernels.cpu.numba_tensors import channels_last, flat_array
+from mamba_kernels.ops.derivatives import refuse_second_derivative, to_be_differentiated
 from mamba_kernels.ops.rms_norm.numba_kernels import TASK_ROWS, normalise, normalise_backward
+from mamba_kernels.ops.rms_norm.torch import rms_norm_gradient
 
 torch.library.define(
     "mamba_kernels::rms_norm", "(Tensor x, Tensor weight, float eps, Tensor? residual) -> (Tensor, Tensor)"
@@ -93,12 +95,22 @@ def _differentiate(ctx: Any, grad: Tensor | None, grad_total: Tensor | None) -> 
         grad_total = None
     if grad is None and grad_total is None:
         return (None,) * 4
-    total_grad, weight_grad = torch.ops.mamba_kernels.rms_norm_backward(grad, grad_total, total, weight, ctx.eps)
+    formula = rms_norm_gradient if to_be_differentiated(grad, grad_total) else _compiled_gradient
+    total_grad, weight_grad = formula(total, weight, ctx.eps, grad, grad_total)
+    if total_grad is None:
+        return None, weight_grad, None, None
     residual_grad = None if ctx.residual_dtype is None else total_grad.to(ctx.residual_dtype)
     return total_grad.to(ctx.x_dtype), weight_grad, None, residual_grad
 
 
+def _compiled_gradient(
+    total: Tensor, weight: Tensor, eps: float, grad: Tensor | None, grad_total: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.mamba_kernels.rms_norm_backward(grad, grad_total, total, weight, eps)
+
+
 torch.library.register_autograd("mamba_kernels::rms_norm", _differentiate, setup_context=_setup_context)
+refuse_second_derivative("mamba_kernels::rms_norm_backward")
 
 
 def rms_norm_numba(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> tuple[Tensor, Tensor]:

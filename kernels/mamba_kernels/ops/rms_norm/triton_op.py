@@ -13,6 +13,8 @@ from torch import Tensor
 
 from mamba_kernels.arguments import compute_dtype
 from mamba_kernels.gpu.triton_runtime import accumulator, cdiv, launch
+from mamba_kernels.ops.derivatives import refuse_second_derivative, to_be_differentiated
+from mamba_kernels.ops.rms_norm.torch import rms_norm_gradient
 
 ROWS = 32
 """Rows of a program of the backward pass."""
@@ -170,9 +172,18 @@ def _differentiate(ctx: Any, grad: Tensor | None, grad_total: Tensor | None) -> 
         grad_total = None
     if grad is None and grad_total is None:
         return (None,) * 4
-    dtotal, dweight = torch.ops.mamba_kernels.rms_norm_triton_backward(grad, grad_total, total, weight, ctx.eps)
-    residual = None if ctx.residual_dtype is None else dtotal.to(ctx.residual_dtype)
-    return dtotal.to(ctx.x_dtype), dweight, None, residual
+    formula = rms_norm_gradient if to_be_differentiated(grad, grad_total) else _compiled_gradient
+    total_grad, weight_grad = formula(total, weight, ctx.eps, grad, grad_total)
+    if total_grad is None:
+        return None, weight_grad, None, None
+    residual_grad = None if ctx.residual_dtype is None else total_grad.to(ctx.residual_dtype)
+    return total_grad.to(ctx.x_dtype), weight_grad, None, residual_grad
+
+
+def _compiled_gradient(
+    total: Tensor, weight: Tensor, eps: float, grad: Tensor | None, grad_total: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.mamba_kernels.rms_norm_triton_backward(grad, grad_total, total, weight, eps)
 
 
 for _device in ("CPU", "CUDA"):
@@ -181,6 +192,7 @@ for _device in ("CPU", "CUDA"):
 torch.library.register_fake(_NAME, _forward_shapes)
 torch.library.register_fake(f"{_NAME}_backward", _backward_shapes)
 torch.library.register_autograd(_NAME, _differentiate, setup_context=_setup_context)
+refuse_second_derivative(f"{_NAME}_backward")
 
 
 def rms_norm_triton(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,10 @@ Legend: B batch, L length, D channels, N state size, G groups of B and C (G divi
 from collections.abc import Callable
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
 
 from mamba_kernels.arguments import check_tensors, compute_dtype
-from mamba_kernels.dispatch import NUMBA_DTYPES, resolve_backend
+from mamba_kernels.ops.derivatives import backend_that_follows
 from mamba_kernels.ops.selective_scan.reference import selective_scan_reference
 from mamba_kernels.ops.selective_scan.torch import selective_scan_torch
 
@@ -57,14 +56,6 @@ def check_arguments(
         "reset": (reset, (batch, length)),
     }
     check_tensors("selective_scan", expected, x.device)
-
-
-def _deciding_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """Return the dtype that the kernels find hardest: float64, else one that they do not read, else x's own."""
-    present = [tensor.dtype for tensor in tensors if tensor is not None]
-    if torch.float64 in present:
-        return torch.float64
-    return next((dtype for dtype in present if dtype not in NUMBA_DTYPES), present[0])
 
 
 def _implementation(backend: str) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -174,7 +165,7 @@ def selective_scan(
     """
     check_arguments(x, delta, A, B, C, D, z, delta_bias, initial_state, reset)
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state)
-    run = _implementation(resolve_backend("selective_scan", backend, x.device, _deciding_dtype(*tensors)))
+    run = _implementation(backend_that_follows("selective_scan", backend, *tensors))
     if x.numel() == 0:
         run = _scan_nothing
     y, final_state = run(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, reset, reverse)

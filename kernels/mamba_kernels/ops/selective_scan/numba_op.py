@@ -5,12 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mamba_kernels.ops.derivatives import (
+    gradient_through,
+    gradient_wanted,
+    refuse_second_derivative,
+    to_be_differentiated,
+)
 from mamba_kernels.ops.selective_scan.numba_kernels import (
     ScanInputs,
     checkpoint_shape,
     scan_backward,
     scan_forward_saving,
 )
+from mamba_kernels.ops.selective_scan.torch import selective_scan_torch
 
 _INPUTS = (
     "Tensor x, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? reset, "
@@ -59,8 +66,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     *tensors, ctx.delta_softplus, ctx.reverse, initial_state, save = inputs
     if not save:
         raise RuntimeError("mamba_kernels::selective_scan was called with save=False, so it cannot be differentiated")
-    ctx.state_dtype = None if initial_state is None else initial_state.dtype
-    ctx.save_for_backward(*tensors, output[2])
+    ctx.save_for_backward(*tensors, initial_state, output[2])
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[2])
 
@@ -68,7 +74,12 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
 def _differentiate(
     ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None, _: Tensor | None
 ) -> tuple[Any, ...]:
-    *tensors, checkpoints = ctx.saved_tensors
+    *tensors, initial_state, checkpoints = ctx.saved_tensors
+    if to_be_differentiated(grad_y, grad_final_state):
+        *floating, reset = tensors
+        inputs = *floating, ctx.delta_softplus, initial_state, reset, ctx.reverse
+        found = gradient_through(selective_scan_torch, inputs, (grad_y, grad_final_state))
+        return (*found[:8], None, None, None, found[9], None)
     if grad_y is None:
         grad_y = torch.zeros_like(tensors[0])
     found = iter(
@@ -77,16 +88,8 @@ def _differentiate(
         )
     )
     gradients = [None if tensor is None else next(found) for tensor in tensors[:-1]]
-    state = None if ctx.state_dtype is None else next(found).to(ctx.state_dtype)
+    state = None if initial_state is None else next(found).to(initial_state.dtype)
     return (*gradients, None, None, None, state, None)
-
-
-def _no_second_derivative(ctx: Any, *_: Any) -> None:
-    raise NotImplementedError("the numba selective scan has no second derivative; use backend='torch'")
-
-
-def _ignore(ctx: Any, inputs: Any, output: Any) -> None:
-    pass
 
 
 _library.impl("selective_scan", _forward, "CPU")
@@ -94,9 +97,7 @@ _library.impl("selective_scan_backward", _backward, "CPU")
 torch.library.register_fake("mamba_kernels::selective_scan", _forward_shapes, lib=_library)
 torch.library.register_fake("mamba_kernels::selective_scan_backward", _backward_shapes, lib=_library)
 torch.library.register_autograd("mamba_kernels::selective_scan", _differentiate, setup_context=_setup, lib=_library)
-torch.library.register_autograd(
-    "mamba_kernels::selective_scan_backward", _no_second_derivative, setup_context=_ignore, lib=_library
-)
+refuse_second_derivative("mamba_kernels::selective_scan_backward", _library)
 
 
 def selective_scan_numba(
@@ -115,7 +116,7 @@ def selective_scan_numba(
 ) -> tuple[Tensor, Tensor]:
     """Scan on the CPU; arguments and result as in `selective_scan_reference`, float32 and bfloat16 only."""
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state)
-    save = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    save = gradient_wanted(*tensors)
     y, final_state, _ = torch.ops.mamba_kernels.selective_scan(
         x, delta, A, B, C, D, z, delta_bias, reset, delta_softplus, reverse, initial_state, save
     )

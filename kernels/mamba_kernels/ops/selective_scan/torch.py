@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mamba_kernels.arguments import compute_dtype
+from mamba_kernels.ops.derivatives import recomputed_backward
 from mamba_kernels.ops.selective_scan.reference import per_channel
 
 CHUNK = 64
@@ -78,7 +79,7 @@ def selective_scan_torch(
     if delta_softplus:
         dt = F.softplus(dt)
     state = u.new_zeros(batch, channels, A.shape[1]) if initial_state is None else initial_state.to(dtype)
-    recompute = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (dt, u, a, b, c, state))
+    recompute = recomputed_backward(dt, u, a, b, c, state)
     pieces: list[Tensor] = []
     starts = range(0, length, CHUNK)
     for start in reversed(starts) if reverse else starts:

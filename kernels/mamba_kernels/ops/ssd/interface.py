@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mamba_kernels.arguments import check_tensors, compute_dtype, widest_dtype
-from mamba_kernels.dispatch import resolve_backend
+from mamba_kernels.arguments import check_tensors, compute_dtype
+from mamba_kernels.ops.derivatives import backend_that_follows
 from mamba_kernels.ops.ssd.reference import ssd_reference
 from mamba_kernels.ops.ssd.torch import ssd_torch
 
@@ -194,7 +194,7 @@ def ssd(
     _check_arguments(x, delta, A, B, C, D, z, delta_bias, initial_state, reset, chunk_size)
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state)
     dtype = compute_dtype(*tensors)
-    chosen = resolve_backend("ssd", backend, x.device, widest_dtype(*tensors))
+    chosen = backend_that_follows("ssd", backend, *tensors)
     run = _implementation(chosen)
     if chunk_size is None:
         chunk_size = LONG_CHUNK_SIZE if chosen == "triton" else CHUNK_SIZE

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from mamba_kernels.cpu.numba_runtime import parallel_for
+from mamba_kernels.ops.derivatives import gradient_through, refuse_second_derivative, to_be_differentiated
 from mamba_kernels.ops.ssd.decays import boundary_decays, documents, running_sum, sum_of_later
 from mamba_kernels.ops.ssd.numba_kernels import mix_matrices, mix_matrices_backward
-from mamba_kernels.ops.ssd.torch import chunk_states, in_chunks
+from mamba_kernels.ops.ssd.torch import chunk_states, in_chunks, ssd_torch
 
 PIECE_NUMBERS = 2**19
 """Numbers in the largest temporary of a piece: 2 MB, the second cache and what lies behind it."""
@@ -309,6 +310,8 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | N
     *tensors, checkpoints = ctx.saved_tensors
     if grad_y is None and grad_final_state is None:
         return (None,) * 9
+    if to_be_differentiated(grad_y, grad_final_state):
+        return gradient_through(ssd_torch, (*tensors, ctx.reverse, ctx.chunk_size), (grad_y, grad_final_state))
     *found, state = torch.ops.mamba_kernels.ssd_backward(
         grad_y, grad_final_state, *tensors, ctx.reverse, ctx.chunk_size, checkpoints
     )
@@ -316,22 +319,12 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | N
     return (*found, None if initial_state is None else state.to(initial_state.dtype), None, None, None)
 
 
-def _no_second_derivative(ctx: Any, *_: Any) -> None:
-    raise NotImplementedError("the numba ssd has no second derivative; use backend='torch'")
-
-
-def _ignore(ctx: Any, inputs: Any, output: Any) -> None:
-    pass
-
-
 _library.impl("ssd", _forward, "CPU")
 _library.impl("ssd_backward", _backward, "CPU")
 torch.library.register_fake("mamba_kernels::ssd", _forward_shapes, lib=_library)
 torch.library.register_fake("mamba_kernels::ssd_backward", _backward_shapes, lib=_library)
 torch.library.register_autograd("mamba_kernels::ssd", _differentiate, setup_context=_setup, lib=_library)
-torch.library.register_autograd(
-    "mamba_kernels::ssd_backward", _no_second_derivative, setup_context=_ignore, lib=_library
-)
+refuse_second_derivative("mamba_kernels::ssd_backward", _library)
 
 
 def ssd_numba(

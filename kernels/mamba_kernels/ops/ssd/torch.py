@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mamba_kernels.ops.derivatives import recomputed_backward
 from mamba_kernels.ops.ssd.decays import boundary_decays, documents, pairwise_decays
 
 PIECE = 512
@@ -101,7 +102,7 @@ def ssd_torch(
     """
     batch, length, heads, width = x.shape
     state = dt.new_zeros(batch, heads, width, B.shape[3]) if initial_state is None else initial_state.to(dt.dtype)
-    recompute = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, dt, A, B, C, state))
+    recompute = recomputed_backward(x, dt, A, B, C, state)
     size = min(chunk_size, length)
     piece = max(1, PIECE // size) * size
     pieces: list[Tensor] = []

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mamba_kernels.ops.derivatives import gradient_through, refuse_second_derivative, to_be_differentiated
+from mamba_kernels.ops.ssd.torch import ssd_torch
 from mamba_kernels.ops.ssd.triton_launch import Inputs, ssd_backward, ssd_forward
 
 _INPUTS = (
@@ -48,6 +50,11 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | N
     *tensors, initial_state = ctx.saved_tensors
     if grad_y is None and grad_final_state is None:
         return (None,) * 9
+    if to_be_differentiated(grad_y, grad_final_state):
+        *floating, reset = tensors
+        inputs = *floating, initial_state, reset, ctx.reverse, ctx.chunk_size
+        found = gradient_through(ssd_torch, inputs, (grad_y, grad_final_state))
+        return (*found[:5], None, None, None, found[5])
     if grad_y is None:
         grad_y = torch.zeros_like(tensors[0], dtype=tensors[1].dtype)
     *found, state = torch.ops.mamba_kernels.ssd_triton_backward(
@@ -56,21 +63,13 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | N
     return (*found, None, None, None, None if initial_state is None else state.to(initial_state.dtype))
 
 
-def _no_second_derivative(ctx: Any, *_: Any) -> None:
-    raise NotImplementedError("the triton ssd has no second derivative; use backend='torch'")
-
-
-def _ignore(ctx: Any, inputs: Any, output: Any) -> None:
-    pass
-
-
 for _device in ("CPU", "CUDA"):
     _library.impl("ssd_triton", _forward, _device)
     _library.impl("ssd_triton_backward", _backward, _device)
 torch.library.register_fake(_NAME, _forward_shapes, lib=_library)
 torch.library.register_fake(f"{_NAME}_backward", _backward_shapes, lib=_library)
 torch.library.register_autograd(_NAME, _differentiate, setup_context=_setup, lib=_library)
-torch.library.register_autograd(f"{_NAME}_backward", _no_second_derivative, setup_context=_ignore, lib=_library)
+refuse_second_derivative(f"{_NAME}_backward", _library)
 
 
 def ssd_triton(

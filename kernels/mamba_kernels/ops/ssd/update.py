@@ -6,8 +6,8 @@ Legend: B batch, H heads, P channels a head, G groups (G divides H), N states.
 import torch
 from torch import Tensor
 
-from mamba_kernels.arguments import check_tensors, compute_dtype, widest_dtype
-from mamba_kernels.dispatch import resolve_backend
+from mamba_kernels.arguments import check_tensors, compute_dtype
+from mamba_kernels.ops.derivatives import backend_that_follows
 from mamba_kernels.ops.ssd.interface import skip_and_gate, skip_shape, step_sizes
 
 
@@ -83,10 +83,9 @@ def ssd_update(
     """
     _check(state, x, delta, A, B, C, D, z, delta_bias)
     tensors = (state, x, delta, A, B, C, D, z, delta_bias)
-    chosen = resolve_backend("ssd_update", backend, x.device, widest_dtype(*tensors))
-    differentiated = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    if chosen == "triton" and not differentiated and not torch.compiler.is_compiling():
-        from mamba_kernels.triton_update import ssd_step
+    chosen = backend_that_follows("ssd_update", backend, *tensors, has_gradient=False)
+    if chosen == "triton":
+        from mamba_kernels.ops.ssd.triton_update import ssd_step
 
         return ssd_step(*tensors, delta_softplus)
     dtype = compute_dtype(*tensors)

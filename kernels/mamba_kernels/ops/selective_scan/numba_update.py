@@ -1,4 +1,4 @@
-"""One-token updates as Numba loops: generating one token at a time is made of calls that should cost microseconds."""
+"""One token of the selective scan as a Numba loop: a model that generates makes calls that should cost microseconds."""
 
 import math
 from typing import Any
@@ -9,20 +9,12 @@ from torch import Tensor
 
 from mamba_kernels.cpu.numba_elementwise import LOG2_E, exp2, silu
 from mamba_kernels.cpu.numba_runtime import inlined, kernel, parallel_for
+from mamba_kernels.cpu.numba_tensors import float32_array
 
 TASK_ROWS = 1024
 """Rows (batch and channel) in a task: a small model's whole update is one, run without waking a thread."""
 
 ZERO = np.float32(0.0)
-
-
-def _float32(tensor: Tensor | None) -> np.ndarray:
-    """Return a contiguous float32 array, empty for None; a copy only where the tensor is not one already."""
-    if tensor is None:
-        return np.empty(0, np.float32)
-    if tensor.dtype != torch.float32 or not tensor.is_contiguous():
-        tensor = tensor.to(torch.float32).contiguous()
-    return tensor.detach().numpy()
 
 
 @inlined
@@ -86,38 +78,9 @@ def scan_step(
 ) -> tuple[Tensor, Tensor]:
     """Advance the scan by one token, without gradients; `B` and `C` are (B, G, N)."""
     y, new_state = torch.empty(x.shape), torch.empty(state.shape)
-    inputs = [_float32(tensor) for tensor in (state, x, delta, A, B, C)]
+    inputs = [float32_array(tensor) for tensor in (state, x, delta, A, B, C)]
     if x.numel():
-        optional = _float32(D), _float32(z).reshape(-1, x.shape[1]), _float32(delta_bias)
+        optional = float32_array(D), float32_array(z).reshape(-1, x.shape[1]), float32_array(delta_bias)
         outputs = y.numpy(), new_state.numpy()
         parallel_for(_scan_rows, -(-x.numel() // TASK_ROWS), *inputs, *optional, delta_softplus, *outputs)
     return y.to(x.dtype), new_state.to(state.dtype)
-
-
-@kernel
-def _convolve_rows(
-    lo: int, hi: int, x: Any, state: Any, weight: Any, bias: Any, activate: bool, y: Any, new_state: Any
-) -> None:
-    """Convolve the newest input of the rows of tasks lo .. hi - 1 and push it into their states."""
-    batch, channels, carried = state.shape
-    for row in range(lo * TASK_ROWS, min(hi * TASK_ROWS, batch * channels)):
-        b, d = row // channels, row % channels
-        newest = x[b, d]
-        total = newest * weight[d, carried]
-        for k in range(carried):
-            total += state[b, d, k] * weight[d, k]
-        for k in range(carried):
-            new_state[b, d, k] = state[b, d, k + 1] if k + 1 < carried else newest
-        if bias.size:
-            total += bias[d]
-        y[b, d] = silu(total) if activate else total
-
-
-def conv_step(x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None, silu: bool) -> tuple[Tensor, Tensor]:
-    """Advance the convolution by one token, without gradients."""
-    y, new_state = torch.empty(x.shape), torch.empty(conv_state.shape)
-    if x.numel():
-        inputs = _float32(x), _float32(conv_state), _float32(weight), _float32(bias)
-        outputs = y.numpy(), new_state.numpy()
-        parallel_for(_convolve_rows, -(-x.numel() // TASK_ROWS), *inputs, silu, *outputs)
-    return y.to(x.dtype), new_state.to(conv_state.dtype)
