@@ -5,6 +5,7 @@ by a sentence with the shape found and the one accepted, whether or not a run-ti
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -36,6 +37,13 @@ def check_tensors(op: str, expected: Mapping[str, tuple[Tensor | None, Sequence[
                 raise TypeError(f"{op}: reset must be bool, found {tensor.dtype}")
         elif not tensor.is_floating_point():
             raise TypeError(f"{op}: {name} must be of a real floating dtype, found {tensor.dtype}")
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Return a context in which torch keeps to the dtypes it is given, on any device, the meta device included."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def widest_dtype(*tensors: Tensor | None) -> torch.dtype:

@@ -100,6 +100,21 @@ def test_a_folder_there_and_back(config, tied, tmp_path):
     assert torch.equal(back.head, embedding if head is None else head)
 
 
+@BOTH
+def test_a_tied_model_is_written_again_as_it_was_read(config, tmp_path):
+    embedding = torch.randn(16, 8)
+    first = write_folder(tmp_path / "first", config, Backbone(config).state_dict(), embedding)
+    read = read_folder(first)
+    assert read.head is read.embedding
+    second = write_folder(tmp_path / "second", read.config, read.backbone, read.embedding, read.head)
+    assert json.loads((second / "config.json").read_text())["tie_word_embeddings"] is True
+    for name in ("config.json", "model.safetensors"):
+        assert (second / name).read_bytes() == (first / name).read_bytes()
+    # A live model's state dict holds two tensors in one place.
+    third = write_folder(tmp_path / "third", read.config, read.backbone, embedding, embedding.view_as(embedding))
+    assert (third / "config.json").read_bytes() == (first / "config.json").read_bytes()
+
+
 def test_a_folder_in_several_files(tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -57,7 +57,7 @@ class AttentionMixer(Mixer):
         y = F.scaled_dot_product_attention(
             query, keys, values, attn_mask=mask, is_causal=self.causal and mask is None and length > 1
         )
-        y = self.out_proj(y.transpose(1, 2).reshape(batch, length, -1))
+        y = self.out_proj(y.transpose(1, 2).reshape(batch, length, self.n_heads * self.head_width))
         return y, (keys, values, documents) if self.causal else ()
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
@@ -91,8 +91,8 @@ class AttentionMixer(Mixer):
         if not needed:
             return None
         total = documents.shape[1]
-        visible = documents[:, -length:, None] == documents[:, None, :]
+        visible = documents[:, total - length :, None] == documents[:, None, :]
         if self.causal:
             position = torch.arange(total, device=documents.device)
-            visible = visible & (position[-length:, None] >= position)
+            visible = visible & (position[total - length :, None] >= position)
         return visible[:, None]

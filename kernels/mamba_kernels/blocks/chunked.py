@@ -9,7 +9,7 @@ is handed to the chunk before. That is the chain rule in full, so the gradient i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -279,5 +279,7 @@ def _sum(total: Tensor | None, term: Tensor | None) -> Tensor | None:
 
 def _current_autocast(kind: str) -> Callable[[], AbstractContextManager[Any]]:
     """Makes the autocast that is on now, so that the recomputation runs under the same."""
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext
     enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
     return lambda: torch.autocast(kind, dtype=dtype, enabled=enabled)

@@ -113,7 +113,7 @@ def to_transformers(
         config: Of a causal backbone, all of whose mixers are `mamba`, or all `mamba2`.
         backbone: `Backbone.state_dict()`.
         embedding: (vocabulary, d_model).
-        head: (vocabulary, d_model); None ties it to the embedding.
+        head: (vocabulary, d_model); None, or the embedding itself, ties it to the embedding.
 
     Returns:
         Their state dict, and the keyword arguments of their `MambaConfig` or `Mamba2Config`.
@@ -139,7 +139,14 @@ def to_transformers(
             theirs = their_names[inner]
             layer_tensor = tensor[:, None] if theirs == "mixer.conv1d.weight" else tensor
             state_dict[f"backbone.layers.{index}.{theirs}"] = layer_tensor
-    return state_dict, _their_config(config, vocabulary=embedding.shape[0], tied=head is None)
+    return state_dict, _their_config(config, vocabulary=embedding.shape[0], tied=_tied(embedding, head))
+
+
+def _tied(embedding: Tensor, head: Tensor | None) -> bool:
+    """Say whether the head is the embedding: left out, or the same numbers in the same place of memory."""
+    if head is None or head is embedding:
+        return True
+    return head.shape == embedding.shape and head.data_ptr() == embedding.data_ptr() and head.device.type != "meta"
 
 
 def read_folder(folder: str | Path) -> Converted:
@@ -185,7 +192,7 @@ def write_folder(
     from safetensors.torch import save_file
 
     state_dict, values = to_transformers(config, backbone, embedding, head)
-    if head is None:
+    if values["tie_word_embeddings"]:
         del state_dict["lm_head.weight"]  # safetensors holds no tensor twice; they tie it again when they read it
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)

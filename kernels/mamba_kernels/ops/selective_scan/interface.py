@@ -166,7 +166,7 @@ def selective_scan(
     check_arguments(x, delta, A, B, C, D, z, delta_bias, initial_state, reset)
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state)
     run = _implementation(backend_that_follows("selective_scan", backend, *tensors))
-    if x.numel() == 0:
+    if x.numel() == 0 or x.is_meta:
         run = _scan_nothing
     y, final_state = run(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, reset, reverse)
     return (y, final_state) if return_final_state else y
@@ -175,7 +175,7 @@ def selective_scan(
 def _scan_nothing(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *others: Tensor | bool | None
 ) -> tuple[Tensor, Tensor]:
-    """Answer for an empty batch or sequence: no output, and the state as it was."""
+    """Answer with shapes and the state as it was: for an empty batch or sequence, and on the meta device."""
     initial_state = others[4]
     shape = (x.shape[0], x.shape[2], A.shape[1])
     dtype = compute_dtype(x, delta, A, B, C)

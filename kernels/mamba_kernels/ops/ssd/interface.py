@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mamba_kernels.arguments import check_tensors, compute_dtype
+from mamba_kernels.arguments import check_tensors, compute_dtype, without_autocast
 from mamba_kernels.ops.derivatives import backend_that_follows
 from mamba_kernels.ops.ssd.reference import ssd_reference
 from mamba_kernels.ops.ssd.torch import ssd_torch
@@ -198,9 +198,9 @@ def ssd(
     run = _implementation(chosen)
     if chunk_size is None:
         chunk_size = LONG_CHUNK_SIZE if chosen == "triton" else CHUNK_SIZE
-    if x.numel() == 0:
+    if x.numel() == 0 or x.is_meta:
         run = _run_nothing
-    with torch.autocast(x.device.type, enabled=False):  # the matrix products are of states, which need float32
+    with without_autocast(x.device):  # the matrix products are of states, which need float32
         dt = step_sizes(delta, delta_bias, delta_softplus, dtype)
         y, final_state = run(x, dt, A.to(dtype), B, C, initial_state, reset, reverse, chunk_size)
         y = skip_and_gate(y, x, D, z)
@@ -210,6 +210,6 @@ def ssd(
 def _run_nothing(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, initial_state: Tensor | None, *_: object
 ) -> tuple[Tensor, Tensor]:
-    """Answer for an empty batch or sequence: no output, and the state as it was."""
+    """Answer with shapes and the state as it was: for an empty batch or sequence, and on the meta device."""
     shape = (x.shape[0], x.shape[2], x.shape[3], B.shape[3])
     return x.to(dt.dtype), dt.new_zeros(shape) if initial_state is None else initial_state.to(dt.dtype)
