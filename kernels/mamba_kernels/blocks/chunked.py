@@ -81,7 +81,8 @@ def _enter(
 
 def computing_dtype(kind: str, parameters: Sequence[nn.Parameter]) -> torch.dtype:
     """The dtype a mixer's activations have: autocast's where it is on, else the parameters'."""
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameters[0].dtype
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else parameters[0].dtype
 
 
 class _Plan:
