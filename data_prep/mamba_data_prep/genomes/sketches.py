@@ -1,7 +1,7 @@
 """Sketches of sequences: a sample of their 16-mers, the same for both strands, by which near copies are found.
 
-Which 16-mers are sampled depends on the 16-mer alone, as in FracMinHash (Irber et al. 2022, bioRxiv 2022.01.11.475838), so
-that the share of one sketch that is in another estimates the share of the sequence.
+Which 16-mers are sampled depends on the 16-mer alone, as in FracMinHash (Irber et al. 2022, bioRxiv 2022.01.11.475838),
+so that the share of one sketch that is in another estimates the share of the sequence.
 """
 
 from __future__ import annotations
