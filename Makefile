@@ -38,7 +38,7 @@ $(BENCH_STAMP): $(STAMP)
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python -m genomamba.demo.steps
+	@$(BIN)/python -m genomamba.demo
 
 test: $(STAMP)
 	$(PYTEST)

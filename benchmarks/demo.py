@@ -38,7 +38,7 @@ def main() -> None:
     """Run the demo in a temporary folder and write the three files."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
-        command = [sys.executable, "-m", "genomamba.demo.steps", "--out", str(out)]
+        command = [sys.executable, "-m", "genomamba.demo", "--out", str(out)]
         done = subprocess.run(
             command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
         )

@@ -24,7 +24,7 @@ MARKER = ".genomamba-demo"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m genomamba.demo.steps", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m genomamba.demo", description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write (default: %(default)s)")
     parser.add_argument("--pretrain-steps", type=int, default=150, metavar="N", help="default: %(default)s")
     parser.add_argument("--finetune-steps", type=int, default=300, metavar="N", help="default: %(default)s")

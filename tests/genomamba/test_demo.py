@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,17 @@ def test_it_ends_in_a_picture(finished: Path) -> None:
 def test_it_leaves_models_that_can_be_used(finished: Path) -> None:
     for run in ("pretrain", "species"):
         assert (finished / run / "model/model.safetensors").exists()
+
+
+def test_make_runs_the_demo(tmp_path: Path) -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    module = re.search(r"^demo: .*\n\t@\$\(BIN\)/python -m (\S+)$", makefile, re.MULTILINE)
+    assert module is not None
+    (tmp_path / "mine").write_text("kept")
+    command = [sys.executable, "-m", module[1], "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == UserError.exit_code
+    assert "demo: " in done.stderr
 
 
 def test_a_second_demo_takes_the_place_of_the_first(tmp_path: Path) -> None:
