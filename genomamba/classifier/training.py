@@ -122,6 +122,8 @@ def make_start(
         "from_path": None if request.from_model is None else str(request.from_model.absolute()),
         "seeds": request.seeds, "content": [found["xxh3_128"] for found in content.values()],
     }  # fmt: skip
+    if "hash" in str(data.description["split"]):  # another rule would move rows that were trained on into test
+        recorded["split"] = data.description["split"]
     return Start(own, bundle, recorded)
 
 

@@ -116,6 +116,17 @@ def test_training_repeats_itself_and_resumes_where_it_ended(
         _finetune(tmp_path / "one", table, flags={"train.seed": 1}, overrides=(*SMALL, "optim.lr=0.1"), resume=True)
 
 
+def test_a_run_whose_rows_were_split_by_another_rule_is_not_resumed(tmp_path: Path) -> None:
+    table = _table(tmp_path / "t.csv", real=True, n=60)
+    _finetune(tmp_path / "run", table, overrides=(*SMALL, "train.epochs=1"))
+    kept = tmp_path / "run" / "config.yaml"
+    lines = kept.read_text().splitlines(keepends=True)
+    assert sum(line.startswith("split:") for line in lines) == 1
+    kept.write_text("".join(line for line in lines if not line.startswith("split:")))
+    with pytest.raises(UserError, match="split was None and is now 'by a hash of each sequence within its class"):
+        _finetune(tmp_path / "run", table, overrides=(*SMALL, "train.epochs=1"), resume=True)
+
+
 def test_a_language_model_is_a_place_to_start(tmp_path: Path) -> None:
     from genomamba.config import ModelConfig
     from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
