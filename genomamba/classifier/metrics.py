@@ -129,14 +129,14 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return scaled / scaled.sum(1, keepdims=True)
 
 
-def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
+def fit_temperature(labels: np.ndarray, logits: np.ndarray, lowest: float = 0.05) -> float:
     """The one number that, dividing the logits, makes validation likelihood highest (Guo et al. 2017, section 4.2).
 
-    Bounded to 0.05..20 so that a perfectly separated validation set does not drive it to zero.
+    Bounded to `lowest`..20 so that a perfectly separated validation set does not drive it to zero.
     """
     found = minimize_scalar(
         lambda log_t: negative_log_likelihood(labels, softmax(logits, float(np.exp(log_t)))),
-        bounds=(np.log(0.05), np.log(20.0)),
+        bounds=(np.log(lowest), np.log(20.0)),
         method="bounded",
     )
     return float(np.exp(found.x))

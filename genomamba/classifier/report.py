@@ -103,6 +103,9 @@ def verdict(test: Metrics, baselines: Baselines, pairs: tuple[int, int, float]) 
         lines.append(f"Better than {kmer.k}-mer logistic regression ({counted}).")
     else:
         lines.append(f"Worse than {kmer.k}-mer logistic regression ({counted}): use the k-mers.")
+    better = "better" if test.nll < kmer.test.nll else "worse"
+    losses = f"{test.nll:.3f} nats lost an example, {kmer.test.nll:.3f} with the k-mers"
+    lines.append(f"Its probabilities are {better} than theirs: {losses}.")
     shortcut = baselines.shortcut
     if shortcut.accuracy - chance > 2 * error:
         lines.append(
@@ -169,7 +172,7 @@ def comparison_table(report: Mapping[str, Any]) -> str:
     lines.append(f"| **this model**{f' ({n} seeds)' if n > 1 else ''} | {' | '.join(cells)} |")
     kmer = report["baselines"]["kmer"]
     rows = {
-        f"{kmer['k']}-mer logistic regression (C {kmer['C']:g})": kmer["test"],
+        f"{kmer['k']}-mer logistic regression ({_kmer_settings(kmer)})": kmer["test"],
         "length and unknown bases alone": report["baselines"]["shortcut"],
         "class frequencies": report["baselines"]["majority"],
     }
@@ -177,6 +180,12 @@ def comparison_table(report: Mapping[str, Any]) -> str:
         values = ["" if metrics[name] is None else f"{metrics[name]:.3f}" for name in names]
         lines.append(f"| {label} | {' | '.join(values)} |")
     return "\n".join(lines) + "\n"
+
+
+def _kmer_settings(kmer: Mapping[str, Any]) -> str:
+    strands = ", both strands" if kmer.get("both_strands") else ""
+    tempered = ", tempered" if "temperature" in kmer else ""  # reports of earlier releases have none
+    return f"C {kmer['C']:g}{strands}{tempered}"
 
 
 def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -13,10 +13,10 @@ from genomamba.config import PretrainConfig
 from genomamba.language_model import card
 from genomamba.language_model.batches import plan_within_memory, run_settings, words
 from genomamba.language_model.data import GenomeData, GenomeWindows, frozen, make_split, open_genome
-from genomamba.language_model.markov_of_run import SeenMarkov
+from genomamba.language_model.markov_of_run import SeenMarkov, markov_of_all
 from genomamba.language_model.model import GenomeLM
 from genomamba.language_model.module import Pretraining
-from genomamba.language_model.scoring import evaluate_windows
+from genomamba.language_model.scoring import evaluate_windows, judged
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.audit import audit
 from mamba_data_prep.genomes.genome import Genome
@@ -113,6 +113,7 @@ def _finish(
     say("scoring the best weights on the validation and the test windows")
     valid = GenomeWindows(genome, frozen(split.valid, settings.data.final_bases))
     test = GenomeWindows(genome, frozen(split.test, settings.data.final_bases))
+    train = GenomeWindows(genome, split.train)
     model.to(scoring_device(settings.train.accelerator))
     scores = {"valid": evaluate_windows(model, valid), "test": evaluate_windows(model, test)}
     result = {
@@ -126,7 +127,7 @@ def _finish(
         "tokens": run.tokens,
         "seconds": round(run.seconds, 1),
         **{name: scored.to_dict() for name, scored in scores.items()},
-        "markov": baseline.result(valid, test).to_dict(),
+        **judged(scores["test"], seen=baseline.result(valid, test), everything=markov_of_all(train, valid, test)),
     }
     card.save_language_model(run.out, model, settings, card.provenance(settings, genome, split, result))
     return {**result, "text": card.summary(result)}

@@ -26,6 +26,9 @@ CURVES = Curves(
 )
 """What the picture of a run shows."""
 
+_JUDGES = {"markov": "the same bases", "markov_all": "all training bases, both strands"}
+"""The Markov models beside a language model, by their place in a result: what each was counted on."""
+
 
 def summary(result: dict[str, Any]) -> str:
     """The comparison with the Markov model, as a table for the terminal."""
@@ -33,14 +36,13 @@ def summary(result: dict[str, Any]) -> str:
     width = max(len(row[0]) for row in rows)
     lines = [f"{'':{width}}  {'validation':>10}  {'test':>10}  {'perplexity':>10}"]
     lines += [f"{name:{width}}  {valid:10.4f}  {test:10.4f}  {2**test:10.4f}" for name, valid, test in rows]
-    ahead = result["markov"]["test_bits"] - result["test"]["bits"]
-    verdict = f"{abs(ahead):.4f} bits per base {'better' if ahead > 0 else 'worse'} than the best Markov model on test"
+    verdicts = [_verdict(result[key], of) for key, of in _JUDGES.items() if key in result]
     minutes, seconds = divmod(round(result["seconds"]), 60)
     return "\n".join(
         [
             f"bits per base on held-out windows of {result['window']:,} bases",
             *lines,
-            verdict,
+            *verdicts,
             f"{result['step']:,} steps, {result['tokens']:,} tokens, {minutes}:{seconds:02d} minutes; "
             f"model in {result['model']}",
         ]
@@ -48,16 +50,20 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, float, float]]:
-    markov = result["markov"]
-    return [
-        (f"this model ({result['n_parameters']:,} parameters)", result["valid"]["bits"], result["test"]["bits"]),
-        (
-            f"Markov, order {markov['order']}, m = {markov['strength']:g}, same bases",
-            markov["valid_bits"],
-            markov["test_bits"],
-        ),
-        ("guessing", GUESSING_BITS, GUESSING_BITS),
+    ours = f"this model ({result['n_parameters']:,} parameters)", result["valid"]["bits"], result["test"]["bits"]
+    markov = [
+        (f"Markov, order {judge['order']}, m = {judge['strength']:g}, {of}", judge["valid_bits"], judge["test_bits"])
+        for judge, of in ((result[key], of) for key, of in _JUDGES.items() if key in result)
     ]
+    return [ours, *markov, ("guessing", GUESSING_BITS, GUESSING_BITS)]
+
+
+def _verdict(judge: dict[str, Any], of: str) -> str:
+    """What the model saves over a Markov model, on test, with the standard error over windows."""
+    saved, error = judge["saved_bits"], judge["saved_bits_error"]
+    word = "better" if saved > 0 else "worse"
+    unsure = ", which is less than two standard errors" if abs(saved) < 2 * error else ""
+    return f"{abs(saved):.4f} +- {error:.4f} bits per base {word} on test than the Markov model of {of}{unsure}"
 
 
 def provenance(settings: PretrainConfig, genome: Genome, split: Split, result: dict[str, Any]) -> dict[str, Any]:
@@ -110,10 +116,12 @@ windows of {result["window"]:,} bases). Made by `{made["command"]}` on {made["cr
 
 Split (no base is in two parts): {_described(made["split"])}."""
     figures = f"""Bits per base on windows the model was not trained on; perplexity on the test windows. The Markov
-model is the best interpolated one of orders 0 to 12, fitted on the same bases, its order and smoothing chosen on
-validation.
+models are the best interpolated ones, their order and smoothing chosen on validation: one counted on the bases that the
+model had read, the other on all training bases.
 
 {cards.markdown_table(("", "validation", "test", "perplexity"), rows)}
+
+{"; ".join(_verdict(result[key], of) for key, of in _JUDGES.items() if key in result)}.
 
 {result["step"]:,} steps, {result["tokens"]:,} tokens, {result["seconds"]:,.0f} seconds; weights of step
 {result["best_step"]:,}, the best on validation."""

@@ -18,38 +18,48 @@ import numpy as np
 from jaxtyping import Float64, Int, UInt8
 
 from genomamba import tokens
+from genomamba.language_model.word_counts import count_words
 
 MAX_ORDER: Final = 12
+"""Longest context of the counts that follow a training."""
+
+HIGHEST_ORDER: Final = 14
+"""Longest context that can be counted; its table takes 4 GB."""
+
 STRENGTHS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 """Values of m that are tried."""
 
 _POSITIONS_AT_A_TIME: Final = 1 << 18
 
 
+def table_bytes(order: int) -> int:
+    """Memory that the counts of all contexts up to `order` bases take, with the tables made of them."""
+    return 4 * 4 ** (order + 1) * 5 // 3
+
+
 class MarkovCounts:
     """Counts of every word of up to `max_order` + 1 bases in the windows added so far.
 
     Each base is counted once, after the longest context it has; the shorter contexts follow by summing. Memory is
-    4 ** (max_order + 1) counts of 4 bytes and a third of it again when tables are made: 360 MB for order 12.
+    `table_bytes(max_order)`: 360 MB for order 12.
     """
 
     def __init__(self, max_order: int = MAX_ORDER) -> None:
-        if not 0 <= max_order <= MAX_ORDER:
-            raise ValueError(f"max_order={max_order} is outside 0 .. {MAX_ORDER}")
+        if not 0 <= max_order <= HIGHEST_ORDER:
+            raise ValueError(f"max_order={max_order} is outside 0 .. {HIGHEST_ORDER}")
         self.max_order = max_order
         self.n_bases = 0
-        self._own = [np.zeros(4 ** (order + 1), dtype=np.int32) for order in range(max_order + 1)]
+        sizes = [4 ** (order + 1) for order in range(max_order + 1)]
+        self._starts = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
+        self._counts = np.zeros(sum(sizes), dtype=np.int32)
+        self._own = np.split(self._counts, self._starts[1:])
 
-    def add(self, ids: UInt8[np.ndarray, "windows length"]) -> None:
-        """Counts the bases of some windows, each by itself."""
-        for rows in _blocks(ids):
-            words, contexts = _words(rows, self.max_order)
-            self.n_bases += int(np.count_nonzero(contexts >= 0))
-            full = contexts == self.max_order
-            _count(self._own[self.max_order], words[full])
-            words, contexts = words[~full], contexts[~full]
-            for order in range(self.max_order):
-                _count(self._own[order], words[contexts == order] & (4 ** (order + 1) - 1))
+    def add(self, ids: UInt8[np.ndarray, "windows length"], *, both_strands: bool = False) -> None:
+        """Counts the bases of some windows, each by itself; those of its reverse complement too with `both_strands`."""
+        for other_strand in (False, True) if both_strands else (False,):
+            self.n_bases += count_words(
+                ids, tokens.FIRST_BASE, self.max_order, self._counts, self._starts, other_strand
+            )
 
     def tables(self) -> list[Int[np.ndarray, "_ 4"]]:
         """n_k(c, b) for each order k: row c spells the context in base four, the oldest base first."""
@@ -118,11 +128,6 @@ def score(
             total += _nats(tables, words[place], contexts[place], np.array(chosen))
     with np.errstate(invalid="ignore"):
         return MarkovScore(total / np.log(2) / n_targets if n_targets else total * np.nan, chosen, n_targets)
-
-
-def _count(counts: Int[np.ndarray, " words"], seen: Int[np.ndarray, " n"]) -> None:
-    """Adds one for each word seen. Exactly these types take NumPy's fast path, which is twenty times faster."""
-    np.add.at(counts, seen.astype(np.intp), counts.dtype.type(1))
 
 
 def _nats(

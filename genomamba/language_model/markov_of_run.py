@@ -1,4 +1,4 @@
-"""The Markov baseline of a run: fitted on exactly the windows and strands that the model has seen so far."""
+"""The Markov models that a run is judged by: of exactly what the model has seen, and of all training bases."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 
 from genomamba.language_model.data import GenomeWindows
-from genomamba.language_model.markov import MAX_ORDER, STRENGTHS, MarkovCounts, MarkovScore, score
+from genomamba.language_model.markov import (
+    HIGHEST_ORDER,
+    MAX_ORDER,
+    STRENGTHS,
+    MarkovCounts,
+    MarkovScore,
+    score,
+    table_bytes,
+)
 from mamba_data_prep.sampler import ResumableBatchSampler
 
 _AT_A_TIME = 1 << 20
@@ -26,6 +35,7 @@ class MarkovResult:
         test_bits: bits per base on the test windows, if these were scored.
         bases_seen: bases it was fitted on.
         by_order: order, best strength and validation bits per base of every order.
+        test_nats: of each test window, if these were scored.
     """
 
     order: int
@@ -34,10 +44,12 @@ class MarkovResult:
     test_bits: float | None
     bases_seen: int
     by_order: list[tuple[int, float, float]]
+    test_nats: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**vars(self), "by_order": [list(row) for row in self.by_order]}
+        """Plain values for JSON, without those of single windows."""
+        plain = {key: value for key, value in vars(self).items() if key != "test_nats"}
+        return {**plain, "by_order": [list(row) for row in self.by_order]}
 
 
 class SeenMarkov:
@@ -76,13 +88,7 @@ class SeenMarkov:
 
     def result(self, valid: GenomeWindows, test: GenomeWindows | None = None) -> MarkovResult:
         """Chooses order and strength on validation windows, and scores that model on test windows."""
-        tables = self._counts.tables()
-        chosen = _score(tables, valid, STRENGTHS)
-        order, strength, bits = chosen.best
-        test_bits = None
-        if test is not None:
-            test_bits = _score(tables[: order + 1], test, (strength,)).at(order, strength)
-        return MarkovResult(order, strength, bits, test_bits, self._counts.n_bases, chosen.by_order())
+        return _judged(self._counts, valid, test)
 
     def _add(self, keys: np.ndarray) -> None:
         strands = self._train.dataset.is_reversed(*keys.T).astype(np.int64)
@@ -91,6 +97,42 @@ class SeenMarkov:
         self._seen[strands[fresh], keys[fresh, 1]] = True
         if len(fresh):
             self._counts.add(self._train.dataset.__getitems__([tuple(key) for key in keys[fresh].tolist()]))
+
+
+def markov_of_all(train: GenomeWindows, valid: GenomeWindows, test: GenomeWindows) -> MarkovResult:
+    """The best Markov model of all training windows on both strands, of as long contexts as memory and bases permit.
+
+    Counting takes a second or two for each hundred million bases; nothing that a network does is as cheap.
+    """
+    counts = MarkovCounts(affordable_order(2 * train.windows.bases))
+    for ids in GenomeWindows(train.dataset.genome, train.windows).blocks():
+        counts.add(ids, both_strands=True)
+    return _judged(counts, valid, test)
+
+
+def affordable_order(bases: int) -> int:
+    """The longest context worth counting for so many bases: seen once each at most, within a third of free memory."""
+    order = min(HIGHEST_ORDER, math.ceil(math.log(max(4, bases), 4)))
+    free = psutil.virtual_memory().available
+    while order > 0 and table_bytes(order) > free // 3:
+        order -= 1
+    return order
+
+
+def _judged(counts: MarkovCounts, valid: GenomeWindows, test: GenomeWindows | None) -> MarkovResult:
+    """Chooses order and strength on validation windows, and scores that model on test windows."""
+    tables = counts.tables()
+    chosen = _score(tables, valid, STRENGTHS)
+    order, strength, bits = chosen.best
+    if test is None:
+        return MarkovResult(order, strength, bits, None, counts.n_bases, chosen.by_order())
+    nats, n_targets = [], 0
+    for ids in test.blocks(test.windows.window):
+        scored = score(tables[: order + 1], ids, (strength,))
+        nats.append(scored.at(order, strength) * math.log(2) * scored.n_targets if scored.n_targets else 0.0)
+        n_targets += scored.n_targets
+    test_bits = sum(nats) / math.log(2) / max(1, n_targets)
+    return MarkovResult(order, strength, bits, test_bits, counts.n_bases, chosen.by_order(), np.array(nats))
 
 
 def _score(tables: list[np.ndarray], windows: GenomeWindows, strengths: tuple[float, ...]) -> MarkovScore:

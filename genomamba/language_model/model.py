@@ -109,6 +109,19 @@ def next_base_nats(
     return base_nats(logits[:, :-1], ids[:, 1:])
 
 
+def window_nats(
+    logits: Float[Tensor, "B L V"], ids: Integer[Tensor, "B L"]
+) -> tuple[Float[Tensor, " B"], Integer[Tensor, " B"]]:
+    """As `next_base_nats`, of each window by itself."""
+    following = ids[:, 1:].long()
+    counted = is_base(following)
+    targets = torch.where(counted, following, _IGNORED)
+    nats = functional.cross_entropy(
+        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=_IGNORED, reduction="none"
+    )
+    return nats.sum(1), counted.sum(1)
+
+
 def base_nats(
     logits: Float[Tensor, "B L V"], following: Integer[Tensor, "B L"]
 ) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:

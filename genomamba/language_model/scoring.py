@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from genomamba.config import DataConfig
 from genomamba.language_model.data import GenomeWindows, frozen, make_split, open_genome
-from genomamba.language_model.model import GenomeLM, bits, next_base_nats
+from genomamba.language_model.markov_of_run import MarkovResult
+from genomamba.language_model.model import GenomeLM, bits, window_nats
 from mamba_configs.settings import validated
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
@@ -30,10 +32,14 @@ class LanguageScore:
     Attributes:
         nats: mean cross-entropy per base.
         n_bases: bases predicted.
+        window_nats, window_bases: sum of cross-entropies and bases predicted of each window, (windows,); empty where
+            windows were not told apart.
     """
 
     nats: float
     n_bases: int
+    window_nats: np.ndarray = field(repr=False, compare=False, default_factory=lambda: np.zeros(0))
+    window_bases: np.ndarray = field(repr=False, compare=False, default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def bits(self) -> float:
@@ -53,16 +59,53 @@ class LanguageScore:
 def evaluate_windows(model: GenomeLM, windows: GenomeWindows, tokens_at_a_time: int = 2**14) -> LanguageScore:
     """Scores every window once, on the device where the model is."""
     device = next(model.parameters()).device
-    total, n_bases = 0.0, 0
+    nats, n_bases = [np.zeros(0)], [np.zeros(0, np.int64)]
     was_training = model.training
     model.eval()
     with torch.no_grad():
         for block in windows.blocks(tokens_at_a_time):
             ids = torch.from_numpy(block).to(device)
-            nats, n_targets = next_base_nats(model(ids), ids)
-            total, n_bases = total + float(nats), n_bases + int(n_targets)
+            found, targets = window_nats(model(ids), ids)
+            nats.append(found.double().cpu().numpy())
+            n_bases.append(targets.cpu().numpy())
     model.train(was_training)
-    return LanguageScore(total / max(1, n_bases), n_bases)
+    each, counted = np.concatenate(nats), np.concatenate(n_bases)
+    return LanguageScore(float(each.sum() / max(1, counted.sum())), int(counted.sum()), each, counted)
+
+
+def judged(ours: LanguageScore, **judges: MarkovResult) -> dict[str, Any]:
+    """What Markov models reach on the test windows, and how many bits the language model saves over each.
+
+    Args:
+        ours: the language model's score of the test windows.
+        judges: Markov models scored on the same windows: `seen` of the bases the model has read, `everything` of all
+            training bases.
+
+    Returns:
+        `markov` and `markov_all`, plain values for JSON.
+    """
+    names = {"seen": "markov", "everything": "markov_all"}
+    found = {}
+    for name, judge in judges.items():
+        assert judge.test_nats is not None
+        saved, error = bits_saved(ours.window_nats, judge.test_nats, ours.window_bases)
+        found[names[name]] = {**judge.to_dict(), "saved_bits": saved, "saved_bits_error": error}
+    return found
+
+
+def bits_saved(ours: np.ndarray, theirs: np.ndarray, n_bases: np.ndarray) -> tuple[float, float]:
+    """Bits a base that one model saves over another on the same windows, and the standard error over windows.
+
+    Args:
+        ours, theirs: nats of each window, (windows,).
+        n_bases: bases predicted in each.
+    """
+    saved = (theirs - ours) / math.log(2)
+    total = max(1, int(n_bases.sum()))
+    mean = float(saved.sum() / total)
+    n = len(saved)
+    spread = float(np.sqrt(((saved - mean * n_bases) ** 2).sum() * n / max(1, n - 1)) / total)
+    return mean, spread
 
 
 def evaluate_lm(*, model: Path, fasta: Path, split: str, out: Path | None, device: str) -> dict[str, Any]:

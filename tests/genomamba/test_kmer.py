@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genomamba.classifier.kmers import kmer_baseline, kmer_frequencies
+from genomamba.classifier.kmers import kmer_baseline, kmer_frequencies, merged_strands
 
 
 @settings(deadline=None, max_examples=30)
@@ -19,6 +19,31 @@ def test_frequencies_are_those_of_counting(text: str, k: int) -> None:
     whole = [word for word in words if "N" not in word]
     expected = [whole.count("".join(w)) / max(len(whole), 1) for w in product("ACGT", repeat=k)]
     assert kmer_frequencies(np.frombuffer(text.encode(), np.uint8), k) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_merged_strands_are_those_of_both_readings(k: int) -> None:
+    text = "".join(np.random.default_rng(k).choice(list("ACGT"), 300))
+    other = text[::-1].translate(str.maketrans("ACGT", "TGCA"))
+    one, two = (kmer_frequencies(np.frombuffer(t.encode(), np.uint8), k)[None] for t in (text, other))
+    merged = merged_strands(one)
+    assert merged.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(merged, merged_strands(two), atol=1e-7)
+    palindromes = 0 if k % 2 else 4 ** (k // 2)
+    assert merged.shape == (1, (4**k + palindromes) // 2)
+
+
+def test_probabilities_are_tempered_and_the_best_on_validation() -> None:
+    rng = np.random.default_rng(3)
+    train, valid, test = (_split(rng, n, (0.6, 0.4)) for n in (300, 200, 200))
+    found = kmer_baseline(train, valid, test, 2, sizes=(2, 3), strengths=(1e-4, 1e-1))
+    for strength in (1e-4, 1e-1):
+        alone = kmer_baseline(train, valid, test, 2, sizes=(3,), strengths=(strength,))
+        assert alone.temperature != pytest.approx(1.0, abs=1e-3)
+        assert found.validation.nll <= alone.validation.nll + 1e-9
+    sure = kmer_baseline(train, valid, test, 2, sizes=(3,), strengths=(1e-4,))
+    assert sure.temperature < 0.7  # so strongly held back, its untempered probabilities are far too unsure
+    assert sure.validation.ece < 0.1
 
 
 def _split(rng: np.random.Generator, n: int, shares: tuple[float, float]) -> tuple[list[np.ndarray], np.ndarray]:

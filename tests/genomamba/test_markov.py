@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genomamba import tokens
 from genomamba.language_model.markov import MarkovCounts, score
+from genomamba.language_model.markov_of_run import affordable_order
+from genomamba.language_model.scoring import bits_saved
 
 windows = st.integers(1, 30).flatmap(
     lambda length: st.lists(st.text(alphabet="ACGTN\x00", min_size=length, max_size=length), min_size=1, max_size=4)
@@ -114,6 +118,36 @@ def test_nothing_to_score_is_not_a_number() -> None:
     assert np.isnan(found.bits).all()
 
 
-def test_orders_beyond_twelve_are_refused() -> None:
-    with pytest.raises(ValueError, match="max_order=13"):
-        MarkovCounts(13)
+def test_orders_that_no_table_can_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"max_order=15 is outside 0 \.\. 14"):
+        MarkovCounts(15)
+
+
+@settings(deadline=None, max_examples=30)
+@given(windows, st.integers(0, 4))
+def test_both_strands_count_as_if_the_other_were_read_too(texts: list[str], order: int) -> None:
+    together, apart = MarkovCounts(order), MarkovCounts(order)
+    together.add(ids_of(texts), both_strands=True)
+    apart.add(ids_of(texts))
+    apart.add(ids_of([text[::-1].translate(str.maketrans("ACGT", "TGCA")) for text in texts]))
+    assert together.n_bases == apart.n_bases
+    for found, expected in zip(together.tables(), apart.tables(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_order_follows_the_bases_and_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 << 30))
+    assert [affordable_order(bases) for bases in (0, 16, 17, 10**6, 10**8, 10**10)] == [1, 2, 3, 10, 14, 14]
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2 << 30))
+    assert affordable_order(10**10) == 12
+
+
+def test_bits_saved_and_their_error_are_those_of_the_windows() -> None:
+    rng = np.random.default_rng(0)
+    n_bases = rng.integers(50, 100, 400)
+    theirs = n_bases * rng.normal(1.3, 0.1, 400)
+    ours = theirs - n_bases * math.log(2) * rng.normal(0.05, 0.02, 400)
+    saved, error = bits_saved(ours, theirs, n_bases)
+    assert saved == pytest.approx(0.05, abs=4 * 0.02 / 20)
+    assert error == pytest.approx(0.02 / 20, rel=0.15)
+    assert bits_saved(theirs, ours, n_bases)[0] == pytest.approx(-saved)

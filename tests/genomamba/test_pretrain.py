@@ -86,6 +86,13 @@ def check_run_folder(run: Path, result: dict) -> None:
     assert GenomeLM.from_bundle(run).n_parameters() == result["n_parameters"]
     assert "this model" in result["text"]
     assert "Markov, order" in result["text"]
+    everything = result["markov_all"]
+    assert everything["bases_seen"] > result["markov"]["bases_seen"]
+    assert "all training bases, both strands" in card
+    assert f"{everything['test_bits']:.4f}" in result["text"]
+    saved = everything["test_bits"] - result["test"]["bits"]
+    assert everything["saved_bits"] == pytest.approx(saved, abs=1e-6)
+    assert 0 < everything["saved_bits_error"] < 0.1
 
 
 def losses(run: Path) -> list[tuple[str, str, str]]:

@@ -113,13 +113,6 @@ def test_compiles_to_one_graph_with_gradients(compiler: str, shapes: str) -> Non
     assert done.stdout == "one graph, the same numbers\n"
 
 
-def test_second_derivative_says_what_to_do() -> None:
-    case = {k: v.requires_grad_() for k, v in tensors().items()}
-    (grad,) = torch.autograd.grad(selective_scan(**case).sum(), case["x"], create_graph=True)
-    with pytest.raises(NotImplementedError, match="backend='torch'"):
-        grad.sum().backward()
-
-
 def test_operator_without_checkpoints_cannot_be_differentiated() -> None:
     arguments = operator_arguments(False, torch.float32)
     with pytest.raises(RuntimeError, match="save=False"):

@@ -92,13 +92,6 @@ def test_compiles_to_one_graph_with_gradients(compiler: str, shapes: str) -> Non
     assert done.stdout == "one graph, the same numbers\n"
 
 
-def test_second_derivative_says_what_to_do() -> None:
-    case = {k: v.requires_grad_() for k, v in tensors().items()}
-    (grad,) = torch.autograd.grad(ssd(**case).sum(), case["x"], create_graph=True)
-    with pytest.raises(NotImplementedError, match="backend='torch'"):
-        grad.sum().backward()
-
-
 @pytest.mark.parametrize("backend", ["reference", "torch", "numba"])
 def test_update_has_gradients_and_leaves_the_state_alone(backend: str) -> None:
     case = {k: v[:, 0] if v.dim() > 1 else v for k, v in tensors().items()}

@@ -185,12 +185,3 @@ def test_operators_pass_opcheck(triton_device: torch.device) -> None:
     backward = (torch.ones_like(y), torch.ones_like(state), *(t.detach() for t in inputs), *arguments[8:11])
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(ops.selective_scan_triton_backward.default, (*backward, checkpoints), test_utils=checks)
-
-
-def test_second_derivative_says_what_to_do(triton_device: torch.device) -> None:
-    tensors, options = make(Case(length=2, channels=1, states=1))
-    leaves = {k: v.to(triton_device).requires_grad_() for k, v in tensors.items() if v is not None}
-    y = selective_scan(**leaves, **options, backend="triton")
-    (grad,) = torch.autograd.grad(y.sum(), leaves["x"], create_graph=True)
-    with pytest.raises(NotImplementedError, match="backend='torch'"):
-        grad.sum().backward()

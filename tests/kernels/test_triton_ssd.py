@@ -238,15 +238,6 @@ def test_operators_pass_opcheck(triton_device: torch.device) -> None:
     torch.library.opcheck(ops.ssd_triton_backward.default, backward, test_utils=checks)
 
 
-def test_second_derivative_says_what_to_do(triton_device: torch.device) -> None:
-    tensors, options = make(Case(length=2, each=1, width=1, states=1))
-    leaves = {k: v.to(triton_device).requires_grad_() for k, v in tensors.items() if v is not None}
-    y = ssd(**leaves, **options, backend="triton")
-    (grad,) = torch.autograd.grad(y.sum(), leaves["x"], create_graph=True)
-    with pytest.raises(NotImplementedError, match="backend='torch'"):
-        grad.sum().backward()
-
-
 UPDATES = [
     (batch, groups, each, width, states, full)
     for batch, groups, each, width in ((1, 1, 1, 1), (2, 1, 3, 33), (3, 2, 2, 5))

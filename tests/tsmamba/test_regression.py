@@ -10,7 +10,8 @@ import pytest
 
 from mamba_data_prep.errors import UserError
 from tsmamba import Forecaster
-from tsmamba.evaluation.selection import select, unknown_ahead
+from tsmamba.evaluation.outcome import unknown_ahead
+from tsmamba.evaluation.selection import select
 from tsmamba.methods.covariate_effects import Effects
 from tsmamba.methods.methods import LOCAL, METHODS, Task, fit_method
 from tsmamba.panel.panel import Panel, make_series
