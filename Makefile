@@ -50,6 +50,8 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
+	$(BIN)/vulture
+	$(BIN)/deptry genomamba tsmamba kernels data_prep training configs
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 ABSTAIN = "abstain"
-FIRST_COLUMNS = ("seq_id", "start", "end", "strand", "length", "n_frac", "predicted", "confidence")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,22 +78,6 @@ def decide(
     low = f"confidence below {min_confidence:g}"
     reasons = [why or ("" if ok else low) for why, ok in zip(unscored, sure.tolist(), strict=True)]
     return predicted, reasons
-
-
-def concatenated(parts: Sequence[Predictions]) -> Predictions:
-    """Several chunks of one table as one."""
-    first = parts[0]
-    return Predictions(
-        classes=first.classes,
-        seq_id=list(_chained(p.seq_id for p in parts)),
-        start=np.concatenate([p.start for p in parts]),
-        end=np.concatenate([p.end for p in parts]),
-        strand=first.strand,
-        n_frac=np.concatenate([p.n_frac for p in parts]),
-        predicted=list(_chained(p.predicted for p in parts)),
-        probabilities=np.concatenate([p.probabilities for p in parts]),
-        reason=list(_chained(p.reason for p in parts)),
-    )
 
 
 def _chained(lists: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -105,3 +106,36 @@ def test_shared_folders_are_not_packages() -> None:
     """An `__init__.py` here would let a checkout shadow Hugging Face's `kernels`."""
     folders = ["kernels", "data_prep", "training", "configs", "tests", "notebooks"]
     assert not [folder for folder in folders if (ROOT / folder / "__init__.py").exists()]
+
+
+def modules() -> dict[str, Path]:
+    """Every module of every room by its dotted name; a package is its `__init__`."""
+    found = {}
+    for room, folder in ROOMS.items():
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found[".".join([room, *(part for part in parts if part != "__init__")])] = path
+    return found
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """The modules of ours that a file imports, in functions and for type checkers too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.update(
+                whole if (whole := f"{node.module}.{alias.name}") in known else node.module for alias in node.names
+            )
+    return names & known
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    known = modules()
+    arrows = {name: imported_modules(path, set(known)) - {name} for name, path in known.items()}
+    sorter = graphlib.TopologicalSorter(arrows)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"these import one another: {' <- '.join(error.args[1])}")

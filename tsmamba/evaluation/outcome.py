@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tsmamba.evaluation.backtest import Backtest, clearly_better, mean_backtest
+from tsmamba.evaluation.choice import Selection
 from tsmamba.methods.methods import Combination, FittedMethod, learned
 from tsmamba.methods.names import plain_name, reads_ahead
 from tsmamba.panel.panel import Panel
-
-if TYPE_CHECKING:
-    from tsmamba.evaluation.selection import Selection
 
 MAMBAS = ("mamba", "smamba", "tsmamba", "causal")
 _READERS = ("mamba", "smamba", "causal")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from tsmamba.evaluation.backtest import (
     roll,
     roll_refitted,
     rolling_origins,
-    skill,
 )
+from tsmamba.evaluation.choice import BASELINES, Selection
 from tsmamba.evaluation.conformal import Calibration, calibrate, guessed_shifts
 from tsmamba.evaluation.outcome import outcome_notes, short_notes, unread_notes
 from tsmamba.methods.methods import (
@@ -43,9 +43,6 @@ from tsmamba.methods.methods import (
 from tsmamba.methods.names import LOCAL, plain_name
 from tsmamba.panel.panel import Panel, Series
 
-BASELINES = ("naive", "seasonal_naive", "drift", "ets", "theta", "ridge")
-"""What a Mamba model has to beat."""
-
 _JUDGES = 24
 """Series on which methods are compared, where there are more."""
 _MOST_COMBINED = 3
@@ -55,54 +52,6 @@ _FEWEST_WINDOWS = 1000
 _SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
 """Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
 _SLOW = ("ets", "theta")
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What was compared, what was taken, and how far it can be trusted.
-
-    Attributes:
-        members: names of the methods that are taken; the forecast is their mean.
-        method: the same, fitted on all rows.
-        calibration: of its quantiles.
-        leaderboard: backtests of all methods on the same origins, with the quantiles that could have been given there.
-        honest: the backtest of the choice itself: at each origin the method that was best on the origins before it.
-        past: the backtest of what was taken, from many origins, with calibrated quantiles.
-        left_out: why a method was not tried.
-        seconds: that each method took to fit and forecast.
-        notes: plain sentences on the outcome.
-    """
-
-    members: tuple[str, ...]
-    method: FittedMethod
-    calibration: Calibration
-    leaderboard: tuple[Backtest, ...] = ()
-    honest: Backtest | None = None
-    past: Backtest | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Of what was taken."""
-        return " + ".join(self.members)
-
-    def skills(self) -> dict[str, float]:
-        """Share of each baseline's error that what was taken saves on the same origins."""
-        taken = next((one for one in self.leaderboard if one.method == self.name), None)
-        return {} if taken is None else self._saved(taken)
-
-    def skills_of_choosing(self) -> dict[str, float]:
-        """The same for the choice itself, made anew at each origin from the origins before it: free of hindsight."""
-        return {} if self.honest is None else self._saved(self.honest)
-
-    def _saved(self, ours: Backtest) -> dict[str, float]:
-        return {
-            one.method: skill(ours.loss(), _at(one, ours.steps_back).loss())
-            for one in self.leaderboard
-            if one.method in BASELINES
-        }
 
 
 def candidates(panel: Panel, task: Task) -> tuple[list[str], dict[str, str]]:
@@ -302,10 +251,6 @@ def honest_choice(compared: Mapping[str, Backtest], origins: Sequence[int]) -> B
         name: np.concatenate([getattr(part, name) for part in parts]) for name in ("actual", "point", "quantiles")
     }
     return replace(parts[0], method="auto", steps_back=tuple(int(back[place]) for place in places), **merged)
-
-
-def _at(one: Backtest, steps_back: Sequence[int]) -> Backtest:
-    return one.origins([one.steps_back.index(rows) for rows in steps_back])
 
 
 def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Sequence[int], note: Note) -> Backtest:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mamba_kernels.blocks.names import mixer_names
+
 Number = int | float
 BIDIRECTIONAL = ("none", "add", "concat")
 REVERSE_COMPLEMENT = ("none", "augment", "equivariant")
@@ -90,8 +92,6 @@ class BackboneConfig:
         self._check_widths()
 
     def _check_layers(self) -> None:
-        from mamba_kernels.blocks.registry import mixer_names  # the registry's mixers are built from this config
-
         names = mixer_names()
         if not self.layers:
             raise _wrong("layers", self.layers, f"at least one of {', '.join(names)}")

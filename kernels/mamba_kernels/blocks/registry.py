@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mamba_kernels.blocks.config import BackboneConfig
+from mamba_kernels.blocks.names import add_mixer_name
 from mamba_kernels.blocks.replay import Tape
 
 LayerState = tuple[Tensor, ...]
@@ -91,14 +92,10 @@ def register_mixer(name: str) -> Callable[[M], M]:
         if name in _MIXERS and _MIXERS[name] is not cls:
             raise ValueError(f"a mixer named {name!r} is registered already: {_MIXERS[name]}")
         _MIXERS[name] = cls
+        add_mixer_name(name)
         return cls
 
     return register
-
-
-def mixer_names() -> tuple[str, ...]:
-    """The names that a layer pattern may use."""
-    return tuple(sorted(_MIXERS))
 
 
 def build_mixer(name: str, config: BackboneConfig) -> Mixer:

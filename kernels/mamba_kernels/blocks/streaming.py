@@ -13,19 +13,62 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mamba_kernels.blocks.chunked import computing_dtype
-from mamba_kernels.blocks.registry import Branch, LayerState, Piece
-
-if TYPE_CHECKING:
-    from mamba_kernels.blocks.backbone import Backbone, Block
+from mamba_kernels.blocks.config import BackboneConfig
+from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece
 
 StreamPiece = Tensor | tuple[Tensor, Tensor | None]
 """Consecutive tokens `x` (B, L, d_model), or `(x, reset)` with `reset` (B, L) bool as in `Backbone.forward`."""
+
+
+class Block(Protocol):
+    """What streaming asks of a block."""
+
+    @property
+    def norm(self) -> nn.Module:
+        """Normalises the residual stream before the mixer."""
+        ...
+
+    @property
+    def mixer(self) -> Mixer:
+        """Its branches are run one after another."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The block's weights, whose dtype is computed in."""
+        ...
+
+
+class Backbone(Protocol):
+    """What streaming asks of a backbone."""
+
+    @property
+    def config(self) -> BackboneConfig:
+        """What the backbone was built from."""
+        ...
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The residual blocks, first to last."""
+        ...
+
+    @property
+    def norm(self) -> nn.Module:
+        """Normalises the stream after the last block."""
+        ...
+
+    def check(self, x: Tensor, state: Sequence[LayerState] | None, reset: Tensor | None) -> None:
+        """Refuse an input that the backbone does not take."""
+        ...
+
+    def __call__(self, x: Tensor, state: Any = None, *, reset: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Run one piece of a causal backbone."""
+        ...
 
 
 def stream(backbone: Backbone, pieces: Iterable[StreamPiece], scratch: str | Path | None = None) -> Iterator[Tensor]:
