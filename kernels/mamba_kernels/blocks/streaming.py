@@ -13,7 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ StreamPiece = Tensor | tuple[Tensor, Tensor | None]
 """Consecutive tokens `x` (B, L, d_model), or `(x, reset)` with `reset` (B, L) bool as in `Backbone.forward`."""
 
 
+@runtime_checkable
 class Block(Protocol):
     """What streaming asks of a block."""
 
@@ -44,6 +45,7 @@ class Block(Protocol):
         ...
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """What streaming asks of a backbone."""
 
