@@ -5,6 +5,8 @@ Compiled kernels have hand-written gradients alone. What is asked for beyond the
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -212,3 +214,32 @@ def test_single_steps_have_every_derivative(name: str) -> None:
         run, tuple(tensor.float() for tensor in exact), tuple(tensor.float() for tensor in tangents)
     )[1]
     _agree(found, torch.func.jvp(lambda *tensors: run(*tensors, **reference), exact, tangents)[1])
+
+
+COMPILED = """
+import torch
+from mamba_kernels import causal_conv1d, rms_norm, selective_scan
+
+x, tangent = torch.randn(2, 7, 4), torch.randn(2, 7, 4)
+weight, taps, decay, mixed = torch.randn(4), torch.randn(4, 3), -torch.rand(4, 3), torch.randn(2, 7, 3)
+for run in (
+    lambda x: rms_norm(x, weight, backend="numba"),
+    lambda x: causal_conv1d(x, taps, backend="numba"),
+    lambda x: selective_scan(x, x.abs(), decay, mixed, mixed, backend="numba"),
+):
+    right = torch.func.jvp(run, (x,), (tangent,))[1]
+    torch.compiler.reset()
+    inside = torch.compile(lambda x, tangent: torch.func.jvp(run, (x,), (tangent,))[1], backend="eager")(x, tangent)
+    torch.compiler.reset()
+    outside = torch.func.jvp(torch.compile(run, backend="eager"), (x,), (tangent,))[1]
+    assert right.norm() > 0.1
+    torch.testing.assert_close(inside, right)
+    torch.testing.assert_close(outside, right)
+print("right")
+"""
+
+
+def test_forward_mode_is_right_where_it_is_compiled() -> None:
+    """In a process of its own, without the run-time type checker, which no compiler can follow."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.stdout == "right\n", done.stderr

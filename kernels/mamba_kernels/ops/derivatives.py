@@ -21,10 +21,10 @@ from mamba_kernels.dispatch import COMPILED_BACKENDS, resolve_backend
 
 def beyond_a_gradient(*tensors: Tensor | None) -> bool:
     """Say whether more is asked of `tensors` than a value and a gradient: tangents, or a transform of `torch.func`."""
-    if torch.compiler.is_compiling():  # a compiler's own tracing; it differentiates what it has traced
-        return False
     if torch._C._are_functorch_transforms_active():
         return True
+    if torch.compiler.is_compiling():  # a compiler's own tracing; it differentiates what it has traced
+        return False
     return any(tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
