@@ -320,12 +320,13 @@ Examples:
   tsmamba info
   tsmamba info runs/sales
   tsmamba info sales.csv
+  tsmamba info auto
 """
 )
-@click.argument("what", required=False, metavar="[MODEL|RUN|CSV]")
+@click.argument("what", required=False, metavar="[MODEL|RUN|CSV|PRESET]")
 @json_option
 def info(what: str | None, as_json: bool) -> None:
-    """Tell what a run or a file is; without a name, which versions and methods there are."""
+    """Tell what a run, a file or a preset is; without a name, which versions and methods there are."""
     from tsmamba.commands.info import run_info
 
     print_result(run_info(what), as_json)

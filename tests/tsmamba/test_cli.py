@@ -207,6 +207,13 @@ def test_info_tells_what_a_file_is(sales: Path) -> None:
     assert facts["rows"] == 80
 
 
+def test_info_prints_a_preset_that_is_a_configuration(sales: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(run("info", "auto").stdout)
+    out = tmp_path / "run"
+    done = run("fit", sales, "--horizon", "3", "--config", tmp_path / "mine.yaml", "--out", out)
+    assert done.exit_code == 0, done.output
+
+
 def test_info_without_a_name_tells_the_versions() -> None:
     facts = json.loads(run("info", "--json").stdout)
     assert {"seqmamba", "torch", "python"} <= facts["versions"].keys()

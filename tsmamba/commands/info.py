@@ -1,4 +1,4 @@
-"""`tsmamba info`: what a run or a file is, and what this installation can do."""
+"""`tsmamba info`: what a run, a file or a preset is, and what this installation can do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mamba_configs import list_presets, load_preset, preset_text
 from mamba_data_prep.errors import UserError
+
+APP = "tsmamba"
 
 
 def run_info(what: str | None) -> dict[str, Any]:
-    """Describes a run or bundle, a file of series, or (without a name) this installation.
+    """Describes a preset, a run or bundle, a file of series, or (without a name) this installation.
 
     Returns:
         Plain values for programs, and under `text` for people.
@@ -21,20 +24,22 @@ def run_info(what: str | None) -> dict[str, Any]:
     """
     if what is None:
         return _installation()
+    presets = list_presets(APP)
+    if what in presets:
+        return {"preset": what, "settings": load_preset(APP, what), "text": preset_text(APP, what).rstrip("\n")}
     path = Path(what).expanduser()
     if path.is_dir():
         return _model(path)
     if path.exists():
         return _file(path)
-    raise UserError("there is nothing of that name", found=what, accepted="a run, a model or a file of series")
+    accepted = f"a run, a model, a file of series, or a preset: {', '.join(presets)}"
+    raise UserError("there is nothing of that name", found=what, accepted=accepted)
 
 
 def _installation() -> dict[str, Any]:
-    from mamba_configs import list_presets
-
     facts = {name: metadata.version(name) for name in ("seqmamba", "torch", "numpy", "pandas", "statsmodels")}
     facts["python"] = platform.python_version()
-    presets = list_presets("tsmamba")
+    presets = list_presets(APP)
     lines = [*(f"{name:11} {value}" for name, value in facts.items()), f"{'presets':11} {', '.join(presets)}"]
     return {"versions": facts, "presets": presets, "text": "\n".join(lines)}
 
