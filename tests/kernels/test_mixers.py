@@ -129,6 +129,7 @@ def test_attention_is_what_its_definition_says(bidirectional):
 
 def test_a_new_mixer_can_be_named_in_a_pattern(monkeypatch):
     monkeypatch.setattr("mamba_kernels.blocks.registry._MIXERS", {})
+    monkeypatch.setattr("mamba_kernels.blocks.names._NAMES", set())
 
     @register_mixer("still")
     class Still(Mixer):
