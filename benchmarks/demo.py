@@ -46,7 +46,7 @@ def main() -> None:
         PICTURE.parent.mkdir(exist_ok=True)
         shutil.copyfile(out / "predictions.png", PICTURE)
         language_model = json.loads((out / "pretrain" / "model" / "config.json").read_text())
-        report = json.loads((out / "species" / "report.json").read_text())
+        report = json.loads((out / "species" / "report.json").read_text().replace(f"{ROOT}/", ""))
     PAGE.write_text(HEAD + without_progress(text).strip() + "\n```\n")
     save_results("demo", {"pretrain": language_model["training"]["result"], "species": report})
 

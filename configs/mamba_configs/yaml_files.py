@@ -24,7 +24,7 @@ _MOST_VALUES = 100_000
 """Values of a file once its aliases are unfolded."""
 
 _MERGE = "tag:yaml.org,2002:merge"
-"""Of the key `<<`, which takes over another mapping's keys."""
+"""The tag of the key `<<`, which takes over another mapping's keys."""
 
 _Keys = tuple[str, ...]
 
