@@ -259,7 +259,11 @@ def classify(as_json: bool, **options: Any) -> None:
 @click.option(
     "--class", "classes", multiple=True, metavar="NAME=FASTA", help="A class and sequences that belong to it."
 )
-@click.option("--split", default="test", show_default=True, help="Which rows or windows: train, valid, test or all.")
+@click.option(
+    "--split", help="Rows or windows: train, valid, test or all; by default test where there is one, otherwise all."
+)
+@click.option("--sequence-column", metavar="NAME", help="The column of sequences; sequence or seq by default.")
+@click.option("--label-column", metavar="NAME", help="The column of labels; label or class by default.")
 @click.option("--both-strands", is_flag=True, help="Average the probabilities of both strands (classifiers).")
 @click.option("--out", type=FILE, help="Folder for the report.")
 @overwrite_option

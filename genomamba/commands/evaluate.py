@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genomamba import tokens
 from genomamba.classifier.metrics import Metrics, score
 from genomamba.classifier.network import SequenceClassifier
-from genomamba.classifier.tasks.labelled_tables import SPLIT_NAMES, TableRow, read_table
-from genomamba.classifier.tasks.tasks import centre, named_files
+from genomamba.classifier.tasks.of_run import TrainedOn
+from genomamba.classifier.tasks.scored_rows import chosen_rows, chosen_windows
+from genomamba.classifier.tasks.tasks import named_files
 from genomamba.commands.checks import check_evaluate
 from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Predictor
-from genomamba.prediction.record_windows import record_windows
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genomes.fasta import stream_fasta
 from mamba_training.devices import pick_device
 
 _PIECE_BASES = 2**22
@@ -31,7 +29,9 @@ def run_evaluate(
     table: Path | None = None,
     fasta: Path | None = None,
     classes: Sequence[str] = (),
-    split: str = "test",
+    split: str | None = None,
+    sequence_column: str | None = None,
+    label_column: str | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     both_strands: bool = False,
@@ -41,10 +41,12 @@ def run_evaluate(
 
     Args:
         model: bundle or run folder.
-        table: sequence, label[, split]; without a split column all rows are scored.
+        table: sequence, label[, split].
         fasta: genome for a language model.
         classes: `NAME=FASTA` texts; every record, window by window, is an example of its class.
-        split: train, valid, test or all.
+        split: train, valid, test or all. By default the test split, of a table that has a column of splits and of files
+            that the model was trained on; of other files everything.
+        sequence_column, label_column: the table's columns, where they have other names than the usual ones.
         out: folder for evaluation.json and the plots.
         overwrite: replace an earlier evaluation.
 
@@ -55,73 +57,41 @@ def run_evaluate(
     if fasta is not None:
         from genomamba.language_model.scoring import evaluate_lm
 
-        return evaluate_lm(model=model, fasta=fasta, split=split, out=out, device=device)
+        return evaluate_lm(model=model, fasta=fasta, split=split or "test", out=out, device=device)
     chosen = pick_device(device)
     network = SequenceClassifier.from_bundle(model).to(chosen)
     predictor = Predictor(network, chosen, DEFAULT_BATCH_BASES, both_strands)
+    trained_on = TrainedOn.of_bundle(model, network.config.training)
     if table is not None:
-        labels, probabilities = _score_table(predictor, table, split)
+        rows = chosen_rows(table, trained_on, split, sequence_column, label_column)
     else:
-        labels, probabilities = _score_files(predictor, named_files(classes))
-    metrics = score(labels, probabilities)
+        rows = chosen_windows(named_files(classes), network.config, trained_on, split)
+    metrics = score(*_scored(predictor, rows.pairs(network.config)))
     names = network.config.classes
-    result = {"model": str(model), "classes": list(names), "both_strands": both_strands, "test": metrics.to_dict()}
+    result = {
+        "model": str(model), "classes": list(names), "both_strands": both_strands, "split": rows.split,
+        "seen_in_training": rows.seen_in_training, "test": metrics.to_dict(),
+    }  # fmt: skip
     if out is not None:
         _write(out, result, metrics, names)
-    return {**result, "text": _text(metrics, names)}
+    return {**result, "text": _text(metrics, names, rows.said)}
 
 
-def _score_table(predictor: Predictor, table: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    rows = read_table(table)
-    if rows[0].split is not None and split != "all":
-        if split.lower() not in SPLIT_NAMES:
-            raise UserError("The split is unknown", found=split, accepted="train, valid, test or all")
-        rows = [row for row in rows if row.split == SPLIT_NAMES[split.lower()]]
-    if not rows:
-        raise UserError(f"The table has no row in the {split} split", path=table, fix="--split all")
-    config = predictor.model.config
-    unknown = next((row for row in rows if row.label not in config.classes), None)
-    if unknown is not None:
-        raise UserError(
-            "The label is none of the model's classes", path=table, line=unknown.line, found=unknown.label,
-            accepted=", ".join(config.classes[:20]),
-        )  # fmt: skip
-    labels = np.array([config.classes.index(row.label) for row in rows], np.int64)
-    return labels, np.concatenate([predictor.probabilities(part) for part in _pieces(rows, config.window)])
-
-
-def _pieces(rows: list[TableRow], window: int) -> list[list[np.ndarray]]:
-    """Token ids of the rows' middles, in lists of some megabases."""
-    pieces: list[list[np.ndarray]] = [[]]
-    held = 0
-    for row in rows:
-        if held > _PIECE_BASES:
-            pieces.append([])
-            held = 0
-        pieces[-1].append(tokens.encode(centre(row.bases, window)))
-        held += len(pieces[-1][-1])
-    return pieces
-
-
-def _score_files(predictor: Predictor, files: Mapping[str, Sequence[Path]]) -> tuple[np.ndarray, np.ndarray]:
-    config = predictor.model.config
+def _scored(predictor: Predictor, pairs: Iterable[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (M,) and probabilities (M, C) of token ids and their labels, some megabases at a time."""
     labels: list[int] = []
     parts: list[np.ndarray] = []
-    for name, paths in files.items():
-        if name not in config.classes:
-            raise UserError("This is none of the model's classes", found=name, accepted=", ".join(config.classes[:20]))
-        for path in paths:
-            held: list[np.ndarray] = []
-            for window in record_windows(stream_fasta(path, unique_ids=False), config.window, config.window):
-                if 2 * window.known < min(config.window, len(window.ids)):
-                    continue
-                held.append(window.ids)
-                labels.append(config.classes.index(name))
-                if len(held) * config.window > _PIECE_BASES:
-                    parts.append(predictor.probabilities(held))
-                    held = []
-            if held:
-                parts.append(predictor.probabilities(held))
+    held: list[np.ndarray] = []
+    size = 0
+    for ids, label in pairs:
+        held.append(ids)
+        labels.append(label)
+        size += len(ids)
+        if size > _PIECE_BASES:
+            parts.append(predictor.probabilities(held))
+            held, size = [], 0
+    if held:
+        parts.append(predictor.probabilities(held))
     if not labels:
         raise UserError("No window with known bases is left to score", fix="give files with more sequence")
     return np.array(labels, np.int64), np.concatenate(parts)
@@ -138,8 +108,8 @@ def _write(out: Path, result: Mapping[str, Any], metrics: Metrics, names: Sequen
     plot_reliability(out / "reliability.png", metrics)
 
 
-def _text(metrics: Metrics, names: Sequence[str]) -> str:
-    lines = [f"{metrics.n:,} examples"]
+def _text(metrics: Metrics, names: Sequence[str], said: str) -> str:
+    lines = [f"{metrics.n:,} examples: {said}"]
     lines += [f"  {k.replace('_', ' '):<18} {'' if v is None else f'{v:.4f}'}" for k, v in metrics.headline().items()]
     width = max(map(len, names))
     lines.append("confusion (rows true, columns predicted in the same order):")

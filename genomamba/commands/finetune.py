@@ -13,8 +13,7 @@ from genomamba.classifier.examples import LabelledData
 from genomamba.classifier.report import build_report, chosen, comparison_table, write_report
 from genomamba.classifier.request import Request, resolve
 from genomamba.classifier.scoring import score_seed
-from genomamba.classifier.tasks.genomes import promoter_files, promoter_genome, species_data
-from genomamba.classifier.tasks.tasks import named_files, table_data
+from genomamba.classifier.tasks.of_run import labelled_data
 from genomamba.classifier.training import make_start, shaped, start_bundle, train_seed
 from genomamba.prediction.rows import ABSTAIN
 from mamba_data_prep.errors import UserError
@@ -82,23 +81,10 @@ def run_finetune(
 
 
 def _load(request: Request, settings: FinetuneConfig) -> LabelledData:
-    data = _labelled(request, settings)
+    data = labelled_data(request.task, request.inputs, settings.data)
     if ABSTAIN in data.classes:
         raise UserError(f"a class may not be called {ABSTAIN!r}", fix="rename it")
     return data
-
-
-def _labelled(request: Request, settings: FinetuneConfig) -> LabelledData:
-    inputs, data = request.inputs, settings.data
-    if request.task == "table":
-        tables = inputs["table"] if isinstance(inputs["table"], list | tuple) else (inputs["table"],)
-        valid, test = (Path(inputs[name]) if inputs.get(name) else None for name in ("valid", "test"))
-        return table_data([Path(one) for one in tables], data, valid=valid, test=test, seed=data.split_seed)
-    if request.task == "species":
-        return species_data(named_files(inputs["classes"]), data)
-    if inputs.get("positive"):
-        return promoter_files(Path(inputs["positive"]), Path(inputs["negative"]), data, data.split_seed)
-    return promoter_genome(Path(inputs["fasta"]), Path(inputs["tss"]), data, data.split_seed)
 
 
 def _overview(data: LabelledData) -> str:

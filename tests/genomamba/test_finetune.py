@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from genomamba.classifier.config import DEFAULT_PRESET, PRETRAINED_PRESET, FinetuneConfig
+from genomamba.classifier.config import DEFAULT_PRESET, PRETRAINED_PRESET, FinetuneConfig, FinetuneData
+from genomamba.classifier.metrics import softmax
 from genomamba.classifier.network import SequenceClassifier
+from genomamba.classifier.scoring import logits_of
+from genomamba.classifier.tasks.tasks import table_data
 from genomamba.commands.classify import run_classify
 from genomamba.commands.evaluate import run_evaluate
 from genomamba.commands.finetune import run_finetune
@@ -35,6 +39,10 @@ def _table(path: Path, *, real: bool, n: int = 400) -> Path:
         lines.append(f"{text},{'rich' if i % 2 else 'poor'}")
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def network_window(model: Path) -> int:
+    return SequenceClassifier.from_bundle(model).config.window
 
 
 def _finetune(out: Path, table: Path, **options: Any) -> dict[str, Any]:
@@ -78,12 +86,18 @@ def test_the_bundle_repeats_the_reported_test_predictions(
     network = SequenceClassifier.from_bundle(out)
     assert network.config.training["inputs"][str(table)]["size"] == table.stat().st_size
     assert "xxh3-128" in (out / "model" / "README.md").read_text()
-    scored = run_evaluate(model=out, table=table, split="all", out=tmp_path / "scores")
-    assert scored["test"]["n"] == 400
-    assert scored["test"]["accuracy"] > 0.9
+    best = next(run for run in result["runs"] if run["seed"] == result["chosen_seed"])
+    scored = run_evaluate(model=out, table=table, out=tmp_path / "scores")
+    assert scored["split"] == "test"
+    assert scored["test"]["confusion"] == best["test"]["confusion"]
+    for name in ("nll", "brier", "ece"):
+        assert scored["test"][name] == pytest.approx(best["test"][name], abs=1e-6), name
     assert (tmp_path / "scores" / "confusion.png").exists()
-    assert len(wanted) == sum(result["data"]["counts"]["test"].values())
-    assert (wanted["predicted"] == wanted["label"]).mean() > 0.9
+    made = table_data([table], FinetuneData())
+    again = softmax(logits_of(network, made.test, torch.device("cpu")), network.config.temperature)
+    columns = [f"prob_{name}" for name in network.config.classes]
+    np.testing.assert_allclose(again, wanted[columns].to_numpy(float), atol=2e-6)
+    assert wanted["label"].tolist() == [network.config.classes[label] for label in made.test.labels]
 
 
 def test_classes_are_found_again_in_a_fasta_file(
@@ -163,7 +177,15 @@ def test_species_and_scores_by_file(
     assert result["test"]["accuracy"]["mean"] > 0.9
     assert "fractional" in result["data"]["split"]
     scored = run_evaluate(model=tmp_path / "run", classes=classes)
-    assert scored["test"]["accuracy"] > 0.9
+    assert {name: scored["test"][name] for name in ("n", "confusion")} == {
+        name: result["runs"][0]["test"][name] for name in ("n", "confusion")
+    }
+    fresh = {"at": make_bases(3000, 3).replace("G", "A"), "gc": make_bases(3000, 4).replace("T", "C")}
+    others = [f"{name}={write_fasta({'r': text}, f'new_{name}.fa')}" for name, text in fresh.items()]
+    new = run_evaluate(model=tmp_path / "run", classes=others)
+    assert (new["split"], new["seen_in_training"]) == ("all", False)
+    assert new["test"]["n"] == 2 * -(-3000 // network_window(tmp_path / "run"))
+    assert new["test"]["accuracy"] > 0.9
     with pytest.raises(UserError, match="none of the model's classes"):
         run_evaluate(model=tmp_path / "run", classes=["horse=" + classes[0].partition("=")[2]])
 

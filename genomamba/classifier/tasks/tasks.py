@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +36,58 @@ def table_data(
     Raises:
         UserError: a broken row, a single class, or a class missing from training.
     """
-    given = valid is not None or test is not None
-    named_columns = data.sequence_column, data.label_column
-    rows = [row for table in tables for row in read_table(table, "train" if given else None, *named_columns)]
-    if given and any(row.split != "train" for row in rows):
-        raise UserError(
-            "The table has a split column, and --valid or --test was given too", path=tables[0], fix="use one"
-        )
-    rows += read_table(valid, "valid", *named_columns) if valid is not None else []
-    rows += read_table(test, "test", *named_columns) if test is not None else []
+    rows = table_rows(tables, data, valid=valid, test=test)
     named = {"table": [str(t) for t in tables], "valid": valid and str(valid), "test": test and str(test)}
     return labelled_rows(rows, data, {"task": "table", **named}, seed=seed)
+
+
+def table_rows(
+    tables: Sequence[Path], data: FinetuneData, *, valid: Path | None = None, test: Path | None = None
+) -> list[TableRow]:
+    """The rows of all of a run's tables, in the order given, before any of them is split or left out.
+
+    Raises:
+        UserError: a broken row, or a column of splits beside tables of their own for these.
+    """
+    given = valid is not None or test is not None
+    columns = data.sequence_column, data.label_column
+    rows = [row for table in tables for row in read_table(table, "train" if given else None, *columns)]
+    if given and any(row.split != "train" for row in rows):
+        raise UserError(
+            "The table has a split column, and --valid or --test was given too", path=tables[0],
+            fix="remove the column, or leave --valid and --test out",
+        )  # fmt: skip
+    rows += read_table(valid, "valid", *columns) if valid is not None else []
+    return rows + (read_table(test, "test", *columns) if test is not None else [])
+
+
+@dataclass(frozen=True, eq=False)
+class SplitRows:
+    """How the rows of tables are split.
+
+    Attributes:
+        splits: text (rows,), train, valid or test.
+        keep: bool (rows,), False for a row that is left out because a held-out row has its sequence.
+        how: the rule, in words.
+        warnings: sentences a person should read.
+    """
+
+    splits: np.ndarray
+    keep: np.ndarray
+    how: str
+    warnings: tuple[str, ...]
+
+
+def split_rows(rows: list[TableRow], data: FinetuneData, seed: int) -> SplitRows:
+    """Gives each row its split, and leaves out training rows whose sequence is held out.
+
+    Raises:
+        UserError: a class is too rare, or no row is left for training.
+    """
+    keys = [hashlib.blake2b(canonical(row.bases), digest_size=16).digest() for row in rows]
+    splits, how = _splits(rows, keys, data, seed)
+    keep, leaks = _without_leaks(rows, keys, splits)
+    return SplitRows(splits, keep, how, tuple(leaks))
 
 
 def labelled_rows(
@@ -60,26 +101,25 @@ def labelled_rows(
 ) -> LabelledData:
     """Splits rows that have no split, removes leaks, checks the classes and packs the sequences."""
     classes = classes or _classes(rows)
-    keys = [hashlib.blake2b(canonical(row.bases), digest_size=16).digest() for row in rows]
-    splits, how = _splits(rows, keys, data, seed)
-    keep, leaks = _without_leaks(rows, keys, splits)
-    warnings = [*left_out, *leaks, *near_copies(rows, keep, splits)]
+    made = split_rows(rows, data, seed)
+    splits, keep = made.splits, made.keep
+    warnings = [*left_out, *made.warnings, *near_copies(rows, keep, splits)]
     window, cut = _window(rows, data)
     labels = np.array([classes.index(row.label) for row in rows], np.int64)
     source = PackedSequences.pack([centre(row.bases, window) for row in rows])
     chosen = {name: np.flatnonzero(keep & (splits == name)).astype(np.int64) for name in SPLITS}
     parts = {name: Examples(source, index, labels[index]) for name, index in chosen.items()}
-    made = LabelledData(
+    labelled = LabelledData(
         classes=classes,
         train=parts["train"],
         valid=parts["valid"],
         test=parts["test"],
         window=window,
         stranded=True,
-        description={**description, "split": how, "dropped_for_leakage": int((~keep).sum())},
+        description={**description, "split": made.how, "dropped_for_leakage": int((~keep).sum())},
         warnings=tuple(warnings + cut),
     )
-    return checked(made, rows[0].path)
+    return checked(labelled, rows[0].path)
 
 
 def _classes(rows: list[TableRow]) -> tuple[str, ...]:
