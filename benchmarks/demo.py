@@ -22,7 +22,8 @@ PROGRESS = re.compile(r"step \d+/\d+ ")
 HEAD = """# The demo
 
 `make demo` pre-trains a small language model on 1.2 Mb of human chromosome 20, fine-tunes it to tell human DNA from
-that of four bacteria, and classifies 80 fragments that neither step has read. All of it ships with the repository.
+that of four bacteria, and classifies 80 fragments that neither step has read. Both trainings hold the same sections of
+the human DNA out. All of it ships with the repository.
 This page is the output of one run, written by `python -m benchmarks.demo`; progress lines between the first and the
 last are left out.
 

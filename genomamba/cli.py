@@ -309,23 +309,35 @@ def convert(as_json: bool, **options: Any) -> None:
     epilog="""\b
 Example:
   genomamba audit --fasta hg38.fa --bed sequences_human.bed --set data.window=2^17
+  genomamba audit --fasta chr20.fa --from runs/hg38
+  genomamba audit --fasta human.fa.gz --set data.window=512 --sections human.bed
 """
 )
 @click.option("--fasta", type=FILE, required=True, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
 @click.option("--bed", type=FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
+@click.option("--from", "from_model", type=FILE, metavar="MODEL", help="Tell how much of each split it has read.")
+@click.option(
+    "--sections",
+    type=FILE,
+    metavar="FILE.bed",
+    help="Split into the sections that finetune cuts with this window, and write them, for pretrain --bed.",
+)
+@overwrite_option
 @settings_options
 @json_option
-def audit(fasta: Path, bed: Path | None, config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def audit(fasta: Path, bed: Path | None, config: str | None, overrides: tuple[str, ...], **options: Any) -> None:
     """Show how a genome is split, and prove that no base is in two splits."""
-    from genomamba.commands.checks import check_genome
+    from genomamba.commands.checks import check_audit
     from genomamba.config import load_config
 
+    as_json = options.pop("as_json")
     flags = {"fasta": _text(fasta), "bed": _text(bed)}
     load_config(config, overrides, flags=flags)
-    check_genome(fasta, bed)
+    check_audit(fasta=fasta, bed=bed, **options)
     from genomamba.commands.audit import run_audit
 
-    print_result(run_audit(config=config, overrides=overrides, flags=flags), as_json)
+    options.pop("overwrite")
+    print_result(run_audit(config=config, overrides=overrides, flags=flags, **options), as_json)
 
 
 @cli.command(

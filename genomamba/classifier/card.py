@@ -9,6 +9,7 @@ from typing import Any
 
 from genomamba.classifier.config import FinetuneConfig
 from genomamba.classifier.network import ClassifierConfig, SequenceClassifier
+from genomamba.classifier.read_before import Reading
 from genomamba.classifier.report import SeedResult, comparison_table
 from mamba_data_prep.provenance import recorded_command, versions
 from mamba_training import model_card as cards
@@ -22,6 +23,7 @@ def save_classifier(
     report: Mapping[str, Any],
     best: SeedResult,
     content: Mapping[str, Any],
+    read: Reading | None,
 ) -> None:
     """Write the bundle of the chosen seed.
 
@@ -32,6 +34,7 @@ def save_classifier(
         report: of all seeds, see `build_report`.
         best: the chosen seed.
         content: file -> what `Fingerprint.to_dict` says of it.
+        read: by this training and those before it; None where it isn't known of those before it.
     """
     training = {
         "seed": best.seed,
@@ -39,6 +42,7 @@ def save_classifier(
         "status": best.status,
         "data": report["data"],
         "inputs": dict(content),
+        **({} if read is None else {"read": read.to_dict()}),
         "test": best.test.headline(),
         "settings": settings.model_dump(mode="json"),
         "versions": versions(),

@@ -55,8 +55,20 @@ def chosen(results: Sequence[SeedResult]) -> SeedResult:
     return min(results, key=lambda result: result.valid.nll)
 
 
-def build_report(data: LabelledData, results: Sequence[SeedResult], baselines: Baselines) -> dict[str, Any]:
-    """Everything that is known about a run, as JSON holds it."""
+def build_report(
+    data: LabelledData,
+    results: Sequence[SeedResult],
+    baselines: Baselines,
+    pretrained: tuple[Mapping[str, Any], str] | None = None,
+) -> dict[str, Any]:
+    """Everything that is known about a run, as JSON holds it.
+
+    Args:
+        data: the splits.
+        results: of each seed.
+        baselines: on the same splits.
+        pretrained: what the model that training began from had read of the test split, see `pretraining_note`.
+    """
     best = chosen(results)
     summary = {}
     for name in _SHOWN:
@@ -74,7 +86,11 @@ def build_report(data: LabelledData, results: Sequence[SeedResult], baselines: B
         "chosen_seed": best.seed,
         "baselines": baselines.to_dict(),
         "against_kmers": {"only_ours_right": only_we, "only_kmers_right": only_they, "p": p},
-        "verdict": verdict(best.test, baselines, (only_we, only_they, p)),
+        **({} if pretrained is None else {"pretrained_model": dict(pretrained[0])}),
+        "verdict": [
+            *verdict(best.test, baselines, (only_we, only_they, p)),
+            *([] if pretrained is None else [pretrained[1]]),
+        ],
     }
 
 

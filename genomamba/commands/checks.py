@@ -76,6 +76,23 @@ def check_genome(fasta: Path, bed: Path | None = None) -> None:
     check_input(bed)
 
 
+def check_audit(
+    *, fasta: Path, bed: Path | None, from_model: Path | None, sections: Path | None, overwrite: bool
+) -> None:
+    """Refuse files or a model that aren't there, and a table of sections that can't be written or exists.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_genome(fasta, bed)
+    if bed is not None and sections is not None:
+        raise UserError("--bed and --sections both say how the genome is split", fix="leave one of them out")
+    if sections is not None:
+        check_output(sections, endings=(".bed",), inputs=(fasta,), overwrite=overwrite)
+    if from_model is not None:
+        model_folder(from_model)
+
+
 def check_convert(*, model: Path, out: Path, overwrite: bool) -> None:
     """Refuse a model that isn't there, and a folder that can't be written or holds something.
 

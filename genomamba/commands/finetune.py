@@ -10,6 +10,7 @@ from genomamba.classifier.baselines import fit_baselines
 from genomamba.classifier.card import save_classifier
 from genomamba.classifier.config import FinetuneConfig
 from genomamba.classifier.examples import LabelledData
+from genomamba.classifier.read_before import Reading, pretraining_note
 from genomamba.classifier.report import build_report, chosen, comparison_table, write_report
 from genomamba.classifier.request import Request, resolve
 from genomamba.classifier.scoring import score_seed
@@ -65,6 +66,11 @@ def run_finetune(
         say(line)
     content = {str(path): fingerprint(path).to_dict() for path in request.files()}
     start = make_start(request, settings, data, bundle, content)
+    began = start.recorded["from"] is not None
+    before = None if bundle is None else Reading.of_training_record(bundle.config.get("training", {}), bundle.path)
+    pretrained = pretraining_note(before, data) if began else None
+    if pretrained is not None:
+        say(f"note: {pretrained[1]}")
     device = scoring_device(settings.train.accelerator)
     results, networks = [], {}
     for seed in range(settings.train.seed, settings.train.seed + request.seeds):
@@ -73,10 +79,11 @@ def run_finetune(
         results.append(score_seed(networks[seed], data, seed, folder, run, device))
     if not is_first_process():
         return {}
-    report = build_report(data, results, fit_baselines(data, say))
+    report = build_report(data, results, fit_baselines(data, say), pretrained)
     best = chosen(results)
     write_report(out, report, results, data)
-    save_classifier(out / "model", networks[best.seed], start.settings, report, best, content)
+    read = Reading.of_training(data, before) if not began or before is not None else None
+    save_classifier(out / "model", networks[best.seed], start.settings, report, best, content, read)
     return {"out": str(out), "model": str(out / "model"), **report, "text": _text(report, out)}
 
 

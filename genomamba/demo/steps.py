@@ -50,20 +50,25 @@ def steps(out: Path, pretrain_steps: int, finetune_steps: int) -> list[tuple[str
         finetune_steps: optimizer steps of 16 windows of 512 bases.
     """
     classes = [word for name in SPECIES for word in ("--class", f"{name}={_shown(DATA / name)}.fa.gz")]
-    pretrain = ["pretrain", "--fasta", f"{_shown(DATA)}/human.fa.gz", "--config", "genomamba-tiny"]
+    human, sections = f"{_shown(DATA)}/human.fa.gz", f"{out}/sections.bed"
+    pretrain = ["pretrain", "--fasta", human, "--bed", sections, "--config", "genomamba-tiny"]
     finetune = ["finetune", "species", *classes, "--from", f"{out}/pretrain"]
     finetune += ["--set", "data.window=512", "--set", "train.batch_size=16", "--set", "optim.lr=5e-3"]
     classify = ["classify", "--model", f"{out}/species", "--fasta", f"{_shown(DATA)}/mixture.fa.gz", "--both-strands"]
     return [
         (
-            "1. Learn the language of human DNA: 1.2 Mb of chromosome 20",
+            "1. Hold the same sections of human DNA out of both trainings that follow",
+            ["audit", "--fasta", human, "--set", "data.window=512", "--sections", sections],
+        ),
+        (
+            "2. Learn the language of human DNA: 1.2 Mb of chromosome 20",
             [*pretrain, "--max-steps", f"{pretrain_steps}", "--out", f"{out}/pretrain"],
         ),
         (
-            "2. Teach that model to tell five species apart",
+            "3. Teach that model to tell five species apart",
             [*finetune, "--max-steps", f"{finetune_steps}", "--out", f"{out}/species"],
         ),
-        ("3. Classify 80 fragments it has never seen", [*classify, "--out", f"{out}/predictions.tsv"]),
+        ("4. Classify 80 fragments it has never seen", [*classify, "--out", f"{out}/predictions.tsv"]),
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from genomamba.config import PretrainConfig
 from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
 from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.reading import RegionsRead
 from mamba_data_prep.genomes.splits import Split
 from mamba_data_prep.provenance import recorded_command, versions
 from mamba_training import model_card as cards
@@ -76,6 +77,7 @@ def provenance(settings: PretrainConfig, genome: Genome, split: Split, result: d
             **genome.fingerprint.to_dict(),
         },
         "split": split.description,
+        "read": {"genomes": [RegionsRead.of(genome, split.train).to_dict()], "sequences": []},
         "settings": settings.model_dump(mode="json", exclude={"fasta", "bed", "content"}),
         "result": {key: value for key, value in result.items() if key not in ("out", "model")},
         "command": recorded_command(),

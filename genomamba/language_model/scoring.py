@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from genomamba.language_model.model import GenomeLM, bits, window_nats
 from mamba_configs.settings import validated
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.reading import Overlap, RegionsRead
 from mamba_data_prep.genomes.windows import WindowTable, tile
 from mamba_training.bundle import load_bundle
 from mamba_training.devices import pick_device
@@ -138,8 +141,13 @@ def evaluate_lm(*, model: Path, fasta: Path, split: str, out: Path | None, devic
         windows = made.tables()[used]
     if not len(windows):
         raise UserError("No window is left to score", path=fasta, found=f"windows of {data.window:,} bases")
-    scored = evaluate_windows(network, GenomeWindows(genome, frozen(windows, data.final_bases)))
-    result = {"model": str(model), "fasta": str(fasta), "split": used, "seen_in_training": same, **scored.to_dict()}
+    chosen = frozen(windows, data.final_bases)
+    scored = evaluate_windows(network, GenomeWindows(genome, chosen))
+    read = _read_of(training, genome, chosen)
+    result = {
+        "model": str(model), "fasta": str(fasta), "split": used, "seen_in_training": same,
+        "read_in_training": None if read is None else read.to_dict(), **scored.to_dict(),
+    }  # fmt: skip
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         with atomic_write(out / "evaluation.json") as file:
@@ -147,4 +155,13 @@ def evaluate_lm(*, model: Path, fasta: Path, split: str, out: Path | None, devic
             file.write("\n")
     where = f"{used} windows of the genome it was trained on" if same else "all windows of a genome new to it"
     text = f"{scored.bits:.4f} bits per base, perplexity {scored.perplexity:.4f}, {scored.n_bases:,} bases ({where})"
+    if read is not None and read.read_windows:
+        text += f"\ncaution: in training the model has read {read} of these"
     return {**result, "text": text}
+
+
+def _read_of(training: Mapping[str, Any], genome: Genome, windows: WindowTable) -> Overlap | None:
+    """How much of some windows the model has read; None where its bundle doesn't say, or knows another genome."""
+    found = [RegionsRead.from_dict(one) for one in training.get("read", {}).get("genomes", [])]
+    known = next((one for one in found if one.xxh3_128 == genome.fingerprint.xxh3_128), None)
+    return None if known is None else known.overlap_of(genome, windows)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from genomamba.classifier.config import FinetuneData
 from genomamba.classifier.examples import LabelledData, canonical
-from genomamba.classifier.tasks.genomes import GenomeWindows, promoter_files, promoter_genome, species_data
+from genomamba.classifier.tasks.genomes import Stretches, promoter_files, promoter_genome, species_data
 from genomamba.classifier.tasks.stretches import cut_sections
 from genomamba.classifier.tasks.tasks import class_balance, named_files, table_data
 from mamba_data_prep.errors import UserError
@@ -172,7 +172,7 @@ def test_promoters_are_cut_around_their_sites_in_their_own_direction(
         expected.add(bases.tobytes() if plus else reverse_complement(bases).tobytes())
     for examples in data.splits().values():
         source = examples.source
-        assert isinstance(source, GenomeWindows)
+        assert isinstance(source, Stretches)
         assert {b.tobytes() for b, y in zip(examples, examples.labels, strict=True) if y == 1} <= expected
         assert (examples.labels == 0).sum() == (examples.labels == 1).sum() > 2
         for row in examples.rows[examples.labels == 0]:
@@ -191,7 +191,7 @@ def test_start_sites_without_a_strand_are_not_silently_plus(
     said = FinetuneData(upstream=9, downstream=5, tss_distance=200, strand="minus")
     data = promoter_genome(fasta, bed, said, seed=0)
     source = data.train.source
-    assert isinstance(source, GenomeWindows)
+    assert isinstance(source, Stretches)
     assert source.minus[data.train.rows[data.train.labels == 1]].all()
 
 

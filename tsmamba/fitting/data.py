@@ -13,7 +13,7 @@ from mamba_data_prep.sampler import ResumableBatchSampler, SequentialBatchSample
 from tsmamba.panel.windows import Batch, Origins, Windows
 
 
-class WindowDataset(Dataset[Batch]):
+class PanelBatches(Dataset[Batch]):
     """Whole batches of windows, by (epoch, number) pairs."""
 
     def __init__(self, windows: Windows, origins: Origins) -> None:
@@ -63,7 +63,7 @@ class PanelData(LightningDataModule):
         # A batch is one item, gathered at once; a generator of its own: a loader without one draws a seed from the
         # global generator.
         return DataLoader(
-            WindowDataset(self.windows, origins),
+            PanelBatches(self.windows, origins),
             sampler=sampler,  # pyright: ignore[reportArgumentType]
             batch_size=None,
             generator=torch.Generator(),

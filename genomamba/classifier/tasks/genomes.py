@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +11,9 @@ import numpy as np
 from genomamba.classifier.config import FinetuneData
 from genomamba.classifier.examples import SPLITS, Examples, LabelledData
 from genomamba.classifier.tasks.labelled_tables import TableRow
-from genomamba.classifier.tasks.stretches import GAP_FRACTION, Section, cut_sections
+from genomamba.classifier.tasks.stretches import GAP_FRACTION, Section, Stretches, cut_sections
 from genomamba.classifier.tasks.tasks import checked, labelled_rows
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genomes.alphabet import reverse_complement
 from mamba_data_prep.genomes.fasta import stream_fasta
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.gtf import read_tss
@@ -23,37 +21,6 @@ from mamba_data_prep.genomes.intervals import Interval
 from mamba_data_prep.genomes.windows import tile
 
 MAX_SPECIES_WINDOW = 4096
-
-
-@dataclass(frozen=True, eq=False)
-class GenomeWindows:
-    """Stretches of several genomes, read when they are asked for.
-
-    Attributes:
-        genome: int64 index into `genomes` of each stretch.
-        record, start, end: its place, 0-based half-open.
-        minus: whether it is read from the minus strand.
-    """
-
-    genomes: tuple[Genome, ...]
-    genome: np.ndarray
-    record: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    minus: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def fetch(self, index: int) -> np.ndarray:
-        """Stretch `index` as uint8 ASCII, in its own direction."""
-        genome = self.genomes[int(self.genome[index])]
-        bases = genome.fetch(int(self.record[index]), int(self.start[index]), int(self.end[index]))
-        return reverse_complement(bases) if self.minus[index] else bases
-
-    def lengths(self) -> np.ndarray:
-        """Length in bases of each stretch."""
-        return self.end - self.start
 
 
 def species_data(classes: Mapping[str, Sequence[Path]], data: FinetuneData) -> LabelledData:
@@ -77,7 +44,7 @@ def species_data(classes: Mapping[str, Sequence[Path]], data: FinetuneData) -> L
     rows = np.concatenate([part for name in SPLITS for part in parts[name]])
     split = np.repeat(np.arange(3), [sum(map(len, parts[name])) for name in SPLITS])
     labels = owner[rows[:, 0]]
-    source = GenomeWindows(tuple(genomes), rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3], np.zeros(len(rows), bool))
+    source = Stretches(tuple(genomes), rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3], np.zeros(len(rows), bool))
     train, valid, test = (
         _levelled(source, np.flatnonzero(split == i), labels, len(classes), data.max_per_class) for i in range(3)
     )
@@ -132,9 +99,7 @@ def _section_windows(
     return np.stack([np.full(len(table), number), table.record, table.start, table.end], 1).astype(np.int64)
 
 
-def _levelled(
-    source: GenomeWindows, rows: np.ndarray, labels: np.ndarray, n_classes: int, limit: int | None
-) -> Examples:
+def _levelled(source: Stretches, rows: np.ndarray, labels: np.ndarray, n_classes: int, limit: int | None) -> Examples:
     """The same number of windows of every class, taken at even distances along the genome."""
     counts = np.bincount(labels[rows], minlength=n_classes)
     keep = min(int(counts.min()), limit or int(counts.min()))
@@ -204,7 +169,7 @@ def promoter_genome(fasta: Path, tss: Path, data: FinetuneData, seed: int) -> La
         labels += [np.zeros(len(bad), np.int64), np.ones(len(good), np.int64)]
         parts[name] = np.arange(first, first + len(bad) + len(good))
     table, label = np.concatenate(rows), np.concatenate(labels)
-    source = GenomeWindows((genome,), table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4].astype(bool))
+    source = Stretches((genome,), table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4].astype(bool))
     described = {
         "task": "promoter", "fasta": str(fasta), "tss": str(tss), "window": window,
         "positives": f"-{data.upstream}..+{data.downstream} around {len(positives):,} start sites",

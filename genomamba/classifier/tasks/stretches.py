@@ -15,6 +15,8 @@ import numpy as np
 
 from genomamba.classifier.examples import SPLITS
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.alphabet import reverse_complement
+from mamba_data_prep.genomes.genome import Genome
 
 GAP_FRACTION = 0.002
 MAX_STRIPES = 8
@@ -29,6 +31,37 @@ class Section:
     record: int
     start: int
     end: int
+
+
+@dataclass(frozen=True, eq=False)
+class Stretches:
+    """Stretches of several genomes, read when they are asked for.
+
+    Attributes:
+        genome: int64 index into `genomes` of each stretch.
+        record, start, end: its place, 0-based half-open.
+        minus: whether it is read from the minus strand.
+    """
+
+    genomes: tuple[Genome, ...]
+    genome: np.ndarray
+    record: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    minus: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def fetch(self, index: int) -> np.ndarray:
+        """Stretch `index` as uint8 ASCII, in its own direction."""
+        genome = self.genomes[int(self.genome[index])]
+        bases = genome.fetch(int(self.record[index]), int(self.start[index]), int(self.end[index]))
+        return reverse_complement(bases) if self.minus[index] else bases
+
+    def lengths(self) -> np.ndarray:
+        """Length in bases of each stretch."""
+        return self.end - self.start
 
 
 def cut_sections(

@@ -1,0 +1,129 @@
+"""How much of a classifier's held-out data a model has read in training, be it pre-training or its own."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genomamba.classifier.examples import Examples, LabelledData
+from genomamba.classifier.tasks.stretches import Stretches
+from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.reading import Overlap, RegionsRead, SequencesRead
+from mamba_data_prep.genomes.windows import WindowTable
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything that a model and those it began from have read.
+
+    Attributes:
+        genomes: stretches of genomes.
+        sequences: separate sequences.
+    """
+
+    genomes: tuple[RegionsRead, ...] = ()
+    sequences: tuple[SequencesRead, ...] = ()
+
+    @classmethod
+    def of_training(cls, data: LabelledData, before: Reading | None) -> Reading:
+        """What a model has read once it is trained on some data.
+
+        Args:
+            data: of the training.
+            before: what the model that it began from had read.
+        """
+        before = before or cls()
+        source = data.train.source
+        if isinstance(source, Stretches):
+            return cls((*before.genomes, *_regions(source, data.train)), before.sequences)
+        return cls(before.genomes, (*before.sequences, SequencesRead.of(data.train)))
+
+    @classmethod
+    def of_training_record(cls, training: Mapping[str, Any], path: Path | None = None) -> Reading | None:
+        """What a bundle's record of its training says that the model has read; None where it says nothing of that.
+
+        Bundles of earlier releases say nothing.
+
+        Args:
+            training: of the bundle's `config.json`.
+            path: of the bundle, for messages.
+
+        Raises:
+            UserError: what it says cannot be understood.
+        """
+        found = training.get("read")
+        if found is None:
+            return None
+        try:
+            return cls(
+                tuple(RegionsRead.from_dict(one) for one in found["genomes"]),
+                tuple(SequencesRead.from_dict(one) for one in found["sequences"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"what the model has read is not told in order ({error!r})", path=path) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "genomes": [one.to_dict() for one in self.genomes],
+            "sequences": [one.to_dict() for one in self.sequences],
+        }
+
+    def of_genome(self, xxh3_128: str) -> RegionsRead | None:
+        """The stretches read of the genome with this hash; None where it isn't known to be one that was read."""
+        known = [one for one in self.genomes if one.xxh3_128 == xxh3_128]
+        return functools.reduce(operator.or_, known) if known else None
+
+
+def held_out_overlap(reading: Reading, data: LabelledData, split: str = "test") -> tuple[Overlap, list[str]]:
+    """How much of a split's examples was read, and the names of the genomes for which this isn't known."""
+    examples = data.splits()[split]
+    source = examples.source
+    if not isinstance(source, Stretches):
+        return sequences_overlap(reading, list(examples)), []
+    total, unknown = Overlap(), []
+    for number, genome in enumerate(source.genomes):
+        known = reading.of_genome(genome.fingerprint.xxh3_128)
+        if known is None:
+            unknown.append(genome.path.name)
+        else:
+            total += known.overlap_of(genome, _windows(source, examples, number))
+    return total, unknown
+
+
+def pretraining_note(reading: Reading | None, data: LabelledData) -> tuple[dict[str, Any], str]:
+    """What the model that training began from had read of the test split, as plain values and as a sentence."""
+    if reading is None:
+        return {"known": False}, "What the pre-trained model has read is unknown: its bundle does not say."
+    overlap, unknown = held_out_overlap(reading, data)
+    about = {"known": True, "unknown_files": unknown, "test": overlap.to_dict()}
+    if not overlap.windows:
+        return about, "Whether the pre-trained model has read the test sequences is unknown: it read other files."
+    said = f"Of the test split the pre-trained model has read {overlap}"
+    others = f"; of {', '.join(unknown)} it is unknown, as it read other files" if unknown else ""
+    return about, f"{said}{others}."
+
+
+def _regions(source: Stretches, examples: Examples) -> list[RegionsRead]:
+    found = []
+    for number, genome in enumerate(source.genomes):
+        found.append(RegionsRead.of(genome, _windows(source, examples, number)))
+    return found
+
+
+def _windows(source: Stretches, examples: Examples, number: int) -> WindowTable:
+    """The examples that are cut from one of the genomes."""
+    own = examples.rows[source.genome[examples.rows] == number]
+    return WindowTable(source.record[own].astype(np.int32), source.start[own], source.end[own])
+
+
+def sequences_overlap(reading: Reading, sequences: Sequence[np.ndarray]) -> Overlap:
+    """How many of some separate sequences were trained on, as far as it can be told."""
+    found = [one.overlap(sequences) for one in reading.sequences]
+    return max(found, key=lambda one: one.read_windows, default=Overlap())
