@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from genomamba import tokens
 from genomamba.classifier.examples import Examples, LabelledData
 from genomamba.classifier.tasks.stretches import Stretches
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.reading import Overlap, RegionsRead, SequencesRead
 from mamba_data_prep.genomes.windows import WindowTable
+from mamba_data_prep.provenance import fingerprint
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,58 @@ class Reading:
         return functools.reduce(operator.or_, known) if known else None
 
 
-def held_out_overlap(reading: Reading, data: LabelledData, split: str = "test") -> tuple[Overlap, list[str]]:
-    """How much of a split's examples was read, and the names of the genomes for which this isn't known."""
-    examples = data.splits()[split]
+class ReadShare:
+    """Adds up how much of what a classifier is scored on it has read in training.
+
+    Args:
+        reading: of the classifier; None where its bundle does not say what it has read.
+
+    Attributes:
+        overlap: so far.
+    """
+
+    def __init__(self, reading: Reading | None) -> None:
+        self.reading = reading
+        self.overlap = Overlap()
+
+    def examples(self, examples: Examples) -> None:
+        """Adds all examples of a split."""
+        if self.reading is not None:
+            self.overlap += examples_overlap(self.reading, examples)[0]
+
+    def sequence(self, bases: np.ndarray) -> None:
+        """Adds a separate sequence, upper-case ASCII."""
+        if self.reading is not None:
+            self.overlap += sequences_overlap(self.reading, [bases])
+
+    def of_file(self, path: Path) -> RegionsRead | None:
+        """The stretches that were read of a genome, None where it isn't known to have been read."""
+        if self.reading is None or not self.reading.genomes or not path.is_file():
+            return None
+        return self.reading.of_genome(fingerprint(path).xxh3_128)
+
+    def window(self, known: RegionsRead | None, record: str, start: int, end: int, ids: np.ndarray) -> None:
+        """Adds a window of a file: by its place, where the file is known, and otherwise as a separate sequence."""
+        if known is not None:
+            self.overlap += known.overlap(record, np.array([start]), np.array([end]))
+        elif self.reading is not None and self.reading.sequences:
+            self.sequence(np.frombuffer(tokens.decode(ids).encode(), np.uint8))
+
+    def sentence(self) -> str:
+        """What is to be said of it."""
+        if self.reading is None:
+            return "whether the model has read them in training is unknown: its bundle does not say"
+        if not self.overlap.read_windows:
+            return "none of them is known to have been read in training"
+        return f"caution: in training the model has read {self.overlap} of them"
+
+    def to_dict(self) -> dict[str, int] | None:
+        """Plain values for JSON; None where it isn't known what the model has read."""
+        return None if self.reading is None else self.overlap.to_dict()
+
+
+def examples_overlap(reading: Reading, examples: Examples) -> tuple[Overlap, list[str]]:
+    """How much of some examples was read, and the names of the genomes for which this isn't known."""
     source = examples.source
     if not isinstance(source, Stretches):
         return sequences_overlap(reading, list(examples)), []
@@ -101,7 +152,7 @@ def pretraining_note(reading: Reading | None, data: LabelledData) -> tuple[dict[
     """What the model that training began from had read of the test split, as plain values and as a sentence."""
     if reading is None:
         return {"known": False}, "What the pre-trained model has read is unknown: its bundle does not say."
-    overlap, unknown = held_out_overlap(reading, data)
+    overlap, unknown = examples_overlap(reading, data.test)
     about = {"known": True, "unknown_files": unknown, "test": overlap.to_dict()}
     if not overlap.windows:
         return about, "Whether the pre-trained model has read the test sequences is unknown: it read other files."

@@ -11,6 +11,7 @@ import numpy as np
 
 from genomamba.classifier.metrics import Metrics, score
 from genomamba.classifier.network import SequenceClassifier
+from genomamba.classifier.read_before import Reading, ReadShare
 from genomamba.classifier.tasks.of_run import TrainedOn
 from genomamba.classifier.tasks.scored_rows import chosen_rows, chosen_windows
 from genomamba.classifier.tasks.tasks import named_files
@@ -66,15 +67,16 @@ def run_evaluate(
         rows = chosen_rows(table, trained_on, split, sequence_column, label_column)
     else:
         rows = chosen_windows(named_files(classes), network.config, trained_on, split)
-    metrics = score(*_scored(predictor, rows.pairs(network.config)))
+    share = ReadShare(Reading.of_training_record(network.config.training, model))
+    metrics = score(*_scored(predictor, rows.pairs(network.config, share)))
     names = network.config.classes
     result = {
         "model": str(model), "classes": list(names), "both_strands": both_strands, "split": rows.split,
-        "seen_in_training": rows.seen_in_training, "test": metrics.to_dict(),
+        "seen_in_training": rows.seen_in_training, "read_in_training": share.to_dict(), "test": metrics.to_dict(),
     }  # fmt: skip
     if out is not None:
         _write(out, result, metrics, names)
-    return {**result, "text": _text(metrics, names, rows.said)}
+    return {**result, "text": _text(metrics, names, f"{rows.said}; {share.sentence()}")}
 
 
 def _scored(predictor: Predictor, pairs: Iterable[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from genomamba.commands.audit import run_audit
@@ -159,3 +160,35 @@ def test_a_record_of_reading_that_is_damaged_is_refused(
     broken = save_bundle(tmp_path / "broken", bundle.state, {**bundle.config, "training": training}, bundle.card)
     with pytest.raises(UserError, match="not told in order"):
         _finetune(genomes, tmp_path / "run", broken)
+
+
+def test_evaluate_tells_how_much_of_what_it_scores_was_trained_on(
+    genomes: tuple[Path, Path], classified: tuple[Path, dict[str, Any]]
+) -> None:
+    classes = [f"{path.stem}={path}" for path in genomes]
+    held_out = run_evaluate(model=classified[0], classes=classes)
+    pretrained = classified[1]["pretrained_model"]["test"]["read_windows"]
+    assert held_out["split"] == "test"
+    assert held_out["read_in_training"]["read_windows"] == pretrained  # of the first genome, by its language model
+    train = run_evaluate(model=classified[0], classes=classes, split="train")
+    assert train["read_in_training"]["read_windows"] == train["test"]["n"]
+    assert f"caution: in training the model has read {train['test']['n']:,} of" in train["text"]
+
+
+def test_rows_of_a_table_of_another_name_are_known_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["".join(rng.choice(list("ACGT"), 40)) for _ in range(60)]
+    table, other = tmp_path / "t.csv", tmp_path / "other.csv"
+    lines = [f"{text},{'ab'[number % 2]}" for number, text in enumerate(rows)]
+    table.write_text("sequence,label\n" + "\n".join(lines) + "\n")
+    new = ["".join(rng.choice(list("ACGT"), 40)) + ",a" for _ in range(10)]
+    other.write_text("sequence,label\n" + "\n".join(lines[:30] + new) + "\n")
+    overrides = (*TINY, "train.max_steps=1", "train.batch_size=4")
+    run = run_finetune(task="table", out=tmp_path / "run", table=(table,), overrides=overrides)
+    held_out = pd.read_csv(tmp_path / "run" / "test_predictions.tsv", sep="\t")
+    assert len(held_out) == sum(run["data"]["counts"]["test"].values())
+    scored = run_evaluate(model=tmp_path / "run", table=other)
+    found = scored["read_in_training"]
+    assert found["windows"] == 40
+    assert 15 < found["read_windows"] <= 30  # of the 30 rows, those in train
+    assert f"{found['read_windows']} of 40 windows" in scored["text"]

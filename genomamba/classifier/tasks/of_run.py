@@ -16,8 +16,9 @@ import numpy as np
 
 from genomamba.classifier.config import FinetuneData
 from genomamba.classifier.examples import Examples, LabelledData
-from genomamba.classifier.tasks.genomes import GenomeWindows, promoter_files, promoter_genome, species_data
+from genomamba.classifier.tasks.genomes import promoter_files, promoter_genome, species_data
 from genomamba.classifier.tasks.labelled_tables import TableRow
+from genomamba.classifier.tasks.stretches import Stretches
 from genomamba.classifier.tasks.tasks import named_files, split_rows, table_data, table_rows
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
@@ -165,7 +166,7 @@ class TrainedOn:
 def _of_files(examples: Examples, classes: tuple[str, ...], files: Mapping[str, Sequence[Path]]) -> np.ndarray:
     """Which examples come from the given files, bool (examples,)."""
     source = examples.source
-    if not isinstance(source, GenomeWindows):  # a file a class
+    if not isinstance(source, Stretches):  # a file a class
         return np.isin(examples.labels, [classes.index(name) for name in files])
     given = {path.resolve() for paths in files.values() for path in paths}
     numbers = [number for number, genome in enumerate(source.genomes) if genome.path.resolve() in given]

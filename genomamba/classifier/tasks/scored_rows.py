@@ -11,6 +11,7 @@ import numpy as np
 from genomamba import tokens
 from genomamba.classifier.examples import Examples
 from genomamba.classifier.network import ClassifierConfig
+from genomamba.classifier.read_before import ReadShare
 from genomamba.classifier.tasks.labelled_tables import SPLIT_NAMES, TableRow, read_table
 from genomamba.classifier.tasks.of_run import TrainedOn
 from genomamba.classifier.tasks.tasks import centre
@@ -37,23 +38,31 @@ class ScoredRows:
     seen_in_training: bool
     said: str
 
-    def pairs(self, config: ClassifierConfig) -> Iterator[tuple[np.ndarray, int]]:
+    def pairs(self, config: ClassifierConfig, share: ReadShare | None = None) -> Iterator[tuple[np.ndarray, int]]:
         """Token ids, uint8 of at most the model's window, and class index of each example.
+
+        Args:
+            config: the model's.
+            share: adds up how much of the examples the model has read in training.
 
         Raises:
             UserError: a label is none of the model's classes.
         """
+        share = share or ReadShare(None)
         if isinstance(self.rows, Examples):
+            share.examples(self.rows)
             for index, label in enumerate(self.rows.labels.tolist()):
                 yield tokens.encode(self.rows.fetch(index)), label
         elif isinstance(self.rows, Mapping):
             for name, paths in self.rows.items():
                 for path in paths:
-                    yield from ((ids, config.classes.index(name)) for ids in _windows(path, config.window))
+                    yield from ((ids, config.classes.index(name)) for ids in _windows(path, config.window, share))
         else:
             _check_labels(self.rows, config)
             for row in self.rows:
-                yield tokens.encode(centre(row.bases, config.window)), config.classes.index(row.label)
+                bases = centre(row.bases, config.window)
+                share.sequence(bases)
+                yield tokens.encode(bases), config.classes.index(row.label)
 
 
 def chosen_rows(
@@ -164,8 +173,10 @@ def _check_labels(rows: list[TableRow], config: ClassifierConfig) -> None:
         )  # fmt: skip
 
 
-def _windows(path: Path, window: int) -> Iterator[np.ndarray]:
+def _windows(path: Path, window: int, share: ReadShare) -> Iterator[np.ndarray]:
     """Token ids of a file's windows, of which at least half the bases are known."""
+    known = share.of_file(path)
     for found in record_windows(stream_fasta(path, unique_ids=False), window, window):
         if len(found.ids) and 2 * found.known >= min(window, len(found.ids)):
+            share.window(known, found.record, found.start, found.end, found.ids)
             yield found.ids
