@@ -5,15 +5,19 @@ Shapes: `M` examples, `C` classes. Probabilities are rows that sum to one; label
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    matthews_corrcoef,
-    roc_auc_score,
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_auroc,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_matthews_corrcoef,
 )
 
 N_BINS = 15
@@ -22,7 +26,10 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Predictions whose confidence lies in (lower, upper]: what they claimed and how often they were right."""
+    """Predictions of a confidence from `lower` up to below `upper`: what they claimed and how often they were right.
+
+    A confidence of exactly 1 has a bin of its own, as in torchmetrics, whose expected calibration error is ours.
+    """
 
     lower: float
     upper: float
@@ -40,6 +47,7 @@ class Metrics:
         auroc: macro one-vs-rest area under the ROC curve over the classes present; None when only one class is present.
         nll: mean negative log-likelihood, nats.
         brier: mean over examples of the sum over classes of squared error, 0 (best) to 2.
+        mcc: Matthews' correlation coefficient; 0 where only one class is present.
         ece: expected calibration error of the predicted class, `N_BINS` bins of equal width (Guo et al. 2017, eq. 3).
         confusion: rows are the true class, columns the predicted one.
     """
@@ -81,39 +89,40 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
     n_classes = probabilities.shape[1]
     if labels.min() < 0 or labels.max() >= n_classes:
         raise ValueError(f"labels must lie in 0..{n_classes - 1}, got {labels.min()}..{labels.max()}")
-    predicted = probabilities.argmax(1)
-    confusion = confusion_matrix(labels, predicted, labels=np.arange(n_classes))
-    # A class that is neither present nor predicted has an F1 of 0, as in scikit-learn.
-    f1 = 2 * np.diag(confusion) / np.maximum(confusion.sum(0) + confusion.sum(1), 1)
+    p, truth = torch.from_numpy(probabilities), torch.from_numpy(labels)
     present = np.unique(labels)
-    recall = [float((predicted[labels == c] == c).mean()) for c in present]
-    bins = reliability(labels, probabilities)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes that are absent, which don't count here
+        f1 = multiclass_f1_score(p, truth, n_classes, average="none")
+        recall = multiclass_accuracy(p, truth, n_classes, average="none")[present]
+        areas = multiclass_auroc(p, truth, n_classes, average="none")[present] if len(present) > 1 else None
     return Metrics(
         n=len(labels),
-        accuracy=float(accuracy_score(labels, predicted)),
-        balanced_accuracy=float(np.mean(recall)),
+        accuracy=float(multiclass_accuracy(p, truth, n_classes, average="micro")),
+        balanced_accuracy=float(recall.mean()),
         macro_f1=float(f1.mean()),
-        mcc=float(matthews_corrcoef(labels, predicted)) if len(present) > 1 else 0.0,
-        auroc=_auroc(labels, probabilities, present),
+        mcc=float(multiclass_matthews_corrcoef(p, truth, n_classes)) if len(present) > 1 else 0.0,
+        auroc=None if areas is None else float(areas.mean()),
         nll=negative_log_likelihood(labels, probabilities),
         brier=float(((probabilities - np.eye(n_classes)[labels]) ** 2).sum(1).mean()),
-        ece=float(sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / len(labels)),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        ece=float(multiclass_calibration_error(p, truth, n_classes, N_BINS, "l1")),
+        confusion=tuple(tuple(row) for row in multiclass_confusion_matrix(p, truth, n_classes).tolist()),
         per_class_f1=tuple(f1.tolist()),
-        reliability=bins,
+        reliability=reliability(labels, probabilities),
     )
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = N_BINS) -> tuple[ReliabilityBin, ...]:
     """Confidence against accuracy of the predicted class in bins of equal width; empty bins are left out."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    index = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    edges = np.linspace(0, 1, n_bins + 1)
+    index = np.searchsorted(edges, confidence, side="right") - 1
     bins = []
-    for b in range(n_bins):
+    for b in range(n_bins + 1):
         chosen = index == b
         if chosen.any():
             count, claimed, hit = int(chosen.sum()), float(confidence[chosen].mean()), float(right[chosen].mean())
-            bins.append(ReliabilityBin(b / n_bins, (b + 1) / n_bins, count, claimed, hit))
+            bins.append(ReliabilityBin(float(edges[b]), float(edges[min(b + 1, n_bins)]), count, claimed, hit))
     return tuple(bins)
 
 
@@ -151,9 +160,3 @@ def majority(train_labels: np.ndarray, labels: np.ndarray, n_classes: int) -> Me
 def spread(values: list[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (0 for a single value)."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def _auroc(labels: np.ndarray, probabilities: np.ndarray, present: np.ndarray) -> float | None:
-    if len(present) < 2:
-        return None
-    return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in present]))

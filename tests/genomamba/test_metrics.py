@@ -1,14 +1,12 @@
-"""Scores against scikit-learn's and torchmetrics' definitions, and temperature scaling on logits of known scale."""
+"""Scores against scikit-learn's definitions, and temperature scaling on logits of known scale."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from genomamba.classifier.metrics import (
     N_BINS,
@@ -39,9 +37,52 @@ def test_scores_are_the_ones_that_reviewers_know(n: int, n_classes: int, seed: i
     auroc = sk.roc_auc_score(labels, p if n_classes > 2 else p[:, 1], multi_class="ovr")
     assert found.auroc == pytest.approx(auroc)
     assert found.nll == pytest.approx(sk.log_loss(labels, p, labels=range(n_classes)))
-    ece = multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(labels), n_classes, N_BINS, "l1")
-    assert found.ece == pytest.approx(float(ece), abs=1e-6)
+    assert found.brier == pytest.approx(((p - np.eye(n_classes)[labels]) ** 2).sum(1).mean())
+    assert found.ece == pytest.approx(_ece(labels, p), abs=1e-6)
+    assert found.per_class_f1 == pytest.approx(sk.f1_score(labels, predicted, average=None, zero_division=0))
     assert np.array_equal(found.confusion, sk.confusion_matrix(labels, predicted, labels=range(n_classes)))
+
+
+def _ece(labels: np.ndarray, p: np.ndarray) -> float:
+    """Guo and others 2017, equation 3, example by example."""
+    error = 0.0
+    for number in range(N_BINS):
+        inside = [i for i in range(len(p)) if number <= p[i].max() * N_BINS < number + 1]
+        if inside:
+            right = np.mean([p[i].argmax() == labels[i] for i in inside])
+            error += len(inside) / len(p) * abs(right - np.mean([p[i].max() for i in inside]))
+    return float(error)
+
+
+@settings(deadline=None, max_examples=20)
+@given(n=st.integers(2, 40), n_classes=st.integers(3, 5), absent=st.integers(1, 2), seed=st.integers(0, 999))
+def test_classes_that_are_absent_do_not_count(n: int, n_classes: int, absent: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    present = n_classes - absent
+    labels = np.concatenate([np.arange(present), rng.integers(0, present, n)])
+    p = softmax(rng.normal(size=(len(labels), n_classes)))
+    found, predicted = score(labels, p), p.argmax(1)
+    recall = [(predicted[labels == one] == one).mean() for one in range(present)]
+    assert found.balanced_accuracy == pytest.approx(np.mean(recall))
+    if present > 1:
+        areas = [sk.roc_auc_score(labels == one, p[:, one]) for one in range(present)]
+        assert found.auroc == pytest.approx(np.mean(areas))
+        assert found.mcc == pytest.approx(sk.matthews_corrcoef(labels, predicted))
+    else:
+        assert found.auroc is None
+        assert found.mcc == 0
+    f1 = sk.f1_score(labels, predicted, labels=range(n_classes), average="macro", zero_division=0)
+    assert found.macro_f1 == pytest.approx(f1)
+
+
+def test_the_bins_that_are_drawn_are_those_of_the_calibration_error() -> None:
+    rng = np.random.default_rng(5)
+    p = np.round(softmax(2 * rng.normal(size=(500, 3))), 1)
+    p = np.where(p.sum(1, keepdims=True) == 1, p, [[1.0, 0.0, 0.0]])  # many confidences on the bins' very edges
+    found = score(rng.integers(0, 3, 500), p)
+    error = sum(b.count * abs(b.accuracy - b.confidence) for b in found.reliability) / found.n
+    assert found.ece == pytest.approx(error, abs=1e-6)
+    assert found.reliability[-1].lower == found.reliability[-1].upper == 1
 
 
 def test_perfect_and_useless_predictions_have_the_extreme_scores() -> None:
