@@ -112,7 +112,8 @@ def _keep(found: list[dict[str, Any]], name: str, data: Path, folder: Path) -> N
     windows = {str(horizon): count for horizon, count in _WINDOWS.items()}
     tables = {"table": [*summary(runs), *_published(name)], "mamba": savings(runs), "costs": costs(runs)}
     about = {"data": {"name": data.name, **fingerprint(data).to_dict()}, "test_windows": windows}
-    save_results(name, {**about, **tables, "runs": runs}, folder)
+    seeds = sorted({run["seed"] for run in runs})
+    save_results(name, {**about, **tables, "runs": runs}, folder, data=[data], seeds=seeds)
 
 
 def summary(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

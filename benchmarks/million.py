@@ -18,7 +18,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -148,6 +148,18 @@ def judged(rows: Sequence[dict[str, Any]], again: dict[str, Any]) -> list[dict[s
     ]
 
 
+def relative(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each step beside ours on the shortest sequence, in whose time the machine's speed that day falls out."""
+    ours = next(row["seconds"] for row in rows if row["model"] == "ours" and row["length"] == 2**SHORTEST_LOG2)
+    return [
+        {
+            "model": row["model"], "length": row["length"], "times our seconds at 4,096": row["seconds"] / ours,
+            "peak MiB": row["peak MiB"], "MiB over the start": row["MiB over the start"],
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
 def draw(rows: Sequence[dict[str, Any]]) -> None:
     """Time and memory against length, one line a model; a cross where it fails."""
     import matplotlib
@@ -188,7 +200,7 @@ def main() -> None:
             keep_freed_memory()  # as `genomamba pretrain` does; peers get the allocator that their users have
         print(json.dumps(measure(arguments.one[0], int(arguments.one[1]), int(arguments.gib * GIBIBYTE))))
         return
-    results: dict[str, Any] = {key: value for key, value in load_results("million").items() if key != "machine"}
+    results: dict[str, Any] = load_results("million")
     limits = arguments.gib, arguments.minutes
     if "step" not in arguments.skip:
         lengths = [2**log2 for log2 in range(SHORTEST_LOG2, arguments.max_log2 + 1)]
@@ -198,6 +210,7 @@ def main() -> None:
         results["failures"] = [row for row in rows if "failure" in row]
         results["step"] = [row for row in rows if "failure" not in row]
         results["judged"] = judged(rows, again)
+        results["relative"] = relative(results["step"])
         draw(rows)
         print_table("One training step", results["step"])
         print_table("The longest, beside 2^16", results["judged"])

@@ -109,7 +109,7 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure({**DEFAULTS, **json.loads(arguments.one)})))
         return
-    results = {name: rows for name, rows in load_results("preflight").items() if name != "machine"}
+    results = load_results("preflight")
     for name, cases in {"grid": CASES, "held_out": HELD_OUT}.items():
         if name in arguments.only:
             results[name] = [in_own_process(case) for case in cases]

@@ -48,7 +48,9 @@ def main() -> None:
     print_table(f"{options.data.name}: test split, {len(data.test):,} sequences", rows)
     save_results(
         "promoters",
-        {"data": options.data.name, "warnings": list(data.warnings), "rows": rows},
+        {"name": options.data.name, "warnings": list(data.warnings), "rows": rows},
+        data=[train, valid, test],
+        seeds=range(options.seeds),
     )
 
 

@@ -1,31 +1,46 @@
 // The selective scan as a C++ programmer would write it for one machine: the yardstick of the CPU kernels.
-// Channels are the vector lane, 64 of them a tile; states of a tile stay in the first cache; the backward pass
-// recomputes the states of 256 steps at a time from saved ones. Arrays are dense, row-major, float32:
+// Channels are the vector lane, 64 of them a tile; states of a tile stay in the first cache; exponentials are powers of
+// two by a polynomial, which vectorises where std::exp does not; the backward pass recomputes the states of 256 steps at
+// a time from saved ones, and keeps their decays. Arrays are dense, row-major, float32:
 // x, delta, z, y (L, D); A (D, N); B, C (L, N); skip (D); checkpoints (L / SEGMENT, D / TILE, N, TILE).
 
 #include <algorithm>
-#include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
 namespace {
 constexpr long TILE = 64, SEGMENT = 256, MOST_STATES = 64;
+constexpr float LOG2_E = 1.44269504f;
 
 struct Inputs {
     const float *x, *delta, *A, *B, *C, *skip, *z;
     long L, D, N;
 };
 
-void turned(const Inputs &in, long first, float *a) {  // A of a tile, states by channels
-    for (long n = 0; n < in.N; ++n)
-        for (long d = 0; d < TILE; ++d) a[n * TILE + d] = in.A[(first + d) * in.N + n];
+inline float exp2_of(float x) {  // 2^x to a few units in the last place; 2^-126 below that
+    x = x < -126.0f ? -126.0f : x;
+    const float whole = __builtin_rintf(x), part = x - whole;
+    float p = 1.5403530e-4f;
+    p = p * part + 1.3333558e-3f;
+    p = p * part + 9.6181291e-3f;
+    p = p * part + 5.5504109e-2f;
+    p = p * part + 2.4022651e-1f;
+    p = p * part + 6.9314718e-1f;
+    p = p * part + 1.0f;
+    union {
+        float value;
+        int32_t bits;
+    } scale;
+    scale.bits = (static_cast<int32_t>(whole) + 127) << 23;
+    return p * scale.value;
 }
 
-void step(const Inputs &in, long t, long first, const float *a, float *h) {
-    const float *delta = in.delta + t * in.D + first, *x = in.x + t * in.D + first, *B = in.B + t * in.N;
+inline float gate_of(float z) { return 1.0f / (1.0f + exp2_of(-LOG2_E * z)); }
+
+void turned(const Inputs &in, long first, float *a) {  // A of a tile, states by channels, for powers of two
     for (long n = 0; n < in.N; ++n)
-        for (long d = 0; d < TILE; ++d)
-            h[n * TILE + d] = std::exp(delta[d] * a[n * TILE + d]) * h[n * TILE + d] + delta[d] * x[d] * B[n];
+        for (long d = 0; d < TILE; ++d) a[n * TILE + d] = LOG2_E * in.A[(first + d) * in.N + n];
 }
 
 void forward_tile(const Inputs &in, long first, float *y, float *checkpoints) {
@@ -35,17 +50,22 @@ void forward_tile(const Inputs &in, long first, float *y, float *checkpoints) {
     for (long t = 0; t < in.L; ++t) {
         if (checkpoints && t % SEGMENT == 0)
             std::memcpy(checkpoints + ((t / SEGMENT) * tiles + first / TILE) * in.N * TILE, h, in.N * TILE * 4);
-        const float *delta = in.delta + t * in.D + first, *x = in.x + t * in.D + first, *z = in.z + t * in.D + first;
-        const float *B = in.B + t * in.N, *C = in.C + t * in.N;
-        float sum[TILE] = {};
-        for (long n = 0; n < in.N; ++n)
+        const long at = t * in.D + first;
+        const float *delta = in.delta + at, *x = in.x + at, *z = in.z + at, *B = in.B + t * in.N, *C = in.C + t * in.N;
+        float sum[TILE] = {}, input[TILE];
+        for (long d = 0; d < TILE; ++d) input[d] = delta[d] * x[d];
+        for (long n = 0; n < in.N; ++n) {
+            const float b = B[n], c = C[n];
+            float *hn = h + n * TILE;
+            const float *an = a + n * TILE;
+#pragma GCC ivdep
             for (long d = 0; d < TILE; ++d) {
-                float next = std::exp(delta[d] * a[n * TILE + d]) * h[n * TILE + d] + delta[d] * x[d] * B[n];
-                h[n * TILE + d] = next;
-                sum[d] += next * C[n];
+                const float next = exp2_of(delta[d] * an[d]) * hn[d] + input[d] * b;
+                hn[d] = next;
+                sum[d] += next * c;
             }
-        for (long d = 0; d < TILE; ++d)
-            y[t * in.D + first + d] = (sum[d] + in.skip[first + d] * x[d]) * z[d] / (1.0f + std::exp(-z[d]));
+        }
+        for (long d = 0; d < TILE; ++d) y[at + d] = (sum[d] + in.skip[first + d] * x[d]) * z[d] * gate_of(z[d]);
     }
 }
 
@@ -56,45 +76,58 @@ struct Gradients {
 void backward_tile(const Inputs &in, long first, const float *grad, const float *checkpoints, const Gradients &out,
                    float *dB, float *dC) {
     const long size = in.N * TILE, tiles = in.D / TILE;
-    std::vector<float> states((SEGMENT + 1) * size);
+    std::vector<float> states((SEGMENT + 1) * size), decays(SEGMENT * size);
     float a[MOST_STATES * TILE], carried[MOST_STATES * TILE] = {}, dA[MOST_STATES * TILE] = {}, dskip[TILE] = {};
     turned(in, first, a);
     for (long segment = (in.L - 1) / SEGMENT; segment >= 0; --segment) {
         const long begin = segment * SEGMENT, end = std::min(begin + SEGMENT, in.L);
         std::memcpy(states.data(), checkpoints + (segment * tiles + first / TILE) * size, size * 4);
         for (long t = begin; t < end; ++t) {
-            float *h = states.data() + (t - begin + 1) * size;
-            std::memcpy(h, h - size, size * 4);
-            step(in, t, first, a, h);
+            const float *delta = in.delta + t * in.D + first, *x = in.x + t * in.D + first, *B = in.B + t * in.N;
+            const float *before = states.data() + (t - begin) * size;
+            float *h = states.data() + (t - begin + 1) * size, *decay = decays.data() + (t - begin) * size;
+            for (long n = 0; n < in.N; ++n)
+#pragma GCC ivdep
+                for (long d = 0; d < TILE; ++d) {
+                    const long i = n * TILE + d;
+                    decay[i] = exp2_of(delta[d] * a[i]);
+                    h[i] = decay[i] * before[i] + delta[d] * x[d] * B[n];
+                }
         }
         for (long t = end - 1; t >= begin; --t) {
             const long at = t * in.D + first;
             const float *delta = in.delta + at, *x = in.x + at, *z = in.z + at, *g = grad + at;
-            const float *B = in.B + t * in.N, *C = in.C + t * in.N, *h = states.data() + (t - begin + 1) * size;
-            float sum[TILE] = {}, dx[TILE] = {}, ddelta[TILE] = {}, dy[TILE];
-            for (long d = 0; d < TILE; ++d) dy[d] = g[d] * z[d] / (1.0f + std::exp(-z[d]));
+            const float *B = in.B + t * in.N, *C = in.C + t * in.N;
+            const float *h = states.data() + (t - begin + 1) * size, *decay = decays.data() + (t - begin) * size;
+            float sum[TILE] = {}, dinput[TILE] = {}, ddelta[TILE] = {}, dy[TILE], gate[TILE], input[TILE];
+            for (long d = 0; d < TILE; ++d) {
+                gate[d] = gate_of(z[d]);
+                dy[d] = g[d] * z[d] * gate[d];
+                input[d] = delta[d] * x[d];
+            }
             for (long n = 0; n < in.N; ++n) {
                 float db = 0, dc = 0;
+                const float b = B[n], c = C[n];
+#pragma GCC ivdep
                 for (long d = 0; d < TILE; ++d) {
                     const long i = n * TILE + d;
-                    const float decay = std::exp(delta[d] * a[i]), dh = carried[i] + dy[d] * C[n];
-                    const float through = dh * decay * h[i - size];
-                    sum[d] += h[i] * C[n];
+                    const float dh = carried[i] + dy[d] * c, through = dh * decay[i] * h[i - size];
+                    sum[d] += h[i] * c;
                     dc += dy[d] * h[i];
-                    db += dh * delta[d] * x[d];
-                    dx[d] += dh * delta[d] * B[n];
-                    ddelta[d] += through * a[i] + dh * x[d] * B[n];
+                    db += dh * input[d];
+                    dinput[d] += dh * b;
+                    ddelta[d] += through * a[i];
                     dA[i] += through * delta[d];
-                    carried[i] = dh * decay;
+                    carried[i] = dh * decay[i];
                 }
                 dB[t * in.N + n] += db;
                 dC[t * in.N + n] += dc;
             }
             for (long d = 0; d < TILE; ++d) {
-                const float skip = in.skip[first + d], gate = 1.0f / (1.0f + std::exp(-z[d]));
-                out.x[at + d] = dx[d] + dy[d] * skip;
-                out.delta[at + d] = ddelta[d];
-                out.z[at + d] = g[d] * (sum[d] + skip * x[d]) * gate * (1.0f + z[d] * (1.0f - gate));
+                const float skip = in.skip[first + d];
+                out.x[at + d] = dinput[d] * delta[d] + dy[d] * skip;
+                out.delta[at + d] = ddelta[d] / LOG2_E + dinput[d] * x[d];
+                out.z[at + d] = g[d] * (sum[d] + skip * x[d]) * gate[d] * (1.0f + z[d] * (1.0f - gate[d]));
                 dskip[d] += dy[d] * x[d];
             }
         }

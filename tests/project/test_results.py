@@ -1,0 +1,70 @@
+"""Each figure's file says which machine, commit, command, data and seeds it came from; documents show those files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import common, documents
+
+FILES = sorted(common.RESULTS.glob("*.json"))
+MACHINE = {
+    "processor", "instructions", "cores", "threads", "memory_gib", "load", "system", "python", "packages", "date",
+}  # fmt: skip
+MADE = {"commit", "changed_since_commit", "command", "data", "seeds"}
+OLDER = {
+    "aot", "bf16", "covariates", "coverage", "cpu_scan", "demo", "etth1", "etth2", "horizons", "loader", "million",
+    "preflight", "pretrain", "synthetic", "train_step",
+}  # fmt: skip
+"""Files that were written before how they were made was recorded; one that is measured anew leaves this list."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_result_says_where_it_came_from(path: Path) -> None:
+    found = json.loads(path.read_text())
+    assert set(found["machine"]) >= MACHINE
+    made = found["made"]
+    assert set(made) >= MADE
+    if made.get("recorded") == "not at the time":
+        assert path.stem in OLDER
+        return
+    assert len(made["commit"]) == 40
+    assert made["command"].startswith("python -m benchmarks.")
+    assert all(len(digest) == 64 for digest in made["data"].values())
+    assert found["machine"]["memory_gib"] > 0
+
+
+def test_what_is_saved_now_says_so(tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("a,b\n")
+    path = common.save_results("x", {"rows": [1]}, tmp_path, data=[data], seeds=range(3))
+    found = json.loads(path.read_text())
+    assert set(found) == {"machine", "made", "rows"}
+    assert set(found["machine"]) >= MACHINE
+    assert found["made"]["seeds"] == [0, 1, 2]
+    assert found["made"]["data"] == {"data.csv": hashlib.sha256(b"a,b\n").hexdigest()}
+    root = Path(common.__file__).parent
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    assert found["made"]["commit"] == (head.stdout.strip() or None)
+    assert common.load_results("x", tmp_path) == {"rows": [1]}
+
+
+def test_the_documents_show_what_the_files_hold() -> None:
+    stale = [path.name for path in documents.DOCUMENTS if documents.with_tables(path.read_text()) != path.read_text()]
+    assert stale == []
+
+
+def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
+    rows = [{"model": "ours", "seconds": 2.0, "tokens/s": 10}]
+    (tmp_path / "speed.json").write_text(json.dumps({"rows": rows}))
+    text = "<!-- table speed.rows without tokens/s -->\n<!-- end of table -->"
+    shown = documents.with_tables(text, tmp_path)
+    assert "| ours | 2 |" in shown
+    assert "10" not in shown
+    rows[0]["seconds"] = 3.0
+    (tmp_path / "speed.json").write_text(json.dumps({"rows": rows}))
+    assert documents.with_tables(shown, tmp_path) != shown
