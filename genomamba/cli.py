@@ -205,7 +205,7 @@ Examples:
   genomamba classify --model runs/promoters --fasta new.fa --out predictions.tsv
   genomamba classify --model runs/apes --fasta reads.fa.gz --out predictions.parquet --both-strands --min-confidence 0.9
   genomamba classify --model runs/apes --fasta hg38.fa --region chr20:1,000,001-1,100,000 --out part.tsv
-  zcat reads.fa.gz | genomamba classify --model runs/apes --fasta - --out predictions.bed
+  zcat reads.fa.gz | genomamba classify --model runs/apes --fasta - --out - | cut -f 1,7,8
 """
 )
 @click.option("--model", type=FILE, required=True, help="A classifier's bundle or run folder.")
@@ -214,7 +214,10 @@ Examples:
     "--region", "regions", multiple=True, metavar="NAME:FIRST-LAST", help="Only this stretch, 1-based; repeatable."
 )
 @click.option(
-    "--out", type=FILE, required=True, help="By its extension a table or track: .tsv .csv .parquet .jsonl .bed .bw."
+    "--out",
+    type=FILE,
+    required=True,
+    help="Table or track: .tsv .csv .jsonl .bed (or with .gz) .parquet .bw; - is stdout.",
 )
 @click.option("--both-strands", is_flag=True, help="Average the probabilities of both strands.")
 @click.option(
@@ -247,9 +250,18 @@ def classify(as_json: bool, **options: Any) -> None:
     from genomamba.commands.checks import check_classify
 
     check_classify(**{name: options[name] for name in ("model", "fasta", "out", "overwrite")})
+    to_stdout = str(options["out"]) == "-"
+    if to_stdout and as_json:
+        from mamba_data_prep.errors import UserError
+
+        raise UserError("--json and --out - both write to standard output", fix="write the table to a file")
     from genomamba.commands.classify import run_classify
 
-    print_result(run_classify(**options), as_json)
+    result = run_classify(**options)
+    if to_stdout:
+        click.echo(result["text"], err=True)
+    else:
+        print_result(result, as_json)
 
 
 @cli.command()

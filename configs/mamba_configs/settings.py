@@ -219,6 +219,11 @@ def _checked(schema: type[SchemaT], given: _Given) -> SchemaT:
         return schema.model_validate(given.values)
     except ValidationError as error:
         raise _explained(schema, error, given) from None
+    except UserError as error:  # a value that is read by more than a type, such as a length of time
+        place = given.place(error.problem.partition(" ")[0])
+        raise UserError(
+            error.problem, **place, found=error.found, accepted=error.accepted, fix=error.fix
+        ) from None  # fmt: skip
 
 
 def _explained(schema: type[Section], error: ValidationError, given: _Given) -> UserError:

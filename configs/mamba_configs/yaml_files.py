@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from yaml.constructor import SafeConstructor
+from yaml.reader import ReaderError
 
 from mamba_configs.errors import UserError
 
@@ -46,6 +47,9 @@ class Document:
     def line(self, dotted: str) -> int | None:
         """The line of a dotted key, or that of the nearest section above it that is written in the file."""
         keys = tuple(dotted.split("."))
+        written = next((place for place in self.lines if ".".join(place) == dotted), keys)  # a key may hold dots itself
+        if written in self.lines:
+            return self.lines[written]
         return next((self.lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.lines), None)
 
 
@@ -124,7 +128,7 @@ def _composed(text: str, path: Path | None) -> yaml.Node | None:
                 )  # fmt: skip
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise _not_yaml(error, path) from None
+        raise _not_yaml(error, path, text) from None
     if node is not None:
         _check_node(node, path, {})
     return node
@@ -140,10 +144,12 @@ def _constructed(node: yaml.Node, path: Path | None) -> Any:
         raise UserError(f"a value cannot be read: {error}", path=path, line=_line(node.start_mark)) from None
 
 
-def _not_yaml(error: yaml.YAMLError, path: Path | None) -> UserError:
+def _not_yaml(error: yaml.YAMLError, path: Path | None, text: str = "") -> UserError:
     mark = getattr(error, "problem_mark", None)
     detail = getattr(error, "problem", None) or str(error).splitlines()[0]
     line = None if mark is None or path is None else _line(mark)
+    if isinstance(error, ReaderError) and path is not None:  # a character that no YAML file may hold
+        line = text.count("\n", 0, int(error.position)) + 1
     return UserError(f"not a YAML file: {detail}" if path is not None else f"not YAML: {detail}", path=path, line=line)
 
 

@@ -44,7 +44,7 @@ def check_output(
 
     Args:
         path: the file; None is no output at all.
-        endings: those that are known, such as `.csv`; nothing accepts any.
+        endings: those that are known, such as `.csv` and `.csv.gz`; nothing accepts any.
         inputs: files that are read; none of them may be replaced.
         overwrite: replace a file that exists.
         option: by which the user named the file.
@@ -55,10 +55,11 @@ def check_output(
     """
     if path is None:
         return
-    if endings and path.suffix.lower() not in endings:
+    if endings and not path.name.lower().endswith(tuple(endings)):
+        name = Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
         raise UserError(
             "the output's name has an unknown ending", path=path, found=path.suffix or "no ending",
-            accepted=" ".join(endings), fix=f"name it, for example, {path.stem or 'result'}{endings[0]}",
+            accepted=" ".join(endings), fix=f"name it, for example, {name or 'result'}{endings[0]}",
         )  # fmt: skip
     with named_write_errors(path):
         is_folder = path.is_dir()  # a name that is too long is refused by the system here

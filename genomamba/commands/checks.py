@@ -44,7 +44,8 @@ def check_classify(*, model: Path, fasta: Path, out: Path, overwrite: bool) -> N
     Raises:
         UserError: naming what is wrong.
     """
-    check_output(out, endings=FORMATS, inputs=(fasta,), overwrite=overwrite)
+    if str(out) != "-":
+        check_output(out, endings=FORMATS, inputs=(fasta,), overwrite=overwrite)
     check_input(fasta)
     model_folder(model)
 

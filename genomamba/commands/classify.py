@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.commands.checks import check_classify
-from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Aggregation, Predictor, RecordAverage
+from genomamba.prediction.classified import MIN_BASES, classify_windows
+from genomamba.prediction.partial import Kept, can_go_on, describe, forget, partial_path, taken_over
+from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Aggregation, Predictor
+from genomamba.prediction.progress import ClassifyProgress
 from genomamba.prediction.record_windows import RecordWindow, record_windows
-from genomamba.prediction.rows import ABSTAIN, Predictions, decide
+from genomamba.prediction.rows import ABSTAIN, Predictions
+from genomamba.prediction.stopping import stoppable, unstoppable
 from genomamba.prediction.writers import OF_WINDOWS, output_format, table_writer
 from mamba_data_prep.errors import Interrupted, UserError
-from mamba_data_prep.genomes.fasta import FastaPiece, stream_fasta
+from mamba_data_prep.genomes.fasta import stream_fasta
 from mamba_data_prep.genomes.genome import Genome
-from mamba_data_prep.genomes.regions import parse_region, stream_regions
+from mamba_data_prep.genomes.regions import Region, parse_region, stream_regions
 from mamba_data_prep.provenance import write_sidecar
 from mamba_training.devices import pick_device
+from mamba_training.progress import say
 
-MIN_BASES = 16
-"""Windows with fewer known bases than this are not scored: there is nothing in them to tell classes apart."""
-_BUFFER_BASES = 2**22
-_BUFFER_WINDOWS = 2**15
+_PIECE = 2**16
+"""Bases that are read at a time; so many at most are read and not counted yet."""
+__all__ = ["MIN_BASES", "Summary", "classify_windows", "run_classify"]
 
 
 @dataclass
@@ -37,8 +38,12 @@ class Summary:
     """What a classification did.
 
     Attributes:
-        rows: rows written.
+        classes: names of the model's classes.
+        rows: rows written, those of an earlier run that was gone on with among them.
+        bases: bases of their records; bases where windows overlap count once.
+        windows: windows of these.
         counts: rows of each class, and of "abstain".
+        reasons: rows of each reason to abstain.
         seconds: from the first base to the last row.
     """
 
@@ -46,16 +51,30 @@ class Summary:
     rows: int = 0
     bases: int = 0
     windows: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     def add(self, rows: Predictions) -> None:
         """Counts the rows of a chunk."""
         self.rows += len(rows)
-        for name in rows.predicted:
-            self.counts[name] = self.counts.get(name, 0) + 1
+        self.counts.update(rows.predicted)
+        self.reasons.update(filter(None, rows.reason))
 
-    def text(self, out: Path) -> str:
+    def take_over(self, kept: Kept) -> None:
+        """Counts the rows of an earlier run."""
+        self.rows += kept.rows
+        self.counts.update(kept.counts)
+        self.reasons.update(kept.reasons)
+
+    def result(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {
+            "rows": self.rows, "bases": self.bases, "seconds": self.seconds, "counts": dict(self.counts),
+            "reasons": dict(self.reasons),
+        }  # fmt: skip
+
+    def text(self, out: Path, hint: str | None = None) -> str:
         """Some lines for people."""
         shown = [name for name in (*self.classes, ABSTAIN) if self.counts.get(name)]
         return "\n".join(
@@ -63,6 +82,7 @@ class Summary:
                 f"{self.rows:,} rows, {self.bases:,} bases in {self.seconds:.1f} s "
                 f"({self.bases / max(self.seconds, 1e-9):,.0f} bases/s) -> {out}",
                 *(f"  {name:<20} {self.counts[name]:>12,}" for name in shown),
+                *([] if hint is None else [f"hint: {hint}"]),
             ]
         )
 
@@ -90,7 +110,8 @@ def run_classify(
     Args:
         model: bundle or run folder of a classifier.
         fasta: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
-        out: the table; its extension is its format. `.bed` and `.bw` files always hold windows.
+        out: the table; its extension is its format, compressed where `.gz` follows. `.bed` and `.bw` files always hold
+            windows. "-" writes TSV to standard output, without a sidecar.
         min_confidence: rows whose likeliest class has less abstain.
         window: longest stretch read at once, in bases; the model's own by default.
         stride: bases from window to window of a longer record; the window by default.
@@ -99,10 +120,15 @@ def run_classify(
         min_bases: windows with fewer known bases abstain.
         regions: classify only these stretches, named as samtools names them; each is a record of its own.
         track: the class whose probability a `.bw` shows; the last class by default.
-        overwrite: replace an existing output.
+        overwrite: replace an existing output, and rows that a stopped run of other work left beside it.
+
+    Returns:
+        `rows`, `bases`, `seconds`, `counts`, `reasons` and `hint`, and under `text` the same for people.
 
     Raises:
         UserError: something about the model, the file or the output; nothing is left under `out`.
+        Interrupted: stopped by Ctrl-C or SIGTERM. The rows so far are kept beside the output, as `NAME.partial.tsv`,
+            and the same call goes on after them; see `genomamba.prediction.partial`.
     """
     check_classify(model=model, fasta=fasta, out=out, overwrite=overwrite)
     per_window = output_format(out) in OF_WINDOWS or per_window
@@ -114,35 +140,107 @@ def run_classify(
         "min_confidence": min_confidence, "aggregate": aggregate, "min_bases": min_bases, "track": track,
         "device": str(chosen), "regions": list(regions),
     }  # fmt: skip
-    summary = _run(Predictor(network, chosen, batch_bases or DEFAULT_BATCH_BASES, both_strands), fasta, out, settings)
-    result = {"rows": summary.rows, "bases": summary.bases, "seconds": summary.seconds, "counts": summary.counts}
-    write_sidecar(
-        out, inputs=[fasta], model=model, extra={"settings": settings, "result": result},
-        seed=network.config.training.get("seed"),
-    )  # fmt: skip
-    return {"out": str(out), **result, "text": summary.text(out)}
+    to_file = str(out) != "-"
+    kept = taken_over(out, fasta=fasta, model=model, settings=settings, overwrite=overwrite) if to_file else None
+    if window < min_bases:
+        say(f"note: {_too_narrow(window, min_bases)}")
+    predictor = Predictor(network, chosen, batch_bases or DEFAULT_BATCH_BASES, both_strands)
+    job = _Job(predictor, model, fasta, out, settings, kept)
+    summary = job.run()
+    hint = _hint(summary, settings)
+    result = {**summary.result(), "hint": hint}
+    if to_file:
+        write_sidecar(
+            out, inputs=[fasta], model=model, extra={"settings": settings, "result": result},
+            seed=network.config.training.get("seed"),
+        )  # fmt: skip
+        forget(out)
+    return {"out": str(out), **result, "text": summary.text(out, hint)}
 
 
-def _pieces(fasta: Path, regions: Sequence[str]) -> Iterator[FastaPiece]:
-    """The records of the file, or the regions of it that were asked for."""
-    if not regions:
-        return stream_fasta(fasta, unique_ids=False)
-    genome = Genome.open(fasta)
-    return stream_regions(genome, [parse_region(region, genome) for region in regions])
+@dataclass(frozen=True)
+class _Job:
+    """One file, from the model to the table."""
+
+    predictor: Predictor
+    model: Path
+    fasta: Path
+    out: Path
+    settings: Mapping[str, Any]
+    kept: Kept | None
+
+    def run(self) -> Summary:
+        """Streams the file through the model into the table.
+
+        Raises:
+            Interrupted: stopped; the rows so far are kept.
+        """
+        summary, began = Summary(self.predictor.model.config.classes), time.perf_counter()
+        try:
+            with stoppable() as whole:
+                self._stream(summary, whole)
+        except KeyboardInterrupt as stop:
+            with unstoppable():
+                raise Interrupted(self._told(summary, str(stop) or "the keyboard")) from None
+        summary.seconds = time.perf_counter() - began
+        return summary
+
+    def _stream(self, summary: Summary, whole: Callable[[], Any]) -> None:
+        how = {name: self.settings[name] for name in ("per_window", "min_confidence", "aggregate", "min_bases")}
+        regions, genome = self._regions()
+        progress = ClassifyProgress(self.fasta, sum(r.end - r.start for r in regions) if genome else None)
+        if genome is not None:
+            pieces = stream_regions(genome, regions)
+        else:
+            pieces = stream_fasta(self.fasta, _PIECE, unique_ids=False, on_raw=progress.on_raw)
+        windows = record_windows(progress.pieces(pieces), self.settings["window"], self.settings["stride"])
+        windows = progress.windows(windows)
+
+        def keep_as() -> Path | None:
+            summary.bases, summary.windows = progress.bases, progress.windows_seen
+            return partial_path(self.out) if summary.rows else None
+
+        opened = table_writer(self.out, summary.classes, self.settings["track"], keep_as=keep_as)
+        with progress.shown(), opened as writer:
+            if self.kept is not None:
+                say(f"note: going on after the {self.kept.rows:,} rows in {self.kept.path}")
+                writer.take_over(self.kept.path)
+                summary.take_over(self.kept)
+                _pass_over(windows, self.kept.rows, self.settings["per_window"])
+                progress.passed_over()
+            for rows in classify_windows(windows, replace(self.predictor, on_batch=progress.tick), **how):
+                with whole():
+                    writer.write(rows)
+                    summary.add(rows)
+                progress.written()
+        summary.bases, summary.windows = progress.bases, progress.windows_seen
+
+    def _regions(self) -> tuple[list[Region], Genome | None]:
+        """The stretches of the file that were asked for, and the file to read them from; none for the whole file."""
+        if not self.settings["regions"]:
+            return [], None
+        genome = Genome.open(self.fasta)
+        return [parse_region(region, genome) for region in self.settings["regions"]], genome
+
+    def _told(self, summary: Summary, by: str) -> str:
+        """What is said of a stop: where the rows so far are, and how to go on."""
+        if not summary.rows:
+            return f"by {by}, before the first row was done; nothing was written"
+        if str(self.out) == "-":
+            return f"by {by}; the first {summary.rows:,} rows are written, whole, to standard output"
+        path = partial_path(self.out)
+        seed = self.predictor.model.config.training.get("seed")
+        describe(path, fasta=self.fasta, model=self.model, settings=self.settings, result=summary.result(), seed=seed)
+        again = "run the same command again to go on after them"
+        if not can_go_on(path, self.fasta):
+            again = "they can't be added to: run the same command with --overwrite to start from the beginning"
+        return f"by {by}; the first {summary.rows:,} rows are kept in {path}: {again}"
 
 
-def _run(predictor: Predictor, fasta: Path, out: Path, settings: Mapping[str, Any]) -> Summary:
-    """Streams the file through the model into the table."""
-    summary = Summary(predictor.model.config.classes)
-    how = {name: settings[name] for name in ("per_window", "min_confidence", "aggregate", "min_bases")}
-    began, writing = time.perf_counter(), table_writer(out, summary.classes, settings["track"])
-    with _stopped_by_sigterm(), _progress(summary) as shown, writing as writer:
-        windows = record_windows(_pieces(fasta, settings["regions"]), settings["window"], settings["stride"])
-        for rows in classify_windows(shown(windows), predictor, **how):
-            writer.write(rows)
-            summary.add(rows)
-    summary.seconds = time.perf_counter() - began
-    return summary
+def _pass_over(windows: Iterator[RecordWindow], rows: int, per_window: bool) -> None:
+    """Reads on to the end of the windows whose rows are there already."""
+    ends = (window for window in windows if per_window or window.is_last)
+    next(itertools.islice(ends, rows - 1, rows), None)
 
 
 def _window_and_stride(network: SequenceClassifier, window: int | None, stride: int | None) -> tuple[int, int]:
@@ -157,148 +255,30 @@ def _window_and_stride(network: SequenceClassifier, window: int | None, stride: 
     if stride > window:
         raise UserError(
             "The stride skips bases", found=f"stride {stride:,}, window {window:,}", accepted=f"1 to {window:,}",
+            fix="give a smaller --stride; 1 to --window leaves no base out",
         )  # fmt: skip
     return window, stride
 
 
-def classify_windows(
-    windows: Iterable[RecordWindow],
-    predictor: Predictor,
-    *,
-    per_window: bool = False,
-    min_confidence: float = 0.0,
-    aggregate: Aggregation = "mean",
-    min_bases: int = MIN_BASES,
-) -> Iterator[Predictions]:
-    """Prediction rows in the order of the windows, which are held back only as far as a buffer of some 4 Mb."""
-    table = _WindowRows(predictor, min_confidence) if per_window else _RecordRows(predictor, min_confidence, aggregate)
-    buffer: list[RecordWindow] = []
-    held = 0
-    for window in windows:
-        buffer.append(window)
-        held += len(window.ids)
-        if held >= _BUFFER_BASES or len(buffer) >= _BUFFER_WINDOWS:
-            yield table.rows(buffer, _scored(buffer, predictor, min_bases))
-            buffer, held = [], 0
-    if buffer:
-        yield table.rows(buffer, _scored(buffer, predictor, min_bases))
+def _too_narrow(window: int, min_bases: int) -> str:
+    return (
+        f"windows of {window:,} bases never hold the {min_bases:,} known bases that --min-bases asks for: give a "
+        f"larger --window, or --min-bases {window}"
+    )
 
 
-def _scored(buffer: list[RecordWindow], predictor: Predictor, min_bases: int) -> np.ndarray:
-    """Probabilities (M, C) of the buffered windows; NaN where there are too few known bases."""
-    probabilities = np.full((len(buffer), len(predictor.model.config.classes)), np.nan)
-    enough = [i for i, window in enumerate(buffer) if window.known >= min_bases]
-    if enough:
-        probabilities[enough] = predictor.probabilities([buffer[i].ids for i in enough])
-    return probabilities
-
-
-def _why_unscored(bases: int, known: int) -> str:
-    if known == 0:
-        return "no known base" if bases else "no bases"
-    return "too short" if known == bases else "too few known bases"
-
-
-class _WindowRows:
-    """One row a window."""
-
-    def __init__(self, predictor: Predictor, min_confidence: float) -> None:
-        self._classes = predictor.model.config.classes
-        self._strand = "." if predictor.both_strands else "+"
-        self._min_confidence = min_confidence
-
-    def rows(self, windows: list[RecordWindow], probabilities: np.ndarray) -> Predictions:
-        """The rows of these windows."""
-        nothing = np.isnan(probabilities[:, 0]).tolist()
-        start = np.array([w.start for w in windows], np.int64)
-        end = np.array([w.end for w in windows], np.int64)
-        known = np.array([w.known for w in windows], np.int64)
-        why = [_why_unscored(w.end - w.start, w.known) if n else "" for w, n in zip(windows, nothing, strict=True)]
-        names = [w.record for w in windows]
-        return self._made(names, start, end, known, probabilities, why)
-
-    def _made(
-        self, names: list[str], start: np.ndarray, end: np.ndarray, known: np.ndarray, p: np.ndarray, why: list[str]
-    ) -> Predictions:
-        predicted, reason = decide(self._classes, p, self._min_confidence, why)
-        n_frac = 1 - known / np.maximum(end - start, 1)
-        return Predictions(self._classes, names, start, end, self._strand, n_frac, predicted, p, reason)
-
-
-class _RecordRows(_WindowRows):
-    """One row a record, made when its last window is scored; a record may span many buffers."""
-
-    def __init__(self, predictor: Predictor, min_confidence: float, aggregate: Aggregation) -> None:
-        super().__init__(predictor, min_confidence)
-        self._aggregate: Aggregation = aggregate
-        self._open: RecordAverage | None = None
-        self._known = 0
-
-    def rows(self, windows: list[RecordWindow], probabilities: np.ndarray) -> Predictions:
-        """The rows of the records that end with one of these windows."""
-        names: list[str] = []
-        lengths: list[int] = []
-        known: list[int] = []
-        averages: list[np.ndarray] = []
-        for window, p, scored in zip(windows, probabilities, ~np.isnan(probabilities[:, 0]), strict=True):
-            whole = self._open is None and window.is_last
-            if not whole:
-                self._open = self._open or RecordAverage(len(self._classes), self._aggregate)
-                self._known += window.new_known
-                if scored:
-                    self._open.add(p, window.known)
-            if window.is_last:
-                names.append(window.record)
-                lengths.append(window.end)
-                known.append(window.known if whole else self._known)
-                averages.append(p if self._open is None else self._open.result())
-                self._open, self._known = None, 0
-        table = np.array(averages).reshape(len(names), len(self._classes))
-        empty = np.isnan(table[:, 0]).tolist()
-        why = [_why_unscored(b, k) if none else "" for b, k, none in zip(lengths, known, empty, strict=True)]
-        end, counts = np.array(lengths, np.int64), np.array(known, np.int64)
-        return self._made(names, np.zeros(len(names), np.int64), end, counts, table, why)
-
-
-@contextmanager
-def _progress(summary: Summary) -> Iterator[Any]:
-    """Counts bases and windows as they pass; on a terminal, shows them with bases per second."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task, began = bar.add_task("reading"), time.perf_counter()
-
-        def counted(windows: Iterable[RecordWindow]) -> Iterator[RecordWindow]:
-            covered, shown = 0, 0.0
-            for window in windows:
-                covered = 0 if window.start == 0 else covered
-                summary.bases += window.end - covered
-                summary.windows += 1
-                covered = window.end
-                if not bar.disable and (now := time.perf_counter()) - shown > 0.2:
-                    rate = summary.bases / max(now - began, 1e-9)
-                    bar.update(task, description=f"{summary.bases / 1e6:,.1f} Mb, {rate / 1e6:,.2f} Mb/s")
-                    shown = now
-                yield window
-
-        yield counted
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that the temporary file is removed; only a main thread can arrange that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: object) -> None:
-        raise Interrupted("by SIGTERM; nothing was written")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _hint(summary: Summary, settings: Mapping[str, Any]) -> str | None:
+    """What to change when not a single row has a class."""
+    if not summary.rows or summary.counts[ABSTAIN] < summary.rows:
+        return None
+    window, min_bases = settings["window"], settings["min_bases"]
+    if window < min_bases:
+        return f"every row abstains: {_too_narrow(window, min_bases)}"
+    reason = summary.reasons.most_common(1)[0][0]
+    mend = {
+        "no bases": "check that the file is whole",
+        "no known base": "check that the file is not masked by N",
+        "too short": f"fewer than {min_bases:,} known bases are not scored, which --min-bases changes",
+        "too few known bases": f"windows of fewer than {min_bases:,} known bases are not scored, see --min-bases",
+    }.get(reason, "lower --min-confidence to see the likeliest classes")
+    return f"every row abstains, most of them because of '{reason}': {mend}"

@@ -56,6 +56,10 @@ class BigWigTrack:
         part["start"], part["end"], part["value"] = rows.start, rows.end, rows.probabilities[:, self._column]
         self._parts.append(part)
 
+    def take_over(self, path: Path) -> None:
+        """Refuses: a bigWig does not tell which windows its values come from."""
+        raise ValueError(f"a bigWig cannot be added to: {path}")
+
     def close(self) -> None:
         """Writes the file into the stream.
 

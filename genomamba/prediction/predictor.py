@@ -5,7 +5,7 @@ Shapes: `M` windows, `C` classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,12 +30,14 @@ class Predictor:
         model: in evaluation mode, on `device`.
         batch_bases: most bases, padding included, that go through the model at a time (at least one window does).
         both_strands: average each window's probabilities with those of its reverse complement.
+        on_batch: called after every batch, for showing progress.
     """
 
     model: SequenceClassifier
     device: torch.device
     batch_bases: int = DEFAULT_BATCH_BASES
     both_strands: bool = False
+    on_batch: Callable[[], object] | None = None
 
     def probabilities(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         """Class probabilities (M, C) of windows of token ids, in the order given.
@@ -55,16 +57,19 @@ class Predictor:
             for chosen in length_batches([len(w) for w in windows], self.batch_bases):
                 ids, lengths = padded([windows[i] for i in chosen])
                 result[chosen] = self._run(ids, lengths)
+                if self.on_batch is not None:
+                    self.on_batch()
         return result
 
     def _run(self, ids: Tensor, lengths: Tensor) -> np.ndarray:
         try:
             return self.model(ids.to(self.device), lengths.to(self.device)).float().cpu().numpy()
         except torch.OutOfMemoryError as error:
+            fewer = f"give classify fewer bases at a time (--batch-bases {ids.numel() // 2})"
             raise UserError(
                 "The device's memory does not hold a batch",
-                found=f"{ids.shape[0]:,} windows x {ids.shape[1]:,} bases",
-                fix=f"give fewer bases at a time, such as --batch-tokens {max(ids.numel() // 2, 1):,}".replace(",", ""),
+                found=f"{ids.shape[0]:,} windows of up to {ids.shape[1]:,} bases",
+                fix=f"{fewer if len(ids) > 1 else 'give classify a smaller --window'}, or add --device cpu",
             ) from error
 
 

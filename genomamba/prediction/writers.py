@@ -1,13 +1,19 @@
 """Writing predictions chunk by chunk: TSV, CSV, Parquet, JSON lines, BED and bigWig, chosen by the file's name.
 
-Numbers are written with six decimals; a probability that does not exist is an empty field, or null. BED holds one line
-a window (0-based half-open): class as name, confidence as score (0 to 1000), a colour a class, grey for "abstain".
+Text is compressed with gzip where the name ends in `.gz`; `-` is standard output, which takes TSV. Numbers are written
+with six decimals; a probability that does not exist is an empty field, or null. BED holds one line a window (0-based
+half-open): class as name, confidence as score (0 to 1000), a colour a class, grey for "abstain".
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +26,8 @@ from genomamba.prediction.rows import ABSTAIN, Predictions
 from mamba_data_prep.atomic import atomic_write, clean_orphans
 from mamba_data_prep.errors import UserError
 
-FORMATS = (".tsv", ".csv", ".parquet", ".jsonl", ".bed", ".bw")
+_TEXTS = (".tsv", ".csv", ".jsonl", ".bed")
+FORMATS = (".tsv", ".csv", ".parquet", ".jsonl", ".bed", ".bw", *(f"{text}.gz" for text in _TEXTS))
 OF_WINDOWS = (".bed", ".bw")
 """Formats that always hold windows, not records."""
 _DECIMALS = 6
@@ -40,38 +47,66 @@ class TableWriter(Protocol):
         """Appends rows."""
         ...
 
+    def take_over(self, path: Path) -> None:
+        """Begins with the rows of a file of the same format, before anything is written."""
+        ...
+
     def close(self) -> None:
         """Writes what is still held back; the stream itself stays open."""
         ...
 
 
 def output_format(path: Path) -> str:
-    """The format that a file's name asks for.
+    """The format that a file's name asks for, one of `FORMATS`; that of `-`, standard output, is `.tsv`.
 
     Raises:
         UserError: none of those that can be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
+    if str(path) == "-":
+        return ".tsv"
+    found = [ending for ending in FORMATS if path.name.lower().endswith(ending)]
+    if not found:
         raise UserError(
-            "The output's format is not known from its name", path=path, found=suffix or "no extension",
+            "The output's format is not known from its name", path=path, found=path.suffix or "no extension",
             accepted=", ".join(FORMATS), fix="name the file, for example, predictions.tsv",
         )  # fmt: skip
-    return suffix
+    return found[0]
 
 
 @contextmanager
-def table_writer(path: Path, classes: tuple[str, ...], track: str | None = None) -> Iterator[TableWriter]:
+def table_writer(
+    path: Path,
+    classes: tuple[str, ...],
+    track: str | None = None,
+    *,
+    keep_as: Callable[[], Path | None] = lambda: None,
+) -> Iterator[TableWriter]:
     """A writer whose file appears under its name only when the block ends without an error.
 
-    What a killed run left in the folder is removed first. `track` is the class that a bigWig shows, see `BigWigTrack`.
+    What a killed run left in the folder is removed first.
+
+    Args:
+        path: the file, or `-`.
+        classes: names, in the order of the probabilities' columns.
+        track: the class that a bigWig shows, see `BigWigTrack`.
+        keep_as: asked, when `KeyboardInterrupt` stops the block, where the rows so far are kept, as a whole file.
     """
-    suffix = output_format(path)
+    ending = output_format(path)
+    if str(path) == "-":
+        with _standard_output() as text:
+            yield _WRITERS[ending](text, classes)
+        return
     clean_orphans(path.parent)
-    with atomic_write(path, "wb" if suffix in (".parquet", ".bw") else "w") as stream:
-        writer = BigWigTrack(stream, classes, track) if suffix == ".bw" else _WRITERS[suffix](stream, classes)
+    binary = ending.endswith(".gz") or ending in (".parquet", ".bw")
+    with atomic_write(path, "wb" if binary else "w") as stream:
+        writer = _writer(ending, stream, classes, track)
         try:
             yield writer
+        except KeyboardInterrupt:
+            with suppress(UserError):  # a bigWig of nothing cannot be
+                writer.close()
+                _keep(stream, keep_as())
+            raise
         except BaseException:
             with suppress(Exception):  # Parquet must not outlive its stream
                 writer.close()
@@ -79,22 +114,75 @@ def table_writer(path: Path, classes: tuple[str, ...], track: str | None = None)
         writer.close()
 
 
+def _keep(stream: IO[Any], path: Path | None) -> None:
+    if path is not None:
+        stream.flush()
+        os.fsync(stream.fileno())
+        os.replace(stream.name, path)
+
+
+def _writer(ending: str, stream: IO[Any], classes: tuple[str, ...], track: str | None) -> TableWriter:
+    if ending == ".bw":
+        return BigWigTrack(stream, classes, track)
+    if ending.endswith(".gz"):
+        return _Gzipped(stream, classes, _WRITERS[ending.removesuffix(".gz")])
+    return _WRITERS[ending](stream, classes)
+
+
+@contextmanager
+def _standard_output() -> Iterator[io.TextIOWrapper]:
+    """Standard output as UTF-8 text; what was written is passed on at once."""
+    sys.stdout.flush()
+    text = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="\n", write_through=True)
+    try:
+        yield text
+        text.flush()
+    finally:
+        text.detach()
+
+
+class _Gzipped:
+    """A text format inside gzip, without a time, so that equal rows give equal files."""
+
+    def __init__(
+        self, stream: IO[bytes], classes: tuple[str, ...], kind: Callable[[Any, tuple[str, ...]], TableWriter]
+    ) -> None:
+        zipped = gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0)
+        self._text = io.TextIOWrapper(zipped, encoding="utf-8", newline="\n")
+        self._writer = kind(self._text, classes)
+
+    def write(self, rows: Predictions) -> None:
+        self._writer.write(rows)
+
+    def take_over(self, path: Path) -> None:
+        self._writer.take_over(path)
+
+    def close(self) -> None:
+        """Ends the compressed data; the stream below stays open."""
+        self._writer.close()
+        self._text.close()
+
+
 class _Delimited:
     """TSV and CSV; a field that holds the delimiter, a quote or a line end is quoted as RFC 4180 says."""
 
-    def __init__(self, stream: IO[str], classes: tuple[str, ...], delimiter: str) -> None:
+    def __init__(self, stream: io.TextIOBase, classes: tuple[str, ...], delimiter: str) -> None:
+        self._stream, self._delimiter = stream, delimiter
         self._rows = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
         self._rows.writerow(_empty(classes).columns())
 
     def write(self, rows: Predictions) -> None:
         self._rows.writerows(zip(*(_as_text(column) for column in rows.columns().values()), strict=True))
 
+    def take_over(self, path: Path) -> None:
+        _copy_lines(path, self._stream, header=self._delimiter)
+
     def close(self) -> None:
         """Nothing is held back."""
 
 
 class _JsonLines:
-    def __init__(self, stream: IO[str], classes: tuple[str, ...]) -> None:
+    def __init__(self, stream: io.TextIOBase, classes: tuple[str, ...]) -> None:
         self._stream = stream
 
     def write(self, rows: Predictions) -> None:
@@ -104,6 +192,9 @@ class _JsonLines:
             json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, allow_nan=False) + "\n"
             for row in values
         )
+
+    def take_over(self, path: Path) -> None:
+        _copy_lines(path, self._stream)
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -135,6 +226,13 @@ class _Parquet:
         if self._n_held >= _ROWS_A_GROUP:
             self._flush()
 
+    def take_over(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                self._writer.write_table(file.read_row_group(group).cast(self._schema))
+
     def close(self) -> None:
         self._flush()
         self._writer.close()
@@ -148,7 +246,7 @@ class _Parquet:
 
 
 class _Bed:
-    def __init__(self, stream: IO[str], classes: tuple[str, ...]) -> None:
+    def __init__(self, stream: io.TextIOBase, classes: tuple[str, ...]) -> None:
         self._stream = stream
         self._colour = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(classes)} | {ABSTAIN: _GREY}
 
@@ -160,11 +258,14 @@ class _Bed:
             for record, start, end, name, score in fields
         )
 
+    def take_over(self, path: Path) -> None:
+        _copy_lines(path, self._stream)
+
     def close(self) -> None:
         """Nothing is held back."""
 
 
-_WRITERS: dict[str, Callable[[IO[Any], tuple[str, ...]], TableWriter]] = {
+_WRITERS: dict[str, Callable[[Any, tuple[str, ...]], TableWriter]] = {
     ".tsv": lambda stream, classes: _Delimited(stream, classes, "\t"),
     ".csv": lambda stream, classes: _Delimited(stream, classes, ","),
     ".jsonl": _JsonLines,
@@ -176,6 +277,15 @@ _WRITERS: dict[str, Callable[[IO[Any], tuple[str, ...]], TableWriter]] = {
 def _empty(classes: tuple[str, ...]) -> Predictions:
     none = np.zeros(0, np.int64)
     return Predictions(classes, [], none, none, "+", np.zeros(0), [], np.zeros((0, len(classes))), [])
+
+
+def _copy_lines(path: Path, stream: io.TextIOBase, *, header: str | None = None) -> None:
+    """Copies the text of a file, which may be gzip, without its header if it has one, of fields that `header` parts."""
+    kind = gzip.open if path.suffix.lower() == ".gz" else open
+    with kind(path, "rt", encoding="utf-8", newline="") as text:
+        if header is not None:
+            next(csv.reader(text, delimiter=header), None)
+        shutil.copyfileobj(text, stream)
 
 
 def _bed_name(name: str) -> str:

@@ -191,3 +191,8 @@ def test_gtf_refused_with_file_and_line(
     assert (str(caught.value.path), caught.value.line) == (str(path), line)
     assert problem in caught.value.problem
     assert caught.value.fix
+
+
+def test_numbers_may_have_blanks_and_separators_of_old_around_them(tmp_path: Path) -> None:
+    (tmp_path / "a.bed").write_bytes(b"chr1\t\x1e5\x1f\t 9 \n")
+    assert [(i.start, i.end) for i in read_bed(tmp_path / "a.bed")] == [(5, 9)]

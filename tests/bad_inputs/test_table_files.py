@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +38,13 @@ BROKEN: list[tuple[str, bytes, str, int | None]] = [
     ("accent", HEADER.encode() + "ACÉT,1\n".encode(), "outside ASCII", 2),
     ("unknown split", b"sequence,label,split\nACGT,1,train\nACGA,0,holdout\n", "split is unknown", 3),
     ("empty split", b"sequence,label,split\nACGT,1,\n", "split is unknown", 2),
-    ("latin-1", HEADER.encode() + b"ACGT,\xe9\n", "UTF-8", None),
-    ("utf-16", (HEADER + "ACGT,1\n").encode("utf-16"), "UTF-8", None),
-    ("binary", bytes(range(128, 256)) * 4, "UTF-8", None),
+    ("latin-1", HEADER.encode() + b"ACGT,\xe9\n", "UTF-8", 2),
+    ("utf-16", (HEADER + "ACGT,1\n").encode("utf-16"), "UTF-8", 1),
+    ("binary", bytes(range(128, 256)) * 4, "UTF-8", 1),
     ("open quote", HEADER.encode() + b'"ACGT,1\nACGA,0\n', "cannot be read", 2),
     ("text after quote", HEADER.encode() + b'"ACGT"x,1\n', "cannot be read", 2),
-    ("cut gzip", gzip.compress(HEADER.encode() + b"ACGT,1\n" * 999)[:-12], "gzip", None),
-    ("bad gzip", b"\x1f\x8b" + b"\0" * 40, "gzip", None),
+    ("cut gzip", gzip.compress(HEADER.encode() + b"ACGT,1\n" * 999, 0)[:-3000], "gzip", 573),
+    ("bad gzip", b"\x1f\x8b" + b"\0" * 40, "gzip", 1),
 ]
 
 
@@ -105,6 +106,25 @@ def test_the_first_sheet_of_an_excel_file_is_read(tmp_path: Path) -> None:
     path.write_bytes(b"PK no book")
     with pytest.raises(UserError, match="not an Excel file"):
         read_table(path)
+
+
+@pytest.mark.parametrize(("part", "line"), [("xl/workbook.xml", None), ("xl/worksheets/sheet1.xml", 3)])
+def test_a_damaged_excel_file_is_refused_wherever_it_is_damaged(tmp_path: Path, part: str, line: int | None) -> None:
+    book = Workbook()
+    for cells in (["seq", "label"], ["acgt", 1], ["GGCC", 0]):
+        book.worksheets[0].append(cells)
+    whole, path = tmp_path / "whole.xlsx", tmp_path / "t.xlsx"
+    book.save(whole)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            text = old.read(name)
+            if name == part:  # no sheet is named, or the third row has no end
+                text = text.replace(b"<sheets>", b"<x>").replace(b"</sheets>", b"</x>")
+                text = text[: text.rindex(b"<row")] + b"<row" if b"<row" in text else text
+            new.writestr(name, text)
+    with pytest.raises(UserError, match="not an Excel file that can be read") as caught:
+        read_table(path)
+    assert (caught.value.path, caught.value.line) == (path, line)
 
 
 def test_a_class_too_rare_for_three_splits_is_named_with_what_it_needs(tmp_path: Path) -> None:

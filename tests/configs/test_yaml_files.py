@@ -42,7 +42,7 @@ BAD = {
     "two documents": ("a: 0\n---\nb: 2", "not a YAML file", 2),
     "a list": ("- 1\n- 2\n", "mapping of keys to values", None),
     "words": ("just words", "mapping of keys to values", None),
-    "control character": ("a: \x00", "not a YAML file", None),
+    "control character": ("a: 1\nb: \x00", "not a YAML file", 2),
 }
 READERS: dict[str, Callable[[Path], object]] = {
     "a file": read_yaml,
@@ -125,3 +125,27 @@ def test_wrong_reading_rules_are_refused_with_line_and_remedy(text: str, words: 
     with pytest.raises(UserError) as refused:
         ReadOptions.load(path)
     assert [word for word in [*words, "rules.yaml"] if word not in str(refused.value)] == []
+
+
+def test_a_value_that_is_no_length_of_time_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    for load in (load_dna, load_series):
+        path.write_text("train:\n  seed: 1\n  max_time: soon\n")
+        with pytest.raises(UserError, match="is not a length of time") as refused:
+            load(path)
+        assert (refused.value.path, refused.value.line, refused.value.found) == (path, 3, "soon")
+        path.write_text("train:\n  seed: 1\n")
+        with pytest.raises(UserError, match="is not a length of time") as refused:
+            load(path, ("train.max_time=soon",))
+        assert refused.value.path is None
+
+
+def test_a_key_that_holds_dots_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("train:\n  seed: 1\nabout 0.1 million: 2\n")
+    for load in (load_dna, load_series, ReadOptions.load):
+        if load == ReadOptions.load:
+            path.write_text("dayfirst: true\n\nabout 0.1 million: 2\n")
+        with pytest.raises(UserError, match="there is no s") as refused:
+            load(path)
+        assert (refused.value.path, refused.value.line) == (path, 3)

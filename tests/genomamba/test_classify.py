@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -24,8 +25,8 @@ from hypothesis import strategies as st
 
 from genomamba import tokens
 from genomamba.classifier.network import SequenceClassifier
-from genomamba.commands import classify as room
 from genomamba.commands.classify import run_classify
+from genomamba.prediction import classified, progress
 from genomamba.prediction.predictor import Predictor
 from genomamba.prediction.record_windows import RecordWindow, record_windows
 from mamba_data_prep.errors import UserError
@@ -78,7 +79,7 @@ def _expected(network: SequenceClassifier, text: str, starts: tuple[int, ...] = 
     parts = [text[i : i + 64].upper() for i in starts]
     known = np.array([sum(part.count(base) for base in "ACGT") for part in parts])
     p = predictor.probabilities([tokens.encode(part) for part in parts])
-    known[known < room.MIN_BASES] = 0
+    known[known < classified.MIN_BASES] = 0
     return (p * known[:, None]).sum(0) / known.sum()
 
 
@@ -141,7 +142,7 @@ def test_buffers_and_batches_change_nothing(
     lengths = np.random.default_rng(0).integers(1, 300, 40)
     fasta = write_fasta({f"r{i}": make_bases(int(n), i) for i, n in enumerate(lengths)})
     run_classify(model=bundle, fasta=fasta, out=tmp_path / "large.csv")
-    monkeypatch.setattr(room, "_BUFFER_WINDOWS", 3)
+    monkeypatch.setattr(classified, "_BUFFER_WINDOWS", 3)
     run_classify(model=bundle, fasta=fasta, out=tmp_path / "small.csv", batch_bases=70)
     large, small = pd.read_csv(tmp_path / "large.csv"), pd.read_csv(tmp_path / "small.csv")
     assert large["seq_id"].tolist() == small["seq_id"].tolist() == [f"r{i}" for i in range(40)]
@@ -294,9 +295,96 @@ def test_nothing_but_one_buffer_is_held(bundle: Path) -> None:
             yield RecordWindow("long", i * 10**6, (i + 1) * 10**6, ids, 0, 0, i == 199)
 
     seen = 0
-    for rows in room.classify_windows(windows(), predictor, per_window=True):
+    for rows in classified.classify_windows(windows(), predictor, per_window=True):
         seen += len(rows)
         alive.append(given_out - seen)
     assert seen == 200
     assert max(alive) == 0
-    assert len(alive) >= 40
+    assert len(alive) >= 100  # a buffer of some megabase
+
+
+def test_compressed_text_is_what_gzip_unpacks(
+    bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    fasta = write_fasta({f"r{i}": make_bases(50, i) for i in range(5)})
+    for ending in ("tsv", "csv", "jsonl", "bed"):
+        for name in (f"a.{ending}", f"b.{ending}.gz", f"C.{ending.upper()}.GZ"):
+            run_classify(model=bundle, fasta=fasta, out=tmp_path / name)
+        plain = (tmp_path / f"a.{ending}").read_bytes()
+        unpacked = subprocess.run(["gzip", "-dc", tmp_path / f"b.{ending}.gz"], capture_output=True, check=True).stdout
+        assert unpacked == plain
+        assert gzip.decompress((tmp_path / f"C.{ending.upper()}.GZ").read_bytes()) == plain
+        assert json.loads((tmp_path / f"b.{ending}.gz.json").read_text())["result"]["rows"] == 5
+
+
+def test_a_dash_writes_the_table_and_nothing_else_to_standard_output(
+    bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    fasta = write_fasta({f"r{i}": make_bases(50, i) for i in range(5)})
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "out.tsv")
+    there = sorted(path.name for path in tmp_path.iterdir())
+    command = [sys.executable, "-m", "genomamba", "classify", "--model", bundle, "--fasta", fasta, "--out", "-"]
+    done = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (tmp_path / "out.tsv").read_bytes()
+    assert b"5 rows, 250 bases" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == there
+    refused = subprocess.run([*command, "--json"], capture_output=True, check=False, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "both write to standard output" in refused.stderr
+
+
+def test_off_a_terminal_a_line_now_and_then_tells_how_far_it_is(
+    bundle: Path,
+    write_fasta: Callable[..., Path],
+    make_bases: Callable[[int, int], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fasta = write_fasta({f"r{i}": make_bases(3000, i) for i in range(500)})
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "quiet.tsv")
+    assert capsys.readouterr().err == ""  # it took less than half a minute
+    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(classified, "_BUFFER_BASES", 2**18)
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "out.tsv")
+    lines = capsys.readouterr().err.splitlines()
+    form = r"classified ([\d,]+) records, ([\d.]+) Mb( of (about )?([\d.]+) Mb)?, [\d.]+ Mb/s(, (\d+|-):..:.. left)?"
+    found = [re.fullmatch(form, line) for line in lines]
+    assert len(found) > 10
+    assert all(found), lines
+    told = [(int(m[1].replace(",", "")), float(m[2]), float(m[5] or "nan")) for m in found if m]
+    assert told == sorted(told, key=lambda row: row[:2])
+    assert told[-1] == (500, 1.5, 1.5)
+    assert lines[-1].endswith(", 0:00:00 left")
+    halfway = next(row for row in told if row[2] == row[2])
+    assert halfway[2] == pytest.approx(1.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"window": 8}, "windows of 8 bases never hold the 16 known bases .* larger --window, or --min-bases 8"),
+        ({"min_confidence": 1.0}, "'confidence below 1': lower --min-confidence"),
+        ({"min_bases": 60}, "'too short': fewer than 60 known bases are not scored, which --min-bases changes"),
+    ],
+)
+def test_where_every_row_abstains_a_hint_says_what_to_change(
+    options: dict[str, float],
+    words: str,
+    bundle: Path,
+    write_fasta: Callable[..., Path],
+    make_bases: Callable[[int, int], str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fasta = write_fasta({f"r{i}": make_bases(50, i) for i in range(5)})
+    result = run_classify(model=bundle, fasta=fasta, out=tmp_path / "out.tsv", **options)
+    assert result["counts"] == {"abstain": 5}
+    assert re.search(f"hint: every row abstains.* {words}", result["text"])
+    assert ("note: windows of 8" in capsys.readouterr().err) == ("window" in options)
+    mended = {"window": {"min_bases": 8}, "min_confidence": {"min_confidence": 0.1}, "min_bases": {"min_bases": 16}}
+    again = {**options, **mended[next(iter(options))]}
+    result = run_classify(model=bundle, fasta=fasta, out=tmp_path / "mended.tsv", **again)
+    assert result["hint"] is None
+    assert result["counts"].get("abstain", 0) == 0

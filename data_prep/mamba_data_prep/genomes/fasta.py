@@ -54,7 +54,12 @@ class FastaPiece:
 
 
 def stream_fasta(
-    path: str | Path, piece: int = PIECE, *, upper: bool = True, unique_ids: bool = True
+    path: str | Path,
+    piece: int = PIECE,
+    *,
+    upper: bool = True,
+    unique_ids: bool = True,
+    on_raw: Callable[[bytes], object] | None = None,
 ) -> Iterator[FastaPiece]:
     """The file's records in order, cut into pieces.
 
@@ -66,6 +71,7 @@ def stream_fasta(
         piece: bases in a piece; only a record's last piece may be shorter.
         upper: fold lower case (soft-masked repeats) to upper case.
         unique_ids: refuse an id that was seen before (costs about 70 bytes a record).
+        on_raw: called with every piece of the file as it lies on the disk.
 
     Raises:
         UserError: the file is not FASTA of DNA; names the file, the line and the mend.
@@ -73,7 +79,7 @@ def stream_fasta(
     if piece < 1:
         raise ValueError(f"piece must be at least 1 base, not {piece}")
     header, index, offset, waiting = None, -1, 0, bytearray()
-    for event in scan_fasta(path, upper=upper, unique_ids=unique_ids):
+    for event in scan_fasta(path, upper=upper, unique_ids=unique_ids, on_raw=on_raw):
         if isinstance(event, Header):
             if header is not None:
                 yield _piece(header, index, offset, waiting, True)

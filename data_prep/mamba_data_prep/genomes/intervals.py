@@ -194,11 +194,10 @@ def _bed_interval(path: str | Path, number: int, text: str) -> Interval:
         fix = "separate the columns by tabs, not blanks" if len(text.split()) >= 3 else "give at least three columns"
         raise UserError("fewer than three columns", path=path, line=number, found=text, accepted=_COLUMNS, fix=fix)
     ends = []
-    for column, value in zip(("start", "end"), fields[1:3], strict=True):
-        if not _WHOLE.fullmatch(value.strip()) or len(value.strip()) > 18:
-            problem = (
-                f"the {column} is negative" if value.strip().startswith("-") else f"the {column} is no whole number"
-            )
+    for column, text in zip(("start", "end"), fields[1:3], strict=True):
+        value = text.strip()
+        if not _WHOLE.fullmatch(value) or len(value) > 18:
+            problem = f"the {column} is negative" if value.startswith("-") else f"the {column} is no whole number"
             fix = "write it as digits alone, without separators"
             raise UserError(
                 problem, path=path, line=number, found=value, accepted="0 or a positive whole number", fix=fix

@@ -79,6 +79,7 @@ def open_table(path: str | Path, options: ReadOptions, report: IngestReport) -> 
 def _parquet(data: bytes, path: Path, report: IngestReport) -> Table:
     try:
         content = pq.read_table(io.BytesIO(data))
+        content.validate(full=True)  # text that is no UTF-8 would otherwise be met by whoever uses it first
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"broken Parquet ({reason})", path=path, line=1, fix="copy the file again") from None

@@ -56,9 +56,24 @@ def species_data(classes: Mapping[str, Sequence[Path]], data: FinetuneData) -> L
         "window": window,
     }
     made = LabelledData(
-        tuple(classes), train, valid, test, window=window, stranded=False, genomes=tuple(genomes), description=described
-    )
+        tuple(classes), train, valid, test, window=window, stranded=False, genomes=tuple(genomes),
+        description=described, warnings=tuple(filter(None, map(_without_bases, genomes))),
+    )  # fmt: skip
     return checked(made, genomes[0].path)
+
+
+def _without_bases(genome: Genome) -> str | None:
+    """Says which records of a genome have no known base, so that nothing is learnt from them."""
+    lengths = genome.lengths
+    unknown = genome.unknown_counts(np.arange(len(genome)), np.zeros_like(lengths), lengths)
+    names = [record.name for record, n in zip(genome.records, unknown.tolist(), strict=True) if n == record.length]
+    if not names:
+        return None
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    which = (
+        "1 record has no known base and is" if len(names) == 1 else f"{len(names):,} records have no known base and are"
+    )
+    return f"{genome.path.name}: {which} left out: {shown}"
 
 
 def _species_window(genomes: Sequence[Genome], data: FinetuneData) -> int:
@@ -72,14 +87,18 @@ def _species_window(genomes: Sequence[Genome], data: FinetuneData) -> int:
 def _check_classes(classes: Mapping[str, Sequence[Path]]) -> None:
     if len(classes) < 2:
         raise UserError(
-            "At least two classes are needed", found=", ".join(classes), accepted="--class NAME=FASTA twice or more"
-        )
+            "At least two classes are needed", found=", ".join(classes), accepted="--class NAME=FASTA twice or more",
+            fix="add --class NAME=FASTA with sequence of another class",
+        )  # fmt: skip
     seen: dict[Path, str] = {}
     for name, paths in classes.items():
         for path in paths:
             other = seen.setdefault(path.resolve(), name)
             if other != name or list(paths).count(path) > 1:
-                raise UserError("The same file is given twice", path=path, found=f"classes {other} and {name}")
+                raise UserError(
+                    "The same file is given twice", path=path, found=f"classes {other} and {name}",
+                    fix="give each class files of its own, each once",
+                )  # fmt: skip
 
 
 def _section_windows(
@@ -179,6 +198,7 @@ def promoter_genome(fasta: Path, tss: Path, data: FinetuneData, seed: int) -> La
     made = LabelledData(
         ("other", "promoter"), *(Examples(source, parts[n], label[parts[n]]) for n in SPLITS), window=window,
         stranded=True, genomes=(genome,), description=described,
+        warnings=tuple(filter(None, [_without_bases(genome)])),
     )  # fmt: skip
     return checked(made, tss)
 

@@ -12,7 +12,7 @@ import io
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,16 +81,37 @@ def read_table(
 @contextmanager
 def _opened(path: Path) -> Iterator[io.TextIOBase]:
     if not path.is_file():
-        raise UserError("No such file", path=path, fix="check the path")
-    with path.open("rb") as probe:
-        gzipped = probe.read(2) == b"\x1f\x8b"
+        raise UserError("No such file", path=path, fix="check the spelling of the path")
     try:
-        with gzip.open(path, "rb") if gzipped else path.open("rb") as stream:
+        with _bytes_of(path) as stream:
             yield io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"The gzip file is damaged ({error})", path=path, fix="copy or download it again") from error
+        raise UserError(
+            f"The gzip file is damaged ({error})", path=path, line=_last_good_line(path) + 1,
+            fix="copy or download it again",
+        ) from error  # fmt: skip
     except UnicodeDecodeError as error:
-        raise UserError("The table is not UTF-8 text", path=path, fix="save it as CSV or TSV in UTF-8") from error
+        raise UserError(
+            "The table is not UTF-8 text", path=path, line=_last_good_line(path) + 1,
+            fix="save it as CSV or TSV in UTF-8",
+        ) from error  # fmt: skip
+
+
+def _bytes_of(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    """The file's bytes, decompressed where it is gzip."""
+    with path.open("rb") as probe:
+        gzipped = probe.read(2) == b"\x1f\x8b"
+    return gzip.GzipFile(path) if gzipped else path.open("rb")
+
+
+def _last_good_line(path: Path) -> int:
+    """The number of lines before the first one that cannot be read, for messages."""
+    good = 0
+    with suppress(EOFError, OSError, zlib.error, UnicodeDecodeError), _bytes_of(path) as stream:
+        for line in stream:
+            line.decode("utf-8")
+            good += 1
+    return good
 
 
 def _delimiter(path: Path, header: str) -> str:
@@ -135,7 +156,7 @@ def _delimited(path: Path, header: str, text: io.TextIOBase, delimiter: str) -> 
 def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Row numbers and cells as text of an Excel file's first sheet."""
     if not path.is_file():
-        raise UserError("No such file", path=path, fix="check the path")
+        raise UserError("No such file", path=path, fix="check the spelling of the path")
     try:
         from openpyxl import load_workbook
     except ImportError as error:
@@ -143,15 +164,19 @@ def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
             "Excel files need the package openpyxl", path=path,
             fix="pip install 'seqmamba[excel]', or save the sheet as CSV",
         ) from error  # fmt: skip
+    line = 0
     try:
         book = load_workbook(path, read_only=True, data_only=True)
-    except Exception as error:
+        for line, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+            fields = ["" if cell is None else str(cell) for cell in cells]
+            yield line, fields if any(fields) else []
+    except UserError:
+        raise
+    except Exception as error:  # whatever openpyxl meets in a damaged file, of which it reads the rows one by one
         raise UserError(
-            "This is not an Excel file that can be read", path=path, found=str(error), fix="save the sheet as CSV"
-        ) from error
-    for line, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
-        fields = ["" if cell is None else str(cell) for cell in cells]
-        yield line, fields if any(fields) else []
+            "This is not an Excel file that can be read", path=path, line=line + 1 if line else None, found=str(error),
+            fix="save the sheet as CSV",
+        ) from error  # fmt: skip
 
 
 def _checked_rows(

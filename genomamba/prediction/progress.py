@@ -1,0 +1,121 @@
+"""How far a classification is: a line that changes on a terminal, and elsewhere a line every half a minute."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from genomamba.prediction.record_windows import RecordWindow
+from mamba_data_prep.bytestream import is_regular
+from mamba_data_prep.genomes.fasta import FastaPiece
+from mamba_training.progress import clock
+
+_EVERY_SECONDS = 30.0
+_REDRAW_SECONDS = 0.2
+
+
+class ClassifyProgress:
+    """Counts what is read and what is classified, and shows it on stderr.
+
+    Args:
+        fasta: the file that is read; how many bases it holds is estimated from its size while it is read.
+        total: the number of bases, where it is known from the beginning.
+        console: where to write; stderr by default.
+    """
+
+    def __init__(self, fasta: Path, total: int | None = None, console: Console | None = None) -> None:
+        self.records = self.bases = self.windows_seen = 0
+        """Records, bases and windows that have been given to the model, or passed over."""
+        self._total = total
+        self._size = fasta.stat().st_size if str(fasta) != "-" and is_regular(fasta) else None
+        self._raw = self._read = 0
+        self._sample = (0, 0)  # bytes of the file that are used up, and the bases that they held
+        self._ended = False
+        self._done = (0, 0)  # records and bases whose rows are written
+        self._first = 0  # bases that an earlier run had classified
+        self._console = console or Console(stderr=True, highlight=False)
+        self._bar: tuple[Progress, Any] | None = None
+        self._began = self._shown = time.monotonic()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Shows the progress while the block runs."""
+        if not self._console.is_terminal:
+            yield
+            return
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            self._bar = bar, bar.add_task("reading")
+            yield
+
+    def on_raw(self, block: bytes) -> None:
+        """Takes note of bytes of the file as they lie on the disk; all before these are used up."""
+        self._sample = self._raw, self._read
+        self._raw += len(block)
+
+    def pieces(self, pieces: Iterable[FastaPiece]) -> Iterator[FastaPiece]:
+        """The same pieces, whose bases are counted as read."""
+        for piece in pieces:
+            self._read += len(piece.sequence)
+            self.tick()
+            yield piece
+        self._ended = True
+
+    def windows(self, windows: Iterable[RecordWindow]) -> Iterator[RecordWindow]:
+        """The same windows, whose records and bases are counted; bases where windows overlap count once."""
+        covered = 0
+        for window in windows:
+            covered = 0 if window.start == 0 else covered
+            self.bases += window.end - covered
+            self.windows_seen += 1
+            self.records += window.is_last
+            covered = window.end
+            yield window
+
+    def passed_over(self) -> None:
+        """Says that all windows so far were classified by an earlier run."""
+        self.written()
+        self._first, self._began = self.bases, time.monotonic()
+
+    def written(self) -> None:
+        """Says that the rows of all windows so far are written."""
+        self._done = self.records, self.bases
+        self.tick()
+
+    def tick(self) -> None:
+        """Shows how far the work is, if the last time is long enough ago."""
+        now = time.monotonic()
+        if now - self._shown < (_EVERY_SECONDS if self._bar is None else _REDRAW_SECONDS):
+            return
+        self._shown = now
+        if self._bar is None:
+            self._console.print(self.words(now), markup=False, soft_wrap=True)
+        else:
+            bar, task = self._bar
+            bar.update(task, description=self.words(now))
+
+    def words(self, now: float) -> str:
+        """Records and bases done, the rate since the start, and the time that the rest will take at this rate."""
+        records, bases = self._done
+        rate = (bases - self._first) / max(now - self._began, 1e-9)
+        total = self._expected()
+        about = "" if self._ended or self._total is not None else "about "
+        of = "" if total is None else f" of {about}{total / 1e6:,.1f} Mb"
+        left = "" if total is None else f", {clock((total - bases) / rate if rate else math.inf)} left"
+        return f"classified {records:,} records, {bases / 1e6:,.1f} Mb{of}, {rate / 1e6:,.3f} Mb/s{left}"
+
+    def _expected(self) -> float | int | None:
+        """Bases in all: as was said or read, or as many as the rest of the file will hold; None while that is open."""
+        raw, read = self._sample
+        if self._ended or self._total is not None:
+            return self._read if self._ended else self._total
+        if self._size is None or not raw or not read:
+            return None
+        return max(read * max(self._size / raw, 1.0), self._done[1])

@@ -1,0 +1,66 @@
+"""Ctrl-C and SIGTERM in a long piece of work: it stops at a place where what is done can be kept."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], Any]]:
+    """Lets Ctrl-C and SIGTERM raise `KeyboardInterrupt`, at once or after a block that the given context keeps whole.
+
+    Only the first one does: what it interrupts is then put away undisturbed. Only a main thread can arrange that; in
+    others the signals do what they did.
+
+    Example:
+        with stoppable() as whole:
+            for rows in found:
+                with whole():
+                    write(rows)
+    """
+    asked: list[str] = []
+    shielded = False
+
+    def stop(number: int, frame: object) -> None:
+        asked.append("SIGTERM" if number == signal.SIGTERM else "the keyboard")
+        if len(asked) == 1 and not shielded:
+            raise KeyboardInterrupt(asked[0])
+
+    @contextmanager
+    def whole() -> Iterator[None]:
+        nonlocal shielded
+        shielded = True
+        try:
+            yield
+        finally:
+            shielded = False
+        if asked:
+            raise KeyboardInterrupt(asked[0])
+
+    with _handled(stop):
+        yield whole
+
+
+@contextmanager
+def unstoppable() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM do nothing, for the short time in which something is put away."""
+    with _handled(lambda number, frame: None):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)
