@@ -7,7 +7,8 @@ import io
 import json
 import os
 import pickle
-import resource
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -88,13 +89,49 @@ def test_a_malicious_checkpoint_does_nothing(tmp_path: Path, make: Callable[[Pat
     folder = tmp_path / "run/checkpoints"
     folder.mkdir(parents=True)
     (folder / "last.ckpt").write_bytes(make(mark))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(DamagedCheckpoint):
         read_checkpoint(folder / "last.ckpt")
     with pytest.raises(UserError, match="no usable checkpoint"):
         best_weights(tmp_path / "run")
     assert not mark.exists()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 << 10
+
+
+READING = """
+import sys
+from pathlib import Path
+from mamba_training.checkpoint import DamagedCheckpoint, read_checkpoint
+
+def resident(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) >> 10
+
+for path in sys.argv[1:]:
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    before = resident("VmRSS")
+    try:
+        read_checkpoint(Path(path))
+        end = "read"
+    except DamagedCheckpoint:
+        end = "refused"
+    print(end, resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
+def test_a_malicious_checkpoint_takes_no_memory(tmp_path: Path) -> None:
+    """In a process of its own, whose peak nothing else has raised; a whole checkpoint shows that it is measured."""
+    whole = {"w": torch.zeros(50 << 18)}
+    makes = {**CHECKPOINTS, "whole": lambda mark: seal(saved(whole))}
+    paths = []
+    for number, make in enumerate(makes.values()):
+        paths.append(tmp_path / f"{number}.ckpt")
+        paths[-1].write_bytes(make(tmp_path / MARK))
+    done = subprocess.run([sys.executable, "-c", READING, *paths], capture_output=True, text=True, check=True)
+    found = [line.split() for line in done.stdout.splitlines()]
+    assert [end for end, _ in found] == ["refused"] * len(CHECKPOINTS) + ["read"]
+    *malicious, honest = [int(mebibytes) for _, mebibytes in found]
+    assert max(malicious) < 20
+    assert honest >= 50
+    assert not (tmp_path / MARK).exists()
 
 
 def test_a_tensor_that_claims_to_be_huge_takes_no_memory_and_does_not_fit(tmp_path: Path) -> None:

@@ -498,12 +498,3 @@ def test_refused_with_file_line_and_mend(case: Bad, tmp_path: Path) -> None:
     assert case.fix
     assert case.problem in error.problem
     assert case.fix in (error.fix or "")
-
-
-def test_parquet_whose_text_is_no_text_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"ds": ["2020-01-01", "2020-01-02"], "y": ["1", "QQQQ"]}), path, compression="none")
-    path.write_bytes(path.read_bytes().replace(b"QQQQ", b"\xff\xfe\xfd\xfc"))
-    with pytest.raises(UserError, match="broken Parquet") as caught:
-        read_series(path)
-    assert (caught.value.path, caught.value.line) == (path, 1)

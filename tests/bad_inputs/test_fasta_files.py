@@ -257,9 +257,8 @@ def test_file_used_as_folder(tmp_path: Path) -> None:
         Genome.open(tmp_path / "a.fa" / "b.fa")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
-def test_unreadable_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.fa"
+def test_unreadable_file(unprivileged: Path) -> None:
+    path = unprivileged / "open" / "a.fa"
     path.write_bytes(SMALL)
     path.chmod(0)
     with pytest.raises(UserError, match=r"may not be read[\s\S]*chmod"):

@@ -134,7 +134,7 @@ def test_a_value_that_is_no_length_of_time_is_refused_with_its_line(tmp_path: Pa
         with pytest.raises(UserError, match="is not a length of time") as refused:
             load(path)
         assert (refused.value.path, refused.value.line, refused.value.found) == (path, 3, "soon")
-        path.write_text("train:\n  seed: 1\n")
+        path.write_text("train:\n  patience: 1\n")
         with pytest.raises(UserError, match="is not a length of time") as refused:
             load(path, ("train.max_time=soon",))
         assert refused.value.path is None
@@ -142,7 +142,7 @@ def test_a_value_that_is_no_length_of_time_is_refused_with_its_line(tmp_path: Pa
 
 def test_a_key_that_holds_dots_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text("train:\n  seed: 1\nabout 0.1 million: 2\n")
+    path.write_text("train:\n  max_time: 20m\nabout 0.1 million: 2\n")
     for load in (load_dna, load_series, ReadOptions.load):
         if load == ReadOptions.load:
             path.write_text("dayfirst: true\n\nabout 0.1 million: 2\n")

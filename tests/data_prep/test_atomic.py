@@ -102,15 +102,10 @@ def test_file_in_place_of_a_folder_and_the_other_way_round(tmp_path: Path) -> No
         _write(tmp_path / ("x" * 300))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
 @pytest.mark.parametrize("write", [_write, _make])
-def test_read_only_folder_is_one_line(write, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(UserError, match="may not be written to") as caught:
-            write(tmp_path / "a")
-    finally:
-        tmp_path.chmod(0o700)
+def test_read_only_folder_is_one_line(write, unprivileged: Path) -> None:
+    with pytest.raises(UserError, match="may not be written to") as caught:
+        write(unprivileged / "closed" / "a")
     assert "\n" not in str(caught.value)
 
 

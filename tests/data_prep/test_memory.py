@@ -46,11 +46,24 @@ def write_lines(path: Path, bases: int, width: int) -> None:
             stream.write(b"\n")
 
 
+ALLOWED = 16
+"""Mebibytes that a large file may take more than a small one: some blocks of text, and what is made of them."""
+
+
+def grown(script: str, path: Path, bases: int, width: int) -> int:
+    """Mebibytes that reading a file of so many bases takes more than reading one of a quarter of a million."""
+    write_lines(path, 250_000, width)
+    _, small = peak(script, path)
+    write_lines(path, bases, width)
+    read, large = peak(script, path)
+    assert read == bases
+    return large - small
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 @pytest.mark.parametrize("script", [STREAM, OPEN], ids=["stream", "random"])
 def test_one_long_line(script: str, tmp_path: Path) -> None:
-    write_lines(tmp_path / "a.fa", 60_000_000, 60_000_000)
-    assert peak(script, tmp_path / "a.fa") == (60_000_000, pytest.approx(50, abs=50))
+    assert grown(script, tmp_path / "a.fa", 60_000_000, 60_000_000) < ALLOWED
 
 
 @pytest.mark.slow
@@ -58,6 +71,5 @@ def test_one_long_line(script: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", [STREAM, OPEN], ids=["stream", "random"])
 @pytest.mark.parametrize(("bases", "width"), [(250_000_000, 250_000_000), (1_000_000_000, 1 << 16)])
 def test_large_files(bases: int, width: int, script: str, tmp_path: Path) -> None:
-    write_lines(tmp_path / "a.fa", bases, width)
-    assert peak(script, tmp_path / "a.fa") == (bases, pytest.approx(50, abs=50))
+    assert grown(script, tmp_path / "a.fa", bases, width) < ALLOWED
     (tmp_path / "a.fa").unlink()

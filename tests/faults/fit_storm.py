@@ -3,7 +3,8 @@
     python fit_storm.py FOLDER KILLS METHOD
 
 An uninterrupted run is left in FOLDER/whole, the killed one in FOLDER/killed. One parent imports everything, so that
-each child (a fork) starts at once; a child counts its training steps into FOLDER/steps.
+each child (a fork) starts at once; a child counts its training steps into FOLDER/steps, and is killed a moment after as
+many steps as the parent chose.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -34,6 +36,10 @@ SMALL = {
 }  # fmt: skip
 
 
+BETWEEN = 6
+"""Steps after which a checkpoint is there for certain: a validation comes every third."""
+
+
 def small(name: str, **changes: object) -> FitConfig:
     return load_config(name, **{**SMALL, **changes})
 
@@ -46,10 +52,11 @@ def write_series(path: Path) -> None:
     path.write_text("ds,y\n" + "".join(f"{t},{v:.3f}\n" for t, v in zip(times, values, strict=True)))
 
 
-def start(folder: Path, name: str, method: str) -> int:
+def start(folder: Path, name: str, method: str, steps: int | None = None) -> int:
     child = os.fork()
     if child:
         return child
+    CountedSteps.until = steps
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -92,12 +99,9 @@ def main(folder: Path, kills: int, method: str) -> dict[str, int]:
     report = {"failures": int(status != 0), "steps": steps_of(folder), "kills": 0, "mid_run": 0, "repeated": 0}
     done = 0
     for _ in range(kills):
-        child = start(folder, "killed", method)
-        goal = done + random.randrange(1, max(report["steps"] // kills, 2))
-        while saved_steps(folder / "killed") < goal and os.waitpid(child, os.WNOHANG)[0] == 0:
-            time.sleep(0.01)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        room = max((report["steps"] - done) // (kills - report["kills"] + 1), 2 * BETWEEN)
+        _, status = os.waitpid(start(folder, "killed", method, random.randrange(BETWEEN, room)), 0)
+        report["failures"] += not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL)
         report["kills"] += 1
         saved, trained = saved_steps(folder / "killed"), steps_of(folder)
         report["mid_run"] += 0 < saved < report["steps"]
@@ -112,11 +116,19 @@ class CountedSteps(tsmamba.fitting.training.TellSteps):
     """Adds one byte to the file `counter` for every training step."""
 
     counter: Path
+    until: int | None = None
+    """The step of this process after which it is killed."""
+    _steps = 0
 
     def on_train_batch_end(self, *arguments: Any, **named: Any) -> None:
         with self.counter.open("ab") as file:
             file.write(b".")
         super().on_train_batch_end(*arguments, **named)
+        CountedSteps._steps += 1
+        if self.until is not None and CountedSteps._steps == self.until:
+            threading.Timer(random.uniform(0, 0.02), os.kill, (os.getpid(), signal.SIGKILL)).start()
+        if self.until is not None and CountedSteps._steps >= self.until + 2:
+            time.sleep(60)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python run_storm.py FOLDER KILLS WORKERS
 
 An uninterrupted run of the same settings is left in FOLDER/whole, the killed one in FOLDER/killed. One parent imports
-everything, so that each child (a fork) starts training at once.
+everything, so that each child (a fork) starts training at once. A child is killed a moment after a step of the parent's
+choice, and waits for that rather than end its training, so that every kill falls into a training on any machine.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
@@ -27,7 +30,21 @@ from mamba_training.run import fit
 from mamba_training.settings import RunSettings
 
 
-def train(folder: Path, workers: int, steps: int) -> None:
+class Doomed(ToyModel):
+    """Is killed within some milliseconds of the step `at`, if it is given one."""
+
+    at: int | None = None
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        if self.at is None or self.trainer.global_step < self.at:
+            return
+        if self.trainer.global_step == self.at:
+            threading.Timer(random.uniform(0, 0.05), os.kill, (os.getpid(), signal.SIGKILL)).start()
+        if self.trainer.global_step >= self.trainer.max_steps - 1:
+            time.sleep(60)
+
+
+def train(folder: Path, workers: int, steps: int, at: int | None) -> None:
     torch.manual_seed(0)
     settings = RunSettings(
         out=folder,
@@ -39,17 +56,19 @@ def train(folder: Path, workers: int, steps: int) -> None:
         progress=False,
         keep_best=False,
     )
-    fit(ToyModel(), ToyData(workers=workers), settings, config={"workers": workers})
+    model = Doomed()
+    model.at = at
+    fit(model, ToyData(workers=workers), settings, config={"workers": workers})
 
 
-def start(folder: Path, workers: int, steps: int) -> int:
+def start(folder: Path, workers: int, steps: int, at: int | None = None) -> int:
     child = os.fork()
     if child:
         return child
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        train(folder, workers, steps)
+        train(folder, workers, steps, at)
     except BaseException:
         print(traceback.format_exc(), flush=True)
         os._exit(1)
@@ -62,18 +81,15 @@ def main(folder: Path, kills: int, workers: int) -> dict[str, int]:
     _, status = os.waitpid(start(folder / "whole", workers, steps), 0)
     report = {"kills": 0, "mid_run": 0, "failures": int(status != 0), "steps": steps}
     store = CheckpointStore(folder / "killed" / "checkpoints")
+    done = 0
     while report["kills"] < kills:
-        child = start(folder / "killed", workers, steps)
-        time.sleep(random.uniform(0.1, 0.6) + 0.2 * workers)
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            report["failures"] += status != 0
-            return report
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        at = done + random.randrange(4, max(6, steps // (kills + 1)))
+        _, status = os.waitpid(start(folder / "killed", workers, steps, at), 0)
+        report["failures"] += not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL)
         found = store.load_latest(print)
         report["kills"] += 1
-        report["mid_run"] += found is not None and found["step"] < steps
+        done = 0 if found is None else int(found["step"])
+        report["mid_run"] += 0 < done < steps
     _, status = os.waitpid(start(folder / "killed", workers, steps), 0)
     report["failures"] += status != 0
     return report

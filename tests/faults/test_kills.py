@@ -44,7 +44,7 @@ def test_a_killed_writer_loses_nothing(tmp_path: Path, kills: int, elsewhere: bo
         pytest.skip("this machine has one filesystem only")
     report = report_of("writer_storm.py", tmp_path, kills, tmpdir=OTHER_DISK if elsewhere else None)
     assert report["kills"] == kills
-    assert report["cut_short"] > 0, "no kill fell into a write: the test has shown nothing"
+    assert report["cut_short"] >= kills // 2, "those that end by their own hand end inside a write"
     assert (report["unreadable"], report["lost"], report["orphans"]) == (0, 0, 0)
 
 
@@ -55,7 +55,7 @@ def test_a_killed_writer_loses_nothing(tmp_path: Path, kills: int, elsewhere: bo
 def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path: Path, kills: int, workers: int) -> None:
     report = report_of("run_storm.py", tmp_path, kills, workers)
     assert report["failures"] == 0
-    assert report["mid_run"] > 0, "no kill fell into the training: the test has shown nothing"
+    assert report["mid_run"] == report["kills"] == kills
     whole, killed = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "killed"))
     assert whole["step"] == killed["step"] == report["steps"]
     for key in ("model", "optimizers", "randomness"):

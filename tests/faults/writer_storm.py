@@ -3,7 +3,8 @@
     python writer_storm.py FOLDER KILLS
 
 One parent imports torch, so that each child (a fork) starts writing at once. A child tells which step it has saved
-through a pipe; nothing told there may be lost.
+through a pipe; nothing told there may be lost. Every other child is killed at a random time. The rest end by their own
+hand while they flush a half-written file to the disk, so that these fall into a write however fast the machine is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,20 @@ def payload(step: int) -> dict[str, object]:
     return {"step": step, "weight": torch.full((VALUES,), float(step))}
 
 
+def die_at_flush(number: int) -> None:
+    """Kill this process in its `number`-th flush of a file that has a temporary name."""
+    flush, left = os.fsync, number
+
+    def fsync(descriptor: int) -> None:
+        nonlocal left
+        left -= os.readlink(f"/proc/self/fd/{descriptor}").endswith(".partial")
+        if left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(descriptor)
+
+    os.fsync = fsync
+
+
 def write_for_ever(folder: Path, step: int, told: int) -> None:
     store = CheckpointStore(folder)
     store.clean()
@@ -47,14 +62,18 @@ def main(folder: Path, kills: int) -> dict[str, int]:
     store = CheckpointStore(folder)
     report = {"kills": 0, "unreadable": 0, "lost": 0, "orphans": 0, "cut_short": 0, "step": 0}
     saved = 0
-    for _ in range(kills):
+    for number in range(kills):
+        by_itself = number % 2
         read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:
+            if by_itself:
+                die_at_flush(random.randrange(1, 6))
             write_for_ever(folder, saved, write_end)
         os.close(write_end)
-        time.sleep(random.uniform(0.001, 0.04))
-        os.kill(child, signal.SIGKILL)
+        if not by_itself:
+            time.sleep(random.uniform(0.001, 0.04))
+            os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         with os.fdopen(read_end, "rb") as pipe:
             told = pipe.read()
