@@ -137,7 +137,10 @@ def _read_letters(text: str) -> dict[str, int]:
     for part in text.split(","):
         name, _, number = part.strip().partition("=")
         if not name or not number.strip().isdecimal():
-            raise UserError("The ids of the tokens are not understood", found=part, accepted="A=7,C=8,G=9,T=10,N=11")
+            raise UserError(
+                "The ids of the tokens are not understood", found=part, accepted="A=7,C=8,G=9,T=10,N=11",
+                fix="write a whole number behind each letter, and commas between them",
+            )  # fmt: skip
         ids[name.strip() if name.startswith("[") else name.strip().upper()] = int(number)
     _check_letters(ids, "--tokens")
     return ids
@@ -161,10 +164,15 @@ def _find_letters(model: Path, rows: int) -> dict[str, int]:
 def _check_letters(ids: Mapping[str, int], source: str) -> None:
     missing = [base for base in tokens.BASES if base not in ids]
     if missing:
-        raise UserError(f"{source} lacks {', '.join(missing)}", accepted="A=7,C=8,G=9,T=10,N=11")
+        raise UserError(
+            f"{source} lacks {', '.join(missing)}", accepted="A=7,C=8,G=9,T=10,N=11", fix="add the id of each of them"
+        )
     unknown = [name for name in ids if name not in tokens.VOCAB]
     if unknown:
-        raise UserError(f"{source} names unknown tokens", found=", ".join(unknown), accepted=", ".join(tokens.VOCAB))
+        raise UserError(
+            f"{source} names unknown tokens", found=", ".join(unknown), accepted=", ".join(tokens.VOCAB),
+            fix="leave them out",
+        )  # fmt: skip
 
 
 def _vocab_json(model: Path) -> dict[str, int]:

@@ -19,7 +19,7 @@ from genomamba.language_model.module import Pretraining
 from genomamba.language_model.scoring import evaluate_windows, judged
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.audit import audit
-from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.genome import Genome, records_without_bases
 from mamba_data_prep.genomes.splits import Split
 from mamba_training.devices import scoring_device
 from mamba_training.progress import is_first_process, say
@@ -96,9 +96,14 @@ def run_pretrain(
 def _audit(genome: Genome, split: Split) -> None:
     report = audit(genome, split)
     if not report.ok:
-        raise UserError(f"the split is not clean: {report}", path=genome.path, fix="see genomamba audit")
+        raise UserError(
+            f"the split is not clean: {report}", path=genome.path,
+            fix="leave --bed out, or give each base of it to one split alone",
+        )  # fmt: skip
     windows = ", ".join(f"{len(table):,} {name}" for name, table in split.tables().items())
     copies = report.copies["test"]
+    if (empty := records_without_bases(genome)) is not None:
+        say(f"note: {empty}")
     say(
         f"{genome.path.name}: {len(genome):,} record(s), {int(genome.lengths.sum()):,} bases; windows of "
         f"{split.train.window:,}: {windows}; no base is in two splits, {copies.near:,} of {copies.compared:,} test "

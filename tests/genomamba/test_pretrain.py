@@ -257,3 +257,13 @@ def test_batches_add_up_to_the_tokens_of_a_step(window: int, tokens: int | str) 
     assert plan.windows_per_step >= 2
     assert abs(plan.windows_per_step * window - wanted) <= 2 * window
     assert plan.batch_size == 1 or plan.batch_size * window <= 2**14
+
+
+def test_records_without_bases_are_named(
+    source: tuple[Path, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fasta = tmp_path / "g.fa"
+    fasta.write_text(source[0].read_text() + ">none\n>gap\nNNNN\n")
+    run_pretrain(out=tmp_path / "run", overrides=FAST, flags={"fasta": str(fasta), "train.max_steps": 1})
+    told = capsys.readouterr().err
+    assert "note: in g.fa, 2 records have no known base, from which nothing is learnt: none, gap" in told

@@ -52,7 +52,11 @@ def not_fasta(path: str | Path, line: int, text: bytes) -> UserError:
 
 def broken_header(path: str | Path, line: int, text: bytes, problem: str) -> UserError:
     """A header that cannot be understood."""
-    fix = "write the id directly after '>', in UTF-8, on a line of its own: >NAME description"
+    mends = {
+        "control": "remove them: a header is one line of plain text, >NAME description",
+        "longer": "check that the file is FASTA and has line ends",
+    }
+    fix = next((mend for word, mend in mends.items() if word in problem), "write an id after '>': >NAME description")
     return UserError(problem, path=path, line=line, found=_shown(b">" + text), fix=fix)
 
 

@@ -220,6 +220,20 @@ class Genome:
         return False
 
 
+def records_without_bases(genome: Genome) -> str | None:
+    """Says, in a sentence for the user, which records have no known base; None where all have one."""
+    lengths = genome.lengths
+    unknown = genome.unknown_counts(np.arange(len(genome)), np.zeros_like(lengths), lengths)
+    names = [
+        record.name for record, count in zip(genome.records, unknown.tolist(), strict=True) if count == record.length
+    ]
+    if not names:
+        return None
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    which = "1 record has no known base" if len(names) == 1 else f"{len(names):,} records have no known base"
+    return f"in {genome.path.name}, {which}, from which nothing is learnt: {shown}"
+
+
 def _folder_name(path: Path) -> str:
     return f"{path.name[:60]}-{xxhash.xxh3_64_hexdigest(os.fsencode(path.resolve()))}"
 

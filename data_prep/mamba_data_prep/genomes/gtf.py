@@ -99,7 +99,7 @@ def _interval(path: str | Path, number: int, fields: list[str]) -> Interval:
             line=number,
             found=fields[6],
             accepted="+ or -",
-            fix="give the strand",
+            fix="write + or - in the seventh column, or remove the line",
         )
     named = _NAME.search(fields[8]) if len(fields) > 8 else None
     label = named[1].strip() if named else None

@@ -184,7 +184,10 @@ def _text(path: str | Path, number: int, line: bytes) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise UserError("this is not text in UTF-8", path=path, line=number, fix="save it as plain text")
+        raise UserError(
+            "this is not text in UTF-8", path=path, line=number,
+            fix="save it in UTF-8 (iconv -f latin1 -t utf-8 FILE > NEW), or give the text file",
+        )  # fmt: skip
     return text.rstrip("\r")
 
 

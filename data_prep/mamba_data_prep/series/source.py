@@ -85,7 +85,9 @@ def _unfolded(data: bytes, path: str | Path) -> bytes:
     except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"the gzip data is broken ({error})", path=path, line=1, fix="copy the file again") from None
     if len(unfolded) > LARGEST:
-        raise UserError("the gzip data unfolds to more than 8 GiB", path=path, fix="give a smaller file, or Parquet")
+        raise UserError(
+            "the gzip data unfolds to more than 8 GiB", path=path, fix="cut the file in parts and give them one by one"
+        )
     return unfolded
 
 

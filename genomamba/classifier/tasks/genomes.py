@@ -15,7 +15,7 @@ from genomamba.classifier.tasks.stretches import GAP_FRACTION, Section, Stretche
 from genomamba.classifier.tasks.tasks import checked, labelled_rows
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import stream_fasta
-from mamba_data_prep.genomes.genome import Genome
+from mamba_data_prep.genomes.genome import Genome, records_without_bases
 from mamba_data_prep.genomes.gtf import read_tss
 from mamba_data_prep.genomes.intervals import Interval
 from mamba_data_prep.genomes.windows import tile
@@ -57,23 +57,9 @@ def species_data(classes: Mapping[str, Sequence[Path]], data: FinetuneData) -> L
     }
     made = LabelledData(
         tuple(classes), train, valid, test, window=window, stranded=False, genomes=tuple(genomes),
-        description=described, warnings=tuple(filter(None, map(_without_bases, genomes))),
+        description=described, warnings=tuple(filter(None, map(records_without_bases, genomes))),
     )  # fmt: skip
     return checked(made, genomes[0].path)
-
-
-def _without_bases(genome: Genome) -> str | None:
-    """Says which records of a genome have no known base, so that nothing is learnt from them."""
-    lengths = genome.lengths
-    unknown = genome.unknown_counts(np.arange(len(genome)), np.zeros_like(lengths), lengths)
-    names = [record.name for record, n in zip(genome.records, unknown.tolist(), strict=True) if n == record.length]
-    if not names:
-        return None
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    which = (
-        "1 record has no known base and is" if len(names) == 1 else f"{len(names):,} records have no known base and are"
-    )
-    return f"{genome.path.name}: {which} left out: {shown}"
 
 
 def _species_window(genomes: Sequence[Genome], data: FinetuneData) -> int:
@@ -170,8 +156,11 @@ def promoter_genome(fasta: Path, tss: Path, data: FinetuneData, seed: int) -> La
     """
     genome = Genome.open(fasta)
     window = data.upstream + 1 + data.downstream
-    sections = cut_sections(genome.lengths.tolist(), window, data.valid_fraction, data.test_fraction, gap=data.gap)
     record, site, minus = start_sites(genome, tss, data.strand)
+    sections = cut_sections(
+        genome.lengths.tolist(), window, data.valid_fraction, data.test_fraction, gap=data.gap,
+        smaller="--set data.upstream=N --set data.downstream=N",
+    )  # fmt: skip
     start = np.where(minus, site - data.downstream, site - data.upstream)
     end = start + window
     inside = (start >= 0) & (end <= genome.lengths[record])
@@ -198,7 +187,7 @@ def promoter_genome(fasta: Path, tss: Path, data: FinetuneData, seed: int) -> La
     made = LabelledData(
         ("other", "promoter"), *(Examples(source, parts[n], label[parts[n]]) for n in SPLITS), window=window,
         stranded=True, genomes=(genome,), description=described,
-        warnings=tuple(filter(None, [_without_bases(genome)])),
+        warnings=tuple(filter(None, [records_without_bases(genome)])),
     )  # fmt: skip
     return checked(made, tss)
 
@@ -253,6 +242,8 @@ def _negatives(
     if len(kept) < wanted:
         raise UserError(
             "There is not enough room away from start sites for negatives", path=genome.path,
-            found=f"{len(kept):,} of {wanted:,}", fix="lower --set data.tss_distance=N",
+            found=f"{len(kept):,} of {wanted:,}",
+            fix=f"give a smaller distance than {data.tss_distance:,} (--set data.tss_distance=N), or fewer negatives "
+            "(--set data.negatives=0.5)",
         )  # fmt: skip
     return kept[:wanted]

@@ -65,7 +65,13 @@ class Stretches:
 
 
 def cut_sections(
-    lengths: Sequence[int], window: int, valid_fraction: float, test_fraction: float, *, gap: int | None = None
+    lengths: Sequence[int],
+    window: int,
+    valid_fraction: float,
+    test_fraction: float,
+    *,
+    gap: int | None = None,
+    smaller: str = "--set data.window=N",
 ) -> tuple[Section, ...]:
     """Cuts a genome of records with these lengths.
 
@@ -78,6 +84,7 @@ def cut_sections(
         valid_fraction: share of the genome held out for choices.
         test_fraction: share of the genome held out for the report.
         gap: bases left out at each border; the larger of a window and 0.2 % of the genome by default.
+        smaller: by which setting the user makes the window smaller, for the message.
 
     Raises:
         UserError: a split would hold no whole window.
@@ -104,6 +111,6 @@ def cut_sections(
                 f"No whole window is left for the {split} split",
                 found=f"{total:,} bases in {len(lengths):,} records, window {window:,}, gap {gap:,}",
                 accepted="a genome of at least some 50 windows",
-                fix="take a smaller window (--set data.window=N) or give more sequence",
+                fix=f"take a smaller window ({smaller}) or give more sequence",
             )
     return tuple(sections)
