@@ -224,3 +224,56 @@ def test_a_class_may_not_take_the_name_of_abstaining(tmp_path: Path) -> None:
     path.write_text(_table(path, real=True, n=60).read_text().replace("rich", "abstain"))
     with pytest.raises(UserError, match="abstain"):
         _finetune(tmp_path / "run", path)
+
+
+def test_resume_needs_nothing_but_the_task_and_the_folder(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from genomamba.cli import cli
+
+    table, out = _table(tmp_path / "t.csv", real=True, n=60), tmp_path / "run"
+    settings = [word for text in (*SMALL, "train.epochs=1") for word in ("--set", text)]
+    first = ["finetune", "table", "--table", str(table), "--out", str(out), *settings, "--seed", "3", "--json"]
+    started = CliRunner().invoke(cli, first)
+    assert started.exit_code == 0, started.output
+    report = (out / "report.json").read_bytes()
+    again = CliRunner().invoke(cli, ["finetune", "table", "--out", str(out), "--resume", "--json"])
+    assert again.exit_code == 0, again.output
+    found, before = json.loads((out / "report.json").read_bytes()), json.loads(report)
+    assert found["chosen_seed"] == 3
+    assert found["test"] == before["test"]
+    assert found["data"] == before["data"]
+    other = CliRunner().invoke(cli, ["finetune", "species", "--out", str(out), "--resume"])
+    assert other.exit_code == 2
+    assert "finetune table" in other.output
+
+
+def test_a_run_on_the_cpu_is_scored_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genomamba.commands import finetune
+
+    seen: list[torch.device] = []
+
+    def noted(*arguments: Any) -> Any:
+        seen.append(arguments[-1])
+        return scored(*arguments)
+
+    scored = finetune.score_seed
+    monkeypatch.setattr(finetune, "score_seed", noted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a machine with a GPU, which this run is not to use
+    overrides = (*SMALL, "train.epochs=1", "train.accelerator=cpu", "train.precision=32-true", "train.devices=1")
+    _finetune(tmp_path / "run", _table(tmp_path / "t.csv", real=True, n=60), overrides=overrides)
+    assert seen == [torch.device("cpu")]
+
+
+def test_an_evaluation_is_replaced_only_where_that_is_said(
+    learnt: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    model, table, _ = learnt
+    out = tmp_path / "scores"
+    run_evaluate(model=model, table=table, out=out)
+    before = (out / "evaluation.json").read_bytes()
+    with pytest.raises(UserError, match="--overwrite"):
+        run_evaluate(model=model, table=table, split="all", out=out)
+    assert (out / "evaluation.json").read_bytes() == before
+    run_evaluate(model=model, table=table, split="all", out=out, overwrite=True)
+    assert json.loads((out / "evaluation.json").read_text())["test"]["n"] == 400
