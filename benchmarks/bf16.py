@@ -11,6 +11,7 @@ import argparse
 import gzip
 import math
 from importlib.resources import files
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +23,12 @@ from benchmarks.train_step import VOCABULARY, LanguageModel
 RUNS = {"float32": (0, False), "bfloat16": (0, True), "float32, another seed": (1, False)}
 WINDOW, STEPS, WARMUP, RATE = 4096, 250, 20, 4e-3
 LETTERS = {letter: 7 + index for index, letter in enumerate(b"ACGT")}
+DATA = files("genomamba").joinpath("demo/data/human.fa.gz")
 
 
 def windows() -> torch.Tensor:
     """(windows, 4096) ids of the demonstration's human sequence, in an order of their own, as often as is needed."""
-    text = gzip.decompress(files("genomamba").joinpath("demo/data/human.fa.gz").read_bytes()).upper()
+    text = gzip.decompress(DATA.read_bytes()).upper()
     bases = b"".join(line for line in text.split(b"\n") if not line.startswith(b">"))
     ids = torch.tensor([LETTERS.get(base, 11) for base in bases[: len(bases) // WINDOW * WINDOW]]).view(-1, WINDOW)
     generator = torch.Generator().manual_seed(0)
@@ -68,6 +70,7 @@ def draw(curves: dict[str, list[float]]) -> None:
 
 
 def main() -> None:
+    """Trains in both precisions, prints the table, and writes it with the picture."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     data, curves = windows(), {}
     for name, (seed, bf16) in RUNS.items():
@@ -87,7 +90,12 @@ def main() -> None:
             }
         )
     print_table("The loss in bfloat16 beside float32", rows)
-    save_results("bf16", {"runs": rows, "bits": {name: [round(b, 5) for b in bits] for name, bits in curves.items()}})
+    save_results(
+        "bf16",
+        {"runs": rows, "bits": {name: [round(b, 5) for b in bits] for name, bits in curves.items()}},
+        data=[Path(str(DATA))],
+        seeds=sorted({seed for seed, _ in RUNS.values()}),
+    )
     draw(curves)
 
 

@@ -42,8 +42,14 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     rows = [row for name in CASES for row in measure(options.data, name)]
-    save_results("covariates", {"origins": ORIGINS, "runs": rows})
+    save_results("covariates", {"origins": ORIGINS, "runs": rows}, data=read_files(options.data))
     print_table("covariates known ahead", rows)
+
+
+def read_files(folder: Path) -> list[Path]:
+    """The files that the cases read."""
+    names = [name for file, (later, _) in CASES.items() for name in (file, later) if name]
+    return [folder / name for name in names]
 
 
 def measure(folder: Path, name: str) -> list[dict[str, Any]]:

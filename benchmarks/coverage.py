@@ -63,7 +63,11 @@ def main() -> None:
         rows = measure(options.data / name, horizon, methods)
         kept = [row for row in load_results("coverage").get("runs", []) if row["file"] != name]
         runs = sorted([*kept, *rows], key=lambda row: list(CASES).index(row["file"]))
-        save_results("coverage", {"origins": ORIGINS, "runs": runs})
+        save_results(
+            "coverage",
+            {"origins": ORIGINS, "runs": runs},
+            data=[options.data / row["file"] for row in runs if (options.data / row["file"]).exists()],
+        )
         print_table(name, rows)
 
 

@@ -49,7 +49,11 @@ def main() -> None:
         language_model = json.loads((out / "pretrain" / "model" / "config.json").read_text())
         report = json.loads((out / "species" / "report.json").read_text().replace(f"{ROOT}/", ""))
     PAGE.write_text(HEAD + without_progress(text).strip() + "\n```\n")
-    save_results("demo", {"pretrain": language_model["training"]["result"], "species": report})
+    save_results(
+        "demo",
+        {"pretrain": language_model["training"]["result"], "species": report},
+        data=sorted((ROOT / "genomamba" / "demo" / "data").glob("*.fa.gz")),
+    )
 
 
 def without_progress(text: str) -> str:

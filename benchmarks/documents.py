@@ -41,6 +41,7 @@ def with_tables(text: str, results: Path = RESULTS) -> str:
 
 
 def main() -> None:
+    """Writes the tables of every page that has a place for one."""
     for path in DOCUMENTS:
         path.write_text(with_tables(path.read_text()))
         print(f"tables written into {path}")

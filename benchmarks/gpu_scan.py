@@ -50,6 +50,7 @@ def ssd_inputs(batch: int, length: int, dtype: torch.dtype) -> list[Tensor]:
 
 
 def ours(leaves: list[Tensor]) -> Tensor:
+    """Our selective scan in Triton, with softplus, skip, gate and bias fused."""
     return selective_scan(*leaves, delta_softplus=True, backend="triton")
 
 
@@ -63,14 +64,17 @@ def theirs(leaves: list[Tensor]) -> Tensor:
 
 
 def ssd_ours(leaves: list[Tensor]) -> Tensor:
+    """Our Mamba-2 scan in Triton."""
     return ssd(*leaves, delta_softplus=True, backend="triton")
 
 
 def ssd_torch(leaves: list[Tensor]) -> Tensor:
+    """Our Mamba-2 scan in plain torch, whose matrix products are the vendor's."""
     return ssd(*leaves, delta_softplus=True, backend="torch")
 
 
 def ssd_theirs(leaves: list[Tensor]) -> Tensor:
+    """The Mamba-2 scan of mamba-ssm, in chunks of 256."""
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined  # pyright: ignore[reportMissingImports]
 
     x, delta, A, B, C, skip, z, bias = leaves
@@ -133,6 +137,7 @@ def row_of(operator: str, batch: int, length: int, name: str, forward: float, bo
 
 
 def main() -> int:
+    """Measures both scans beside mamba-ssm where it is installed; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")

@@ -55,7 +55,7 @@ def main() -> None:
         for horizon in data_set.horizons if options[name] else ():
             for model in MODELS:
                 if not any(_is(run, name, horizon, model) for run in _runs()):
-                    _keep(measure(name, options[name], horizon, model))
+                    _keep(measure(name, options[name], horizon, model), [file for file in options.values() if file])
     if _runs():
         print_table("other long-horizon data sets, MSE/MAE", table(_runs()))
 
@@ -100,9 +100,9 @@ def _runs() -> list[dict[str, Any]]:
     return load_results("horizons").get("runs", [])
 
 
-def _keep(run: dict[str, Any]) -> None:
+def _keep(run: dict[str, Any], data: list[Path]) -> None:
     runs = [*_runs(), run]
-    save_results("horizons", {"table": table(runs), "runs": runs})
+    save_results("horizons", {"table": table(runs), "runs": runs}, data=data, seeds=[0])
 
 
 if __name__ == "__main__":

@@ -185,6 +185,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    """Measures each length in a process of its own, prints the tables, and writes them with the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-log2", type=int, default=LONGEST_LOG2)
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS)
@@ -218,7 +219,7 @@ def main() -> None:
         lengths = [2**log2 for log2 in STREAM_LOG2 if log2 <= arguments.max_log2]
         results["stream"] = against_length(list(DIRECTIONS), lengths, *limits)
         print_table("Streaming, without gradients", results["stream"])
-    save_results("million", results)
+    save_results("million", results, seeds=[0])
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ def _resized(config: BackboneConfig) -> LanguageModel:
 
 
 def main() -> None:
+    """Compares predicted with measured memory, prints the tables and writes them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["grid", "held_out"], nargs="*", default=["grid", "held_out"])
     parser.add_argument("--one", help=argparse.SUPPRESS)

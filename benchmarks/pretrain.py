@@ -52,6 +52,7 @@ def ends(training: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Scores a trained model beside the Markov models, prints the table and writes it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--fasta", type=Path)
@@ -70,7 +71,7 @@ def main() -> None:
         final = ends(json.loads((run / "model" / "config.json").read_text())["training"])
     print_table("Over time", over_time)
     print_table("At the end", final)
-    save_results("pretrain", {"curve": over_time, "final": final})
+    save_results("pretrain", {"curve": over_time, "final": final}, data=[options.fasta] if options.fasta else [])
 
 
 if __name__ == "__main__":

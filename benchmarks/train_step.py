@@ -73,11 +73,13 @@ def training_step(model: nn.Module, logits: Callable[[Tensor], Tensor], *, bf16:
 
 
 def ours(*, bf16: bool = False) -> Step:
+    """A training step of our language model."""
     model = LanguageModel()
     return training_step(model, model, bf16=bf16)
 
 
 def transformers_mamba() -> Step:
+    """A training step of transformers' Mamba with the parallel scan that it takes from mambapy."""
     from transformers import MambaConfig, MambaForCausalLM
     from transformers.utils import logging
 
@@ -305,6 +307,7 @@ def beside_hyenadna() -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Measures the tables that `--only` names, prints them and writes them beside the others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS[:2])
@@ -338,7 +341,7 @@ def main() -> None:
             continue
         results[name] = measures[name]()
         print_table(TITLES[name], results[name], skip=["all seconds"])
-    save_results("train_step", results)
+    save_results("train_step", results, seeds=[0])
 
 
 if __name__ == "__main__":

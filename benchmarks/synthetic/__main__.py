@@ -66,6 +66,7 @@ def draw(runs: Runs) -> None:
 
 
 def main() -> None:
+    """Trains and tests what is not in the results yet, and writes the tables with the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.synthetic", description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="a minute's trial of all runs; nothing is kept")
     parser.add_argument("--again", action="store_true", help="forget the runs kept")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import subprocess
@@ -68,3 +69,24 @@ def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
     rows[0]["seconds"] = 3.0
     (tmp_path / "speed.json").write_text(json.dumps({"rows": rows}))
     assert documents.with_tables(shown, tmp_path) != shown
+
+
+def calls_of_save_results(source: str) -> list[set[str | None]]:
+    """The keywords of each call of `save_results` in a module."""
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [{word.arg for word in call.keywords} for call in found if ast.unparse(call.func) == "save_results"]
+
+
+READERS = ["bf16", "covariates", "coverage", "demo", "etth", "horizons", "pretrain", "promoters"]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_benchmark_that_reads_files_keeps_their_hashes(name: str) -> None:
+    found = calls_of_save_results((common.RESULTS.parent / f"{name}.py").read_text())
+    assert found
+    assert all("data" in keywords for keywords in found)
+
+
+def test_no_benchmark_writes_results_by_itself() -> None:
+    sources = {path.name: path.read_text() for path in common.RESULTS.parent.rglob("*.py") if path.name != "common.py"}
+    assert [name for name, text in sources.items() if "json.dump(" in text or '.json").write_text' in text] == []
