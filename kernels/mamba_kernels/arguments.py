@@ -19,7 +19,7 @@ def check_tensors(op: str, expected: Mapping[str, tuple[Tensor | None, Sequence[
     Args:
         op: Operator name, for messages.
         expected: Argument name -> (tensor, the shape it must have). `reset` must be bool, all others floating.
-        device: Where all must lie.
+        device: The device on which all of them must lie.
 
     Raises:
         ValueError: A shape or a device does not fit.

@@ -28,7 +28,7 @@ class Piece:
 
     Attributes:
         reset: (B, L) bool, counted in the branch's direction, or None.
-        tape: Where a run that will be repeated may leave what spares work the second time; None for other runs.
+        tape: A run that will be repeated may leave here what spares work the second time; None for other runs.
     """
 
     reset: Tensor | None = None
@@ -66,18 +66,18 @@ class Mixer(nn.Module, ABC):
 
     @abstractmethod
     def branches(self) -> Sequence[Branch]:
-        """The directed passes whose outputs add up to the mixer's; a causal mixer has one."""
+        """Return the directed passes whose outputs add up to the mixer's; a causal mixer has one."""
 
     @abstractmethod
     def mix(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
-        """The whole mixer on a piece (B, L, d_model). `state` None is the state before the first token."""
+        """Run the whole mixer on a piece (B, L, d_model); a `state` of None is the state before the first token."""
 
     @abstractmethod
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """One token (B, d_model)."""
+        """Run the mixer on one token (B, d_model), and return its output and the state after it."""
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> LayerState:
-        """The state before the first token."""
+        """Return the state before the first token."""
         return self.branches()[0].initial_state(batch_size, device, dtype)
 
 
@@ -86,7 +86,11 @@ M = TypeVar("M", bound=type[Mixer])
 
 
 def register_mixer(name: str) -> Callable[[M], M]:
-    """Makes a mixer available to layer patterns under `name`."""
+    """Make a mixer available to layer patterns under `name`.
+
+    Raises:
+        ValueError: Another mixer has that name.
+    """
 
     def register(cls: M) -> M:
         if name in _MIXERS and _MIXERS[name] is not cls:
@@ -99,5 +103,5 @@ def register_mixer(name: str) -> Callable[[M], M]:
 
 
 def build_mixer(name: str, config: BackboneConfig) -> Mixer:
-    """A freshly initialised mixer."""
+    """Return a freshly initialised mixer."""
     return _MIXERS[name](config)

@@ -163,7 +163,7 @@ class _Marks:
         return len(self.resets)
 
     def at(self, index: int, like: Tensor, *, leftwards: bool) -> Tensor | None:
-        """Where a pass over piece `index` (B, L) begins anew: at first tokens; leftwards at last ones."""
+        """Return where a pass over piece `index` (B, L) begins anew: at first tokens, or leftwards at last ones."""
         if all(reset is None for reset in self.resets):
             return None
         here = self._filled(index, like)

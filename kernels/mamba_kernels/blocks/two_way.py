@@ -163,7 +163,7 @@ def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def reset_from_right(reset: Tensor, following: Tensor | None = None) -> Tensor:
-    """Where a pass to the left begins anew, at each document's last token, from its first tokens `reset` (B, L).
+    """Return where a pass to the left begins anew: at each document's last token, given first tokens `reset` (B, L).
 
     `following` (B, 1) says whether the token behind these begins a document, where there is one.
     """

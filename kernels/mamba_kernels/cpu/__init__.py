@@ -1,1 +1,1 @@
-"""Cpu."""
+"""What the CPU kernels share: vectors and elementwise functions for Numba, its threads, and the allocator."""

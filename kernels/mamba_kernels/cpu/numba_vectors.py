@@ -200,19 +200,19 @@ def _pointer(builder: Any, address: Any, pointee: Any) -> Any:
 
 @_define(types.float32, types.intp)
 def load_scalar(builder: Any, address: Any) -> Any:
-    """One float32."""
+    """Load the float32 at an address."""
     return builder.load(_pointer(builder, address, _FLOAT), align=4)
 
 
 @_define(types.void, types.intp, types.float32)
 def store_scalar(builder: Any, address: Any, value: Any) -> None:
-    """One float32."""
+    """Store a float32 at an address."""
     builder.store(value, _pointer(builder, address, _FLOAT), align=4)
 
 
 @_define(types.intp, types.intp)
 def load_byte(builder: Any, address: Any) -> Any:
-    """One byte, 0 to 255."""
+    """Load the byte at an address, as a number from 0 to 255."""
     return builder.zext(builder.load(_pointer(builder, address, ir.IntType(8))), _WORD)
 
 

@@ -1,1 +1,1 @@
-"""Gpu."""
+"""What the GPU kernels share: their mathematics in Triton, and how they are launched."""

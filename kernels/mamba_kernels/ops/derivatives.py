@@ -51,11 +51,11 @@ def backend_that_follows(
         requested: The caller's `backend` argument, or None.
         x: The tensor whose device decides.
         others: The operator's other tensors; None stands for one that was left out.
-        has_gradient: Whether the compiled kernels have a gradient and are known to compilers. Those of one-token
-            updates are not.
+        has_gradient: Whether the compiled kernels have a gradient and are known to compilers, which does not hold
+            for those of one-token updates.
 
     Raises:
-        ValueError: As `mamba_kernels.dispatch.choose_backend`.
+        ValueError: The backend asked for does not exist or cannot run here, as `mamba_kernels.dispatch` says.
     """
     chosen = resolve_backend(op, requested, x.device, widest_dtype(x, *others))
     if chosen not in COMPILED_BACKENDS:

@@ -135,7 +135,8 @@ def causal_conv1d(
         ValueError: A shape, the activation or the backend does not fit; the message says what is accepted.
         TypeError: A dtype does not fit.
 
-    Source: Gu & Dao 2023 (arXiv:2312.00752), the convolution of figure 3.
+    Source:
+        Gu & Dao 2023 (arXiv:2312.00752), the convolution of figure 3.
     """
     _check_arguments(x, weight, bias, initial_state, reset)
     silu = check_activation("causal_conv1d", activation)

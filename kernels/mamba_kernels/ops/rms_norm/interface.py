@@ -57,7 +57,8 @@ def rms_norm(
         ValueError: A shape or the backend does not fit; the message says what is accepted.
         TypeError: A dtype does not fit.
 
-    Source: Zhang & Sennrich 2019 (arXiv:1910.07467), equation 4.
+    Source:
+        Zhang & Sennrich 2019 (arXiv:1910.07467), equation 4.
     """
     op = "rms_norm"
     if x.dim() == 0:

@@ -127,7 +127,7 @@ class _Prepared:
 def scan_forward_saving(
     inputs: ScanInputs, initial_state: Tensor | None = None, *, save: bool = True, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scan without autograd.
+    """Scan forward without autograd, and keep what the backward pass starts from.
 
     Args:
         inputs: float32 or bfloat16 tensors, in any mixture.
@@ -166,7 +166,7 @@ def _abreast(sizes: Sizes) -> int:
 
 
 def _written(out: Tensor | None, like: Tensor) -> Tensor:
-    """Where a gradient goes: the place that the caller gave, or a new one."""
+    """Return the tensor that a gradient is written to: the caller's, or a new one."""
     return torch.empty(like.shape, dtype=like.dtype) if out is None else out
 
 

@@ -109,7 +109,7 @@ def walk(rows: Rows, sizes: Sizes, batch: int, inner: int) -> Walk:
 
 @inlined
 def ahead(walk: Walk, steps: int) -> Walk:
-    """Skip `steps` steps."""
+    """Return the walk that begins `steps` steps further on."""
     return Walk(walk.row + steps * walk.step, walk.step, walk.dtype)
 
 
