@@ -47,7 +47,7 @@ _living: set[str] = set()
 
 @contextmanager
 def atomic_write(path: str | Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
-    """A file that appears under `path`, whole, when the block ends without an error; text is UTF-8.
+    """Gives a file that appears under `path`, whole, when the block ends without an error; text is UTF-8.
 
     Raises:
         UserError: the disk is full or read-only, or the folder is missing or not yours.
@@ -146,7 +146,7 @@ def named_write_errors(path: str | Path) -> Iterator[None]:
         if error.errno not in _REASONS:
             raise
         reason, fix = _REASONS[error.errno]
-        raise UserError(f"cannot be written: {reason} ({fix})", path=path) from error
+        raise UserError(f"this cannot be written: {reason} ({fix})", path=path) from error
 
 
 def sync_folder(folder: Path) -> None:

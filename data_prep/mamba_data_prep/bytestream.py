@@ -39,7 +39,7 @@ class CorruptCompression(Exception):
 
 
 def read_blocks(path: str | Path, on_raw: Callable[[bytes], object] | None = None) -> Iterator[bytes]:
-    """The file's bytes, decompressed where it is gzip or bgzip, in blocks of at most `BLOCK` bytes.
+    """Gives the file's bytes, decompressed where it is gzip or bgzip, in blocks of at most `BLOCK` bytes.
 
     Args:
         path: a file or pipe; "-" is standard input.
@@ -63,7 +63,7 @@ _ACCEPTED = "text, plain or compressed with gzip or bgzip"
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[BinaryIO]:
-    """The file open for reading bytes; "-" is standard input, which stays open.
+    """Gives the file open for reading bytes; "-" is standard input, which stays open.
 
     Raises:
         UserError: there is no such file, it is a folder, or it may not be read.
@@ -79,7 +79,7 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def unreadable(path: str | Path, error: OSError) -> UserError:
-    """The system's refusal to read a file, said to a person."""
+    """Says to a person why the system refuses to read a file."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         folder = Path(path).parent
         nearby = "" if folder.is_dir() else f"; there is no folder {folder} either"
@@ -93,7 +93,7 @@ def unreadable(path: str | Path, error: OSError) -> UserError:
 
 
 def is_regular(path: str | Path) -> bool:
-    """Whether `path` is an ordinary file (not a pipe, device or folder), which can be read at any position."""
+    """Tells whether `path` is an ordinary file (not a pipe, device or folder), which can be read at any position."""
     try:
         return stat.S_ISREG(Path(path).stat().st_mode)
     except OSError:

@@ -19,7 +19,7 @@ __all__ = ["check_input", "check_output", "check_output_folder"]
 
 
 def check_input(path: Path | None, *, option: str | None = None) -> None:
-    """Refuse a file to read that isn't there; `-` is standard input, and None is no file at all.
+    """Refuses a file to read that isn't there; `-` is standard input, and None is no file at all.
 
     Raises:
         UserError: there is no such file, or it is a folder.
@@ -40,7 +40,7 @@ def check_output(
     overwrite: bool = False,
     option: str = "--out",
 ) -> None:
-    """Refuse a file that can't be written, or would replace something.
+    """Refuses a file that can't be written, or would replace something.
 
     Args:
         path: the file; None is no output at all.
@@ -64,7 +64,7 @@ def check_output(
     with named_write_errors(path):
         is_folder = path.is_dir()  # a name that is too long is refused by the system here
     if is_folder:
-        raise UserError("cannot be written: there is a folder of this name", path=path, fix="give a file name")
+        raise UserError("this cannot be written: there is a folder of this name", path=path, fix="give a file name")
     _check_place(path, path.parent)
     if path.exists():
         _check_not_read(path, inputs, option)
@@ -80,7 +80,7 @@ def check_output_folder(
     overwrite: bool = False,
     option: str = "--out",
 ) -> None:
-    """Refuse a folder that can't be written, or would replace something.
+    """Refuses a folder that can't be written, or would replace something.
 
     Args:
         path: the folder, made where it is missing; None is no output at all.
@@ -97,7 +97,7 @@ def check_output_folder(
     with named_write_errors(path):
         is_file = path.exists() and not path.is_dir()
     if is_file:
-        raise UserError("cannot be written: there is a file of this name", path=path, fix="give a folder's name")
+        raise UserError("this cannot be written: there is a file of this name", path=path, fix="give a folder's name")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     _check_place(path, above)
     if not path.is_dir() or not any(path.iterdir()):
@@ -105,7 +105,7 @@ def check_output_folder(
     _check_not_read(path, inputs, option)
     if not any((path / mark).is_file() for mark in marks):
         raise UserError(
-            "holds other things, and is not replaced", path=path,
+            "this folder holds other things, and is not replaced", path=path,
             found=", ".join(sorted(entry.name for entry in path.iterdir())[:5]), fix=f"choose another {option}",
         )  # fmt: skip
     if not overwrite:
@@ -113,7 +113,7 @@ def check_output_folder(
 
 
 def _exists(path: Path, option: str) -> UserError:
-    return UserError("exists already", path=path, fix=f"add --overwrite to replace it, or choose another {option}")
+    return UserError("this exists already", path=path, fix=f"add --overwrite to replace it, or choose another {option}")
 
 
 def _check_not_read(path: Path, inputs: Iterable[Path | None], option: str) -> None:

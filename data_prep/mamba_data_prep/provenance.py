@@ -35,7 +35,7 @@ class Fingerprint:
     xxh3_128: str
 
     def to_dict(self) -> dict[str, int | str]:
-        """The two values, ready for JSON."""
+        """Gives the two values, ready for JSON."""
         return asdict(self)
 
 
@@ -60,7 +60,7 @@ def fingerprint(path: str | Path, on_raw: Callable[[bytes], object] | None = Non
 
 
 def recorded_command(*more: str) -> str:
-    """What a user types to run this command again, as a shell reads it.
+    """Gives what a user types to run this command again, as a shell reads it.
 
     Args:
         more: options to add where they are not there already.
@@ -121,7 +121,7 @@ def _command_text(command: Sequence[str] | str | None) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that a result can depend on, without importing them."""
+    """Gives Python's version and those of the packages that a result can depend on, without importing them."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

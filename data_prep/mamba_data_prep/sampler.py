@@ -25,14 +25,14 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 
 def hashes(seed: int, epoch: np.ndarray | int, index: np.ndarray) -> np.ndarray:
-    """A uint64 for each (epoch, index) under this seed; within one epoch, different indices have different hashes."""
+    """Gives a uint64 for each (epoch, index) under this seed; in one epoch, different indices have different ones."""
     with np.errstate(over="ignore"):  # one-element arrays: numpy's operators turn arrays of no dimension into scalars
         key = mix(np.atleast_1d(epoch).astype(np.uint64) + mix(np.array([seed & _MASK], dtype=np.uint64)))
         return mix(key + (index.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN))
 
 
 def order(n: int, epoch: int, seed: int) -> np.ndarray:
-    """The permutation of 0..n-1 that belongs to an epoch, int64 (n,); the same on every machine."""
+    """Gives the permutation of 0..n-1 that belongs to an epoch, int64 (n,); the same on every machine."""
     return np.argsort(hashes(seed, epoch, np.arange(n, dtype=np.uint64)))
 
 
@@ -85,7 +85,7 @@ class ResumableBatchSampler:
             yield batch
 
     def batch(self, number: int) -> list[tuple[int, int]]:
-        """The (epoch, index) pairs of this rank's batch, counted from where the sampler started."""
+        """Gives the (epoch, index) pairs of this rank's batch, counted from where the sampler started."""
         first = self._first_sample + (number * self.world_size + self.rank) * self.batch_size
         pairs = []
         while len(pairs) < self.batch_size:
@@ -95,7 +95,7 @@ class ResumableBatchSampler:
         return pairs
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
-        """Where the sampler stands, as plain numbers.
+        """Tells where the sampler stands, as plain numbers.
 
         Args:
             batches: batches that were used since it started; by default those it gave out, which with a loader that

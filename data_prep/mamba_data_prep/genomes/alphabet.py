@@ -44,12 +44,12 @@ def translate(values: np.ndarray, table: bytes) -> np.ndarray:
 
 
 def reverse_complement(bases: np.ndarray) -> np.ndarray:
-    """The other strand, read 5' to 3': uint8 ASCII (L,) to uint8 ASCII (L,)."""
+    """Gives the other strand, read 5' to 3': uint8 ASCII (L,) to uint8 ASCII (L,)."""
     return translate(bases[::-1], COMPLEMENT)
 
 
 def is_unknown(bases: np.ndarray) -> np.ndarray:
-    """True where an upper-case base is N or another IUPAC code, not A, C, G or T: uint8 (L,) to bool (L,)."""
+    """Is true where an upper-case base is N or another IUPAC code, not A, C, G or T: uint8 (L,) to bool (L,)."""
     known = bases == ord("A")
     for letter in b"CGT":
         known |= bases == letter

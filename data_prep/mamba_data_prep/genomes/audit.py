@@ -69,7 +69,7 @@ class AuditReport:
         return not any(self.shared_windows.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Gives everything as plain values."""
         return {"ok": self.ok, **asdict(self)}
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ VARIABLE = "SEQMAMBA_CACHE"
 
 
 def cache_root(folder: str | Path | None = None) -> Path:
-    """The folder named, or `SEQMAMBA_CACHE`, or the platform's cache folder for applications; it may not exist yet."""
+    """Gives the folder named, or `SEQMAMBA_CACHE`, or the platform's cache folder; it may not exist yet."""
     if folder is not None:
         return Path(folder).expanduser()
     if named := os.environ.get(VARIABLE):
@@ -28,7 +28,7 @@ def cache_root(folder: str | Path | None = None) -> Path:
 
 
 def writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, which is created if it is missing."""
+    """Tells whether files can be made in `folder`, which is created if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -39,7 +39,7 @@ def writable(folder: Path) -> bool:
 
 @cache
 def temporary_root() -> Path:
-    """A cache folder of this user's own below the system's temporary folder, for read-only homes."""
+    """Gives a cache folder of this user's own below the system's temporary folder, for read-only homes."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"seqmamba-{user}"
     try:

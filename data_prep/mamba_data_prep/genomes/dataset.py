@@ -49,7 +49,7 @@ class WindowDataset:
         return len(self.windows)
 
     def __getitem__(self, key: Key) -> np.ndarray:
-        """One window, uint8 (window,)."""
+        """Gives one window, uint8 (window,)."""
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[Key]) -> np.ndarray:
@@ -71,7 +71,7 @@ class WindowDataset:
         return batch if self.transform is None else translate(batch, self.transform.tobytes())
 
     def is_reversed(self, epochs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Which windows are given as the other strand, bool (n,)."""
+        """Tells which windows are given as the other strand, bool (n,)."""
         if not self.reverse_complement:
             return np.zeros(len(numbers), dtype=bool)
         return (hashes(self.seed ^ _STRAND_SALT, epochs, numbers) >> np.uint64(63)).astype(bool)

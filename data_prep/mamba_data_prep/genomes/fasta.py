@@ -61,7 +61,7 @@ def stream_fasta(
     unique_ids: bool = True,
     on_raw: Callable[[bytes], object] | None = None,
 ) -> Iterator[FastaPiece]:
-    """The file's records in order, cut into pieces.
+    """Gives the file's records in order, cut into pieces.
 
     Memory does not grow with the file, nor with the records of a FASTA file; of GenBank and EMBL one record is held. A
     record without bases gives one empty piece.
@@ -107,7 +107,7 @@ def scan_fasta(
     on_raw: Callable[[bytes], object] | None = None,
     on_text: Callable[[bytes], object] | None = None,
 ) -> Iterator[Header | bytes]:
-    """Headers, each followed by its record's bases in one or more non-empty `bytes`.
+    """Gives headers, each followed by its record's bases in one or more non-empty `bytes`.
 
     Args:
         path: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
@@ -157,7 +157,7 @@ class FastaScanner:
         self._any_bases = False
 
     def feed(self, block: bytes) -> Iterator[Header | bytes]:
-        """What the next block of the file holds."""
+        """Gives what the next block of the file holds."""
         block = self._without_mark(block)
         if self._carriage_return or b"\r" in block:
             block = self._with_newlines(block)
@@ -178,7 +178,7 @@ class FastaScanner:
                 position = end
 
     def finish(self) -> Iterator[Header | bytes]:
-        """What is left when the file has ended.
+        """Gives what is left when the file has ended.
 
         Raises:
             UserError: the file holds no record, or no record with a base.

@@ -24,20 +24,20 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
 
 
 def no_record(path: str | Path, line: int) -> UserError:
-    """The file ended and no header was seen."""
+    """Says that the file ended and no header was seen."""
     return UserError(
         "this file holds no record", path=path, line=line, accepted=_FASTA, fix="check that the download is complete"
     )
 
 
 def no_base(path: str | Path, last: Header) -> UserError:
-    """The file ended, and none of its records had a base."""
+    """Says that the file ended, and none of its records had a base."""
     fix = "check that the download is complete; the bases stand on the lines below each header"
     return UserError("no record of this file has bases", path=path, line=last.line, record=last.record, fix=fix)
 
 
 def not_fasta(path: str | Path, line: int, text: bytes) -> UserError:
-    """Something stands before the first header."""
+    """Says that something stands before the first header."""
     start = text.lstrip()
     problem, fix = "text stands before the first header", "begin the file with a line '>NAME'"
     if start.startswith(b">"):
@@ -51,7 +51,7 @@ def not_fasta(path: str | Path, line: int, text: bytes) -> UserError:
 
 
 def broken_header(path: str | Path, line: int, text: bytes, problem: str) -> UserError:
-    """A header that cannot be understood."""
+    """Says that a header cannot be understood."""
     mends = {
         "control": "remove them: a header is one line of plain text, >NAME description",
         "longer": "check that the file is FASTA and has line ends",
@@ -61,7 +61,7 @@ def broken_header(path: str | Path, line: int, text: bytes, problem: str) -> Use
 
 
 def not_a_base(path: str | Path, line: int, record: str | None, text: bytes, table: bytes) -> UserError:
-    """A sequence line holds a byte that is no base; `record` is the id of its record."""
+    """Says that a sequence line holds a byte that is no base; `record` is the id of its record."""
     column = next(i for i, byte in enumerate(text) if table[byte] == INVALID and byte not in b" \t\n")
     problem, fix = _why(text, text[column])
     return UserError(

@@ -36,7 +36,7 @@ _MARK = "\xef\xbb\xbf"  # the byte order mark of UTF-8, read as Latin-1
 
 
 def flat_file_format(beginning: bytes) -> FlatFileFormat | None:
-    """Which of the two formats a file with this beginning is in; None if it is in neither."""
+    """Tells which of the two formats a file with this beginning is in; None if it is in neither."""
     return next((name for pattern, name in _BEGINNINGS if pattern.match(beginning[:4096])), None)
 
 
@@ -64,7 +64,7 @@ class FlatFile:
         return self._lines.number
 
     def records(self, blocks: Iterable[bytes]) -> Iterator[Header | bytes]:
-        """Headers, each followed by its record's bases in parts of at most a million.
+        """Gives headers, each followed by its record's bases in parts of at most a million.
 
         Args:
             blocks: the decompressed text, cut anywhere.
@@ -156,7 +156,7 @@ class _Lines:
         self._text = io.TextIOWrapper(io.BufferedReader(_Blocks(iter(blocks)), 1 << 20), encoding="latin-1")
 
     def readline(self) -> str:
-        """The next line with its end; empty where the text is over."""
+        """Gives the next line with its end; empty where the text is over."""
         line = self._text.readline()
         self.number += bool(line)
         self.last = line.strip() or self.last

@@ -100,7 +100,7 @@ class Genome:
         return self._index.lengths
 
     def __len__(self) -> int:
-        """The number of records."""
+        """Gives the number of records."""
         return len(self.records)
 
     def find(self, name: str) -> int | None:
@@ -108,11 +108,11 @@ class Genome:
         return next((self._numbers[n] for n in _spellings(name) if n in self._numbers), None)
 
     def some_names(self) -> str:
-        """The first records' names, for messages."""
+        """Gives the first records' names, for messages."""
         return ", ".join(r.name for r in self.records[:5]) + (", ..." if len(self.records) > 5 else "")
 
     def number_of(self, record: int | str) -> int:
-        """The 0-based number of a record given by name (or number).
+        """Gives the 0-based number of a record given by name (or number).
 
         Raises:
             UserError: there is no such record.
@@ -123,7 +123,7 @@ class Genome:
         return number
 
     def fetch(self, record: int | str, start: int, end: int) -> np.ndarray:
-        """The bases from `start` to `end` (0-based half-open) as upper-case ASCII, uint8 (end - start,).
+        """Gives the bases from `start` to `end` (0-based half-open) as upper-case ASCII, uint8 (end - start,).
 
         Raises:
             UserError: there is no such record or it is shorter, or the file changed after it was opened.
@@ -156,12 +156,12 @@ class Genome:
         return np.frombuffer(bases, dtype=np.uint8)
 
     def unknown_counts(self, record: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """How many bases of each interval are not A, C, G or T: arrays (n,) to int64 (n,), without reading the file."""
+        """Tells how many bases of each interval are not A, C, G or T: (n,) to int64 (n,), without reading the file."""
         base = self._starts[record]
         return self._unknown_until(base + end) - self._unknown_until(base + start)
 
     def fai(self) -> str:
-        """The index of a file read in place as samtools writes it (.fai); of a flat copy, that copy's."""
+        """Gives the index of a file read in place as samtools writes it (.fai); of a flat copy, that copy's."""
         layout = self._index.layout
         columns: Sequence[list[int]] = [
             x.tolist() for x in (self.lengths, layout.offset, layout.line_bases, layout.line_bytes)
@@ -170,7 +170,7 @@ class Genome:
         return "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
     def has_been_replaced(self) -> bool:
-        """Whether another file lies by now where the bases are read from."""
+        """Tells whether another file lies by now where the bases are read from."""
         try:
             return not os.path.samestat(os.stat(self.bases), os.fstat(self._descriptor))
         except OSError:
@@ -182,7 +182,7 @@ class Genome:
         return self._folder / self._index.flat if self._index.flat else self.path
 
     def index_for_samtools(self) -> Path:
-        """A file in the cache that holds `fai()` of `bases`; its name is that of the content it was made from."""
+        """Gives a file in the cache that holds `fai()` of `bases`; its name is that of the content it was made from."""
         path = self._folder / f"{self._index.content.xxh3_128}.fai"
         if not path.exists():
             with atomic_write(path) as stream:
@@ -204,7 +204,7 @@ class Genome:
         return self._unknown_before[run] - np.where(run > 0, beyond, 0)
 
     def has_changed(self) -> bool:
-        """Whether the open file holds other bytes by now; it is hashed again only if its size or time is another."""
+        """Tells whether the open file holds other bytes by now; it is hashed again only if its size or time differs."""
         if self._index.flat:
             return False
         now = os.fstat(self._descriptor)

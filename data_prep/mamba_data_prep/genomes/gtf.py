@@ -23,7 +23,7 @@ _NAME = re.compile(r'(?:gene_name|gene_id|gene|Name|ID|Parent)[ =]"?([^";]+)"?')
 def read_tss(
     path: str | Path, genome: Genome | None = None, strand: Literal["plus", "minus"] | None = None
 ) -> list[Interval]:
-    """The distinct transcription start sites of an annotation, one base each, in the file's order.
+    """Gives the distinct transcription start sites of an annotation, one base each, in the file's order.
 
     A site is the first base of a transcript in its own direction: the start on the plus strand, the last base on the
     minus strand. Transcripts are read, or genes where there are none. A BED line has to name its strand,
@@ -81,7 +81,9 @@ def _features(path: str | Path) -> Iterator[tuple[str, Interval]]:
         fields = text.split("\t")
         if len(fields) < 8:
             fix = "separate the columns by tabs, not blanks" if len(text.split()) >= 8 else "give all columns"
-            raise UserError("too few columns", path=path, line=number, found=text, accepted=_COLUMNS, fix=fix)
+            raise UserError(
+                "this line has too few columns", path=path, line=number, found=text, accepted=_COLUMNS, fix=fix
+            )
         if fields[2] in _TRANSCRIPTS or fields[2] in _GENES:
             yield fields[2], _interval(path, number, fields)
 

@@ -27,7 +27,7 @@ class UniqueIds:
         self._seen: set[int] = set()
 
     def add(self, header: Header) -> None:
-        """Note the id of the next record.
+        """Notes the id of the next record.
 
         Raises:
             UserError: an earlier record has this id.

@@ -44,7 +44,7 @@ class Signature:
 
     @classmethod
     def of(cls, path: Path) -> Signature:
-        """The signature of the file as it is now."""
+        """Gives the signature of the file as it is now."""
         status = os.stat(path)
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
@@ -75,7 +75,7 @@ class FastaIndex:
     flat: str
 
     def confirmed(self, signature: Signature) -> FastaIndex:
-        """The same index after the file was found to hold the same bytes."""
+        """Gives the same index after the file was found to hold the same bytes."""
         return replace(self, signature=signature, settled=_settled(signature))
 
     def save(self, path: Path) -> None:
@@ -102,7 +102,7 @@ class FastaIndex:
 
     @classmethod
     def load(cls, path: Path) -> FastaIndex | None:
-        """The index written there; None where there is none, or it is damaged or of another version."""
+        """Gives the index written there; None where there is none, or it is damaged or of another version."""
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
                 about = json.loads(stored["about"].tobytes())

@@ -67,7 +67,7 @@ class Interval:
             raise self.error("this interval reaches beyond the record's end", self.end, f"up to {length:,}", fix)
 
     def error(self, problem: str, found: object, accepted: str | None, fix: str = "correct this line") -> UserError:
-        """A `UserError` that names this interval's place in its file."""
+        """Gives a `UserError` that names this interval's place in its file."""
         return UserError(
             problem,
             path=self.path,
@@ -80,7 +80,7 @@ class Interval:
 
 
 def read_bed(path: str | Path, genome: Genome | None = None) -> list[Interval]:
-    """The intervals of a BED file (plain, gzip or bgzip), in the file's order.
+    """Gives the intervals of a BED file (plain, gzip or bgzip), in the file's order.
 
     Args:
         path: BED with three columns or more; `track`, `browser`, comment and blank lines are passed over.
@@ -102,7 +102,7 @@ def read_bed(path: str | Path, genome: Genome | None = None) -> list[Interval]:
 
 
 def within(genome: Genome, intervals: Sequence[Interval], *, elsewhere: bool = False) -> list[Interval]:
-    """The intervals under the genome's own record names (`chr20` becomes `20` where that is how it is called).
+    """Gives the intervals under the genome's own record names (`chr20` becomes `20` where that is how it is called).
 
     Args:
         genome: where they must lie.
@@ -150,7 +150,7 @@ def records_of(genome: Genome, wanted: Sequence[str | Interval]) -> list[int]:
 
 
 def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Line numbers (from 1) and lines of a text file, plain, gzip or bgzip, without their line ends.
+    """Gives line numbers (from 1) and lines of a text file, plain, gzip or bgzip, without their line ends.
 
     Raises:
         UserError: the file cannot be read, or is not text.
@@ -195,7 +195,9 @@ def _bed_interval(path: str | Path, number: int, text: str) -> Interval:
     fields = text.split("\t")
     if len(fields) < 3:
         fix = "separate the columns by tabs, not blanks" if len(text.split()) >= 3 else "give at least three columns"
-        raise UserError("fewer than three columns", path=path, line=number, found=text, accepted=_COLUMNS, fix=fix)
+        raise UserError(
+            "this line has fewer than three columns", path=path, line=number, found=text, accepted=_COLUMNS, fix=fix
+        )
     ends = []
     for column, text in zip(("start", "end"), fields[1:3], strict=True):
         value = text.strip()

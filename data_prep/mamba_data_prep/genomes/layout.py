@@ -62,7 +62,7 @@ class LayoutFinder:
         self._position += len(block)
 
     def finish(self, lengths: np.ndarray) -> Layout | None:
-        """The layout, given the number of bases counted in each record; None where the file is not regular."""
+        """Gives the layout, given the number of bases counted in each record; None where the file is not regular."""
         if self._last_byte != ord("\n"):
             self.feed(b"\n")
         if not self.regular or not self._offsets:

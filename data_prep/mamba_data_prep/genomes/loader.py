@@ -27,7 +27,7 @@ class WindowLoader(DataLoader[torch.Tensor]):
     """A DataLoader that raises `WorkerDied` when a worker is killed, and a worker's `UserError` as it is."""
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Batches, until the sampler ends.
+        """Gives batches, until the sampler ends.
 
         Raises:
             WorkerDied: a worker process was killed.
@@ -54,7 +54,7 @@ class WindowLoader(DataLoader[torch.Tensor]):
 def make_loader(
     dataset: WindowDataset, batch_sampler: Iterable[list[Any]], workers: int = 0, *, pin_memory: bool = False
 ) -> WindowLoader:
-    """A loader of uint8 tensors (B, window), in the sampler's order for any number of workers.
+    """Gives a loader of uint8 tensors (B, window), in the sampler's order for any number of workers.
 
     Args:
         dataset: the windows.
@@ -74,7 +74,7 @@ def make_loader(
 
 
 def collate(batch: np.ndarray | UserError | Sequence[np.ndarray]) -> torch.Tensor | UserError:
-    """Windows as one uint8 tensor (B, window)."""
+    """Gives windows as one uint8 tensor (B, window)."""
     if isinstance(batch, UserError):
         return batch
     return torch.from_numpy(batch if isinstance(batch, np.ndarray) else np.stack(batch))

@@ -34,7 +34,7 @@ class Region(NamedTuple):
 
 
 def parse_region(text: str, genome: Genome) -> Region:
-    """What `NAME`, `NAME:FIRST` or `NAME:FIRST-LAST` means in a genome.
+    """Tells what `NAME`, `NAME:FIRST` or `NAME:FIRST-LAST` means in a genome.
 
     Args:
         text: 1-based with both ends inside, thousands separated by commas or not; without LAST, to the record's end.
@@ -62,7 +62,7 @@ def parse_region(text: str, genome: Genome) -> Region:
 
 
 def stream_regions(genome: Genome, regions: Sequence[Region], piece: int = PIECE) -> Iterator[FastaPiece]:
-    """The bases of regions, in the order given, as records named `NAME:FIRST-LAST`.
+    """Gives the bases of regions, in the order given, as records named `NAME:FIRST-LAST`.
 
     Args:
         genome: an open genome.

@@ -20,7 +20,7 @@ _REPEATED = 1000
 
 
 def sketches(sequences: Iterable[np.ndarray], length: int) -> list[np.ndarray]:
-    """The sampled 16-mers of each sequence as ascending distinct uint64 hashes.
+    """Gives the sampled 16-mers of each sequence as ascending distinct uint64 hashes.
 
     Args:
         sequences: upper-case ASCII bases, uint8 (L,) each.
@@ -35,7 +35,7 @@ def sketches(sequences: Iterable[np.ndarray], length: int) -> list[np.ndarray]:
 
 
 def closest(these: list[np.ndarray], among: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """For each sketch the largest share of it that a single one of the others holds, and which one that is.
+    """Gives for each sketch the largest share of it that a single one of the others holds, and which one that is.
 
     Returns:
         Shares (n,) from 0 to 1, and indexes (n,) into `among`; 0 and -1 where nothing is shared.

@@ -41,7 +41,7 @@ class Split:
     description: dict[str, Any]
 
     def tables(self) -> dict[str, WindowTable]:
-        """The three tables by name."""
+        """Gives the three tables by name."""
         return {name: getattr(self, name) for name in NAMES}
 
 
@@ -109,7 +109,7 @@ def split_by_record(
     stride: int | None = None,
     max_n_fraction: float = 0.5,
 ) -> Split:
-    """Whole records (chromosomes) to each split: those named, or by fractions where none is named; the others train.
+    """Gives whole records to each split: those named, or by fractions where none is named; the others train.
 
     Raises:
         UserError: a record does not exist or is named twice, or a split would be empty.
@@ -139,7 +139,7 @@ def split_by_bed(
     stride: int | None = None,
     max_n_fraction: float = 0.5,
 ) -> Split:
-    """The splits that a BED file's fourth column names: train, valid or test.
+    """Gives the splits that a BED file's fourth column names: train, valid or test.
 
     Overlapping intervals of one split are joined. How far the splits lie apart is the file's affair.
 
@@ -171,12 +171,12 @@ def split_by_bed(
 
 
 def names_splits(intervals: Sequence[Interval]) -> bool:
-    """Whether some label is train, valid or test (or another name of one of these), so that all of them must be."""
+    """Tells whether some label is train, valid or test (or another name of these), so that all of them must be."""
     return any((interval.label or "").lower() in _LABELS for interval in intervals)
 
 
 def near(table: WindowTable, others: Sequence[WindowTable], gap: int = 0) -> np.ndarray:
-    """Which windows share a base with a window of `others`, or lie less than `gap` base pairs from one; bool (n,)."""
+    """Tells which windows share a base with a window of `others`, or lie less than `gap` bases from one; bool (n,)."""
     pairs = [(_axis(o.record, o.start - gap), _axis(o.record, o.end + gap)) for o in others]
     empty = np.zeros(0, dtype=np.int64)
     starts, ends = merged(
@@ -188,14 +188,14 @@ def near(table: WindowTable, others: Sequence[WindowTable], gap: int = 0) -> np.
 
 
 def union(table: WindowTable) -> WindowTable:
-    """The stretches that the windows cover, in the genome's order: windows that overlap or touch become one."""
+    """Gives the stretches that the windows cover, in the genome's order: windows that overlap or touch become one."""
     starts, ends = merged(_axis(table.record, table.start), _axis(table.record, table.end))
     record = starts >> _RECORD_SHIFT
     return WindowTable(record.astype(np.int32), starts - _axis(record, 0), ends - _axis(record, 0))
 
 
 def merged(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The union of intervals as sorted intervals that neither overlap nor touch; int64 (n,) each."""
+    """Gives the union of intervals as sorted intervals that neither overlap nor touch; int64 (n,) each."""
     if not len(starts):
         return starts, ends
     place = np.argsort(starts, kind="stable")

@@ -51,11 +51,11 @@ class WindowTable:
         return int((self.end - self.start).sum())
 
     def select(self, which: np.ndarray) -> WindowTable:
-        """The windows that a boolean mask or an array of indices names, in that order."""
+        """Gives the windows that a boolean mask or an array of indices names, in that order."""
         return replace(self, record=self.record[which], start=self.start[which], end=self.end[which], counts={})
 
     def digest(self) -> str:
-        """A hash of the coordinates: equal for equal tables, on every machine."""
+        """Gives a hash of the coordinates: equal for equal tables, on every machine."""
         hasher = xxhash.xxh3_128(str(self.window).encode())
         for column, kind in ((self.record, "<i4"), (self.start, "<i8"), (self.end, "<i8")):
             hasher.update(np.ascontiguousarray(column, dtype=kind).tobytes())

@@ -23,7 +23,7 @@ _SILENT = 3
 
 
 def assemble(table: Table, column: TimeColumn, roles: Roles, options: ReadOptions, report: IngestReport) -> SeriesFrame:
-    """Put the rows on their grids and every series below the other.
+    """Puts the rows on their grids and every series below the other.
 
     Raises:
         UserError: see `to_instants` and `to_grid`; or a row names no series.
@@ -67,7 +67,7 @@ def _groups(table: Table, roles: Roles) -> tuple[np.ndarray, pd.DataFrame]:
         if len(blank):
             line = int(table.lines[blank[0]])
             fix = "write the series' name there, or delete the line"
-            raise UserError(f"no name of a series in column {name!r}", path=table.path, line=line, fix=fix)
+            raise UserError(f"there is no name of a series in column {name!r}", path=table.path, line=line, fix=fix)
     texts = pd.DataFrame({name: table.text(name).to_pandas().astype(object) for name in roles.ids})
     codes = texts.groupby(list(roles.ids), sort=False).ngroup().to_numpy(dtype=np.int64)
     first = np.unique(codes, return_index=True)[1]
@@ -158,7 +158,7 @@ def _static(table: Table, groups: np.ndarray, keys: pd.DataFrame, roles: Roles) 
 
 
 def numbers_where_possible(features: pd.DataFrame) -> pd.DataFrame:
-    """Columns as float64 where every cell is a number or blank, as they are elsewhere."""
+    """Gives columns as float64 where every cell is a number or blank, as they are elsewhere."""
     columns = {}
     for name, cells in features.items():
         numbers = pd.Series(pd.to_numeric(cells, errors="coerce"), index=features.index, dtype=float)

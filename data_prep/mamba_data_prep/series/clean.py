@@ -14,7 +14,7 @@ from mamba_data_prep.series.times.frequency import DAY, to_wall
 
 
 def clean_table(series: SeriesFrame) -> pd.DataFrame:
-    """The series in the source's layout: its time and id columns, targets side by side, covariates; times in ISO 8601.
+    """Gives the series in the source's layout: time and id columns, targets side by side, covariates, ISO times.
 
     Times carry their offset where the source has a zone; where rows are only counted there is no time column, unless
     the source has one. Rows of known-future covariates follow with blank targets.
@@ -65,7 +65,7 @@ def _iso(series: SeriesFrame):  # noqa: ANN202  (a function of a column)
 
 
 def write_clean(series: SeriesFrame, path: str | Path) -> Path:
-    """Write `clean_table` as CSV in UTF-8: decimal points, blanks for missing values, numbers to the last digit."""
+    """Writes `clean_table` as CSV in UTF-8: decimal points, blanks for missing values, numbers to the last digit."""
     table = clean_table(series)
     for name in table.columns:
         values = table[name]

@@ -21,7 +21,7 @@ from mamba_data_prep.series.words import IDS, STRONG_IDS, plain
 
 
 def with_future(series: SeriesFrame, table: Table, delimiter: str, options: ReadOptions) -> SeriesFrame:
-    """Add the rows of a file of known-future covariates, for the times after each series' end.
+    """Adds the rows of a file of known-future covariates, for the times after each series' end.
 
     Raises:
         UserError: it has no column in common with the series' covariates, or lacks the series' names.
@@ -49,7 +49,7 @@ def with_future(series: SeriesFrame, table: Table, delimiter: str, options: Read
     future = pd.concat(parts, ignore_index=True)[["unique_id", "ds", *names]]
     if future.empty:
         raise UserError(
-            "no row lies after the end of the series",
+            "no row of this file lies after the end of the series",
             path=table.path,
             line=int(table.lines[0]),
             found=str(frame["ds"].max()),
@@ -75,7 +75,9 @@ def _ids(table: Table, series: SeriesFrame) -> tuple[np.ndarray, dict[str, int] 
     if not columns:
         if len(series.ids) > 1 and series.id_columns:
             accepted = ", ".join(series.id_columns)
-            raise UserError("no column names the series", path=table.path, line=1, accepted=accepted, fix="add it")
+            raise UserError(
+                "no column of this file names the series", path=table.path, line=1, accepted=accepted, fix="add it"
+            )
         return np.zeros(len(table), dtype=np.int64), None
     texts = pd.DataFrame({name: table.text(name).to_pandas().astype(object) for name in columns})
     names = texts.agg("/".join, axis=1)
@@ -84,7 +86,7 @@ def _ids(table: Table, series: SeriesFrame) -> tuple[np.ndarray, dict[str, int] 
 
 
 def with_static(series: SeriesFrame, table: Table) -> SeriesFrame:
-    """Add features that do not change, one row a series; numbers as float64, words as they are.
+    """Adds features that do not change, one row a series; numbers as float64, words as they are.
 
     Raises:
         UserError: the file does not name the series, names one twice, or knows none of them.
@@ -108,7 +110,7 @@ def with_static(series: SeriesFrame, table: Table) -> SeriesFrame:
     known = [group for group in groups if group in features.index]
     if not known:
         raise UserError(
-            "names none of the series",
+            "this row names none of the series",
             path=Path(table.path),
             line=1,
             found=", ".join(names[:3]),

@@ -45,7 +45,7 @@ class Dialect:
 
 
 def find_dialect(text: str, path: Path, options: ReadOptions, report: IngestReport) -> Dialect:
-    """Find the layout from the first lines, and note what it rests on.
+    """Finds the layout from the first lines, and notes what it rests on.
 
     Raises:
         UserError: the lines hold no table.

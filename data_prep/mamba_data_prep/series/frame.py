@@ -61,12 +61,12 @@ class SeriesFrame:
         return [str(name) for name in self.frame["unique_id"].unique()]
 
     def future_times(self, horizon: int) -> pd.DataFrame:
-        """The next `horizon` times of every series: columns `unique_id` and `ds`, in the series' order."""
+        """Gives the next `horizon` times of every series: columns `unique_id` and `ds`, in the series' order."""
         last = self.frame.groupby("unique_id", sort=False)["ds"].last()
         times = [self.frequency.extend(end, horizon) for end in last]
         ids = pd.Series(np.repeat(last.index.to_numpy(), horizon), dtype=self.frame["unique_id"].dtype)
         return pd.DataFrame({"unique_id": ids, "ds": np.concatenate(times)})
 
     def format_times(self, ds: Sequence | np.ndarray | pd.Series) -> list[str]:
-        """Times as the source writes them, in its zone."""
+        """Gives times as the source writes them, in its zone."""
         return self.time_format.format(np.asarray(ds), self.zone)

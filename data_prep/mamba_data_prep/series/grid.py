@@ -34,7 +34,7 @@ class Rows:
     lines: np.ndarray
 
     def take(self, order: np.ndarray) -> Rows:
-        """The rows with these numbers, or where a mask is true."""
+        """Gives the rows with these numbers, or where a mask is true."""
         return Rows(self.series[order], self.times[order], self.values[order], self.lines[order])
 
 
@@ -58,7 +58,7 @@ def to_grid(
     *,
     index: bool,
 ) -> Grid:
-    """Sort, settle duplicates, find the step, and fill gaps.
+    """Sorts, settles duplicates, finds the step, and fills gaps.
 
     Args:
         rows: as they lie in the file.

@@ -77,7 +77,7 @@ class Reading:
 
 
 def find_style(table: Table, names: Iterable[str], delimiter: str, options: ReadOptions) -> Style:
-    """The decimal mark of a whole file, from what its cells allow.
+    """Gives the decimal mark of a whole file, from what its cells allow.
 
     Raises:
         UserError: cells contradict each other, or all of them can be read in two ways.
@@ -154,7 +154,7 @@ def _odd_cells(cells: pa.Array, limit: int = 2000) -> list[tuple[str, int]]:
 
 
 def read_numbers(cells: pa.Array, style: Style) -> Reading:
-    """Read a column: plain numbers all at once, the rest by distinct value.
+    """Reads a column: plain numbers all at once, the rest by distinct value.
 
     Args:
         cells: text without blanks around it, or numbers or booleans as Parquet holds them.
@@ -267,7 +267,7 @@ def _digits(text: str, style: Style) -> tuple[float | None, tuple[str, ...]]:
 
 
 def accept_numbers(table: Table, name: str, reading: Reading, report: IngestReport) -> np.ndarray:
-    """The values of a column that must be numbers, with its repairs reported.
+    """Gives the values of a column that must be numbers, with its repairs reported.
 
     Raises:
         UserError: a cell is no number, lies beyond float64, or units differ.

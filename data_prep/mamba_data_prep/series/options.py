@@ -80,7 +80,7 @@ class ReadOptions:
 
     @classmethod
     def load(cls, path: str | Path) -> ReadOptions:
-        """Read options from a YAML file.
+        """Reads options from a YAML file.
 
         Raises:
             UserError: the file is not there, is not YAML, or has a key that is no option.
@@ -102,7 +102,7 @@ class ReadOptions:
             raise UserError(error.problem, path=path, found=error.found, accepted=error.accepted) from None
 
     def having(self, settings: Sequence[str]) -> ReadOptions:
-        """These options with `key=value` settings on top; several values are parted by commas.
+        """Gives these options with `key=value` settings on top; several values are parted by commas.
 
         Raises:
             UserError: there is no such option, or it takes no such value.
@@ -112,7 +112,9 @@ class ReadOptions:
         for setting in settings:
             name, _, value = setting.partition("=")
             if name not in known or not value:
-                raise UserError("no such reading option", found=setting, accepted=", ".join(f"{n}=..." for n in known))
+                raise UserError(
+                    "there is no such reading option", found=setting, accepted=", ".join(f"{n}=..." for n in known)
+                )
             if name in _NAMES:
                 changes[name] = tuple(value.split(","))
             else:
@@ -122,7 +124,7 @@ class ReadOptions:
         return replace(self, **changes)
 
     def save(self, path: str | Path) -> None:
-        """Write the options that are set to a YAML file."""
+        """Writes the options that are set to a YAML file."""
         kept = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v not in (None, ())}
         with atomic_write(path) as stream:
             stream.write(_HEADER + write_yaml(kept))

@@ -31,7 +31,7 @@ def read_series(
     future: str | Path | None = None,
     static: str | Path | None = None,
 ) -> SeriesFrame:
-    """Read a table of time series, wide or long, and put every series on its regular grid.
+    """Reads a table of time series, wide or long, and puts every series on its regular grid.
 
     Args:
         path: delimited text (plain or gzip; "-" is standard input) or Parquet.
@@ -62,7 +62,7 @@ def read_series(
 
 
 def open_table(path: str | Path, options: ReadOptions, report: IngestReport) -> tuple[Table, Dialect]:
-    """A file's cells and its layout; Parquet has a layout without names.
+    """Gives a file's cells and its layout; Parquet has a layout without names.
 
     Raises:
         UserError: the file holds no table.
@@ -82,7 +82,7 @@ def _parquet(data: bytes, path: Path, report: IngestReport) -> Table:
         content.validate(full=True)  # text that is no UTF-8 would otherwise be met by whoever uses it first
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"broken Parquet ({reason})", path=path, line=1, fix="copy the file again") from None
+        raise UserError(f"this is broken Parquet ({reason})", path=path, line=1, fix="copy the file again") from None
     if content.num_rows == 0:
         raise UserError("there is a header but no data", path=path, line=1, fix="check that the file is whole")
     report.detected["format"] = "Parquet"

@@ -30,7 +30,7 @@ class Finding:
     column: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as values that JSON can hold."""
+        """Gives the finding as values that JSON can hold."""
         return {
             "rule": self.rule,
             "what": self.what,
@@ -55,15 +55,15 @@ class IngestReport:
     notes: list[Finding] = field(default_factory=list)
 
     def repair(self, rule: str, what: str, **details: Any) -> None:
-        """Record something that was changed; `details` are the other fields of `Finding`."""
+        """Records something that was changed; `details` are the other fields of `Finding`."""
         self.findings.append(_finding(rule, what, details))
 
     def note(self, rule: str, what: str, **details: Any) -> None:
-        """Record something that was noticed and left as it was."""
+        """Records something that was noticed and left as it was."""
         self.notes.append(_finding(rule, what, details))
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as values that JSON can hold."""
+        """Gives the report as values that JSON can hold."""
         return {
             "path": self.path,
             "detected": dict(self.detected),
@@ -72,7 +72,7 @@ class IngestReport:
         }
 
     def to_text(self) -> str:
-        """The report as plain lines."""
+        """Gives the report as plain lines."""
         lines = [f"{self.path}"]
         lines += [f"  {name}: {value}" for name, value in self.detected.items()]
         for title, entries in (("repaired", self.findings), ("noticed", self.notes)):

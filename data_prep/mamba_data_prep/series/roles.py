@@ -47,7 +47,7 @@ class Roles:
 
 
 def find_roles(table: Table, column: TimeColumn, delimiter: str, options: ReadOptions, report: IngestReport) -> Roles:
-    """Assign every column.
+    """Assigns every column.
 
     Raises:
         UserError: no column holds numbers, a named column is absent, or a cell among numbers is none.
@@ -82,7 +82,7 @@ def _check_names(table: Table, options: ReadOptions) -> None:
         if name not in table.columns:
             accepted = ", ".join(table.columns)
             raise UserError(
-                "no column of this name",
+                "there is no column of this name",
                 path=table.path,
                 line=1,
                 found=name,

@@ -41,7 +41,7 @@ _WEB_PAGE = re.compile(r"\s*<(!doctype|html|head|body|table|\?xml)", re.IGNORECA
 
 
 def read_bytes(path: str | Path, report: IngestReport) -> bytes:
-    """A file's bytes, unfolded if they are gzip.
+    """Gives a file's bytes, unfolded if they are gzip.
 
     Raises:
         UserError: the file is missing, broken, or of a kind that holds no delimited text.
@@ -60,7 +60,7 @@ def read_bytes(path: str | Path, report: IngestReport) -> bytes:
 
 
 def to_text(data: bytes, path: str | Path, encoding: str | None, report: IngestReport) -> str:
-    """Bytes as text with `\\n` line ends, without a byte order mark.
+    """Gives bytes as text with `\\n` line ends, without a byte order mark.
 
     Raises:
         UserError: the bytes are no text, or none in the encoding that was named.
@@ -68,7 +68,7 @@ def to_text(data: bytes, path: str | Path, encoding: str | None, report: IngestR
     text = _named(data, path, encoding) if encoding else _detected(data, path, report)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError("NUL bytes in the text", path=path, line=line, fix="the file is damaged: copy it again")
+        raise UserError("the text holds NUL bytes", path=path, line=line, fix="the file is damaged: copy it again")
     if text.startswith("\ufeff"):
         text = text[1:]
         report.repair("byte_order_mark", "an invisible mark at the start of the file was removed", lines=(1,))
@@ -108,11 +108,13 @@ def _named(data: bytes, path: str | Path, encoding: str) -> str:
     try:
         return data.decode(encoding)
     except LookupError:
-        raise UserError("no such encoding", found=encoding, accepted="utf-8, cp1252, latin-1, utf-16, ...") from None
+        raise UserError(
+            "there is no such encoding", found=encoding, accepted="utf-8, cp1252, latin-1, utf-16, ..."
+        ) from None
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         fix = "name another encoding, or leave it to be detected"
-        raise UserError(f"not text in {encoding}", path=path, line=line, fix=fix) from None
+        raise UserError(f"this is not text in {encoding}", path=path, line=line, fix=fix) from None
 
 
 def _detected(data: bytes, path: str | Path, report: IngestReport) -> str:
@@ -138,9 +140,11 @@ def _eight_bit(data: bytes, path: str | Path, place: int, report: IngestReport) 
     broken = sum(len(run) for run in re.findall(r"[\udc80-\udcff]+", lenient))
     if sum(not character.isascii() for character in lenient) >= 2 * broken and broken < 100:
         fix = "repair that line, or name the encoding"
-        raise UserError("UTF-8 text with broken characters", path=path, line=line, fix=fix)
+        raise UserError("this is UTF-8 text with broken characters", path=path, line=line, fix=fix)
     if len(re.findall(rb"[\x00-\x08\x0e-\x1f]", data[:4000])) > 20:
-        raise UserError("binary data, not a table", path=path, line=1, accepted=_ACCEPTED, fix="export it as CSV")
+        raise UserError(
+            "this file is binary data, not a table", path=path, line=1, accepted=_ACCEPTED, fix="export it as CSV"
+        )
     try:
         text, codec = data.decode("cp1252"), "cp1252"
     except UnicodeDecodeError:

@@ -38,16 +38,16 @@ class Table:
         return len(self.lines)
 
     def keep(self, rows: np.ndarray) -> Table:
-        """The rows where a mask (n,) is true."""
+        """Gives the rows where a mask (n,) is true."""
         mask = pa.array(rows)
         return Table(self.path, {name: cells.filter(mask) for name, cells in self.columns.items()}, self.lines[rows])
 
     def with_column(self, name: str, cells: pa.Array) -> Table:
-        """The table with one column more."""
+        """Gives the table with one column more."""
         return replace(self, columns={**self.columns, name: cells})
 
     def text(self, name: str) -> pa.Array:
-        """A column's cells as text without blanks around them; typed cells are written out."""
+        """Gives a column's cells as text without blanks around them; typed cells are written out."""
         cells = self.columns[name]
         if not pa.types.is_string(cells.type):
             cells = pc.cast(cells, pa.string())
@@ -67,7 +67,7 @@ class _Oddities:
 
 
 def read_table(text: str, path: Path, dialect: Dialect, report: IngestReport) -> Table:
-    """Read the rows below the header.
+    """Reads the rows below the header.
 
     Raises:
         UserError: a row has more fields than the header names, or a quote is never closed.
@@ -113,7 +113,7 @@ def _records(text: str, dialect: Dialect, path: Path) -> Iterator[tuple[int, lis
     except csv.Error as error:
         if "field larger" in str(error):
             raise _open_quote(path, before + 1 + dialect.skip) from None
-        raise UserError(f"not a table: {error}", path=path, line=before + 1, fix="check that line") from None
+        raise UserError(f"this is not a table: {error}", path=path, line=before + 1, fix="check that line") from None
 
 
 def _open_quote(path: Path, line: int) -> UserError:
@@ -177,7 +177,7 @@ def _extra_fields(start: int, row: list[str], dialect: Dialect, path: Path) -> U
         'put quotes around a field that holds the mark ("1,234")' if mark == "," else "quote fields that hold the mark"
     )
     return UserError(
-        f"{len(row)} fields where the header names {len(dialect.names)}",
+        f"this row has {len(row)} fields where the header names {len(dialect.names)}",
         path=path,
         line=start,
         found=mark.join(row),

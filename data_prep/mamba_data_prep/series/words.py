@@ -62,18 +62,18 @@ _SPLIT = re.compile(r"[^a-z0-9]+")
 
 
 def plain(name: str) -> str:
-    """A column's name in lower case, its words parted by single blanks (`dateTime`, `Date_Time` -> `date time`)."""
+    """Gives a column's name in lower case, its words parted by blanks (`dateTime`, `Date_Time` -> `date time`)."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return " ".join(word for word in _SPLIT.split(spaced.lower()) if word)
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell is blank or a word for "no value"."""
+    """Tells whether a cell is blank or a word for "no value"."""
     return not cell.strip() or cell.strip().lower() in MISSING
 
 
 def is_time_name(name: str) -> bool:
-    """Whether a column of this name usually holds times."""
+    """Tells whether a column of this name usually holds times."""
     words = plain(name)
     return (
         words in STRONG_TIMES
@@ -83,7 +83,7 @@ def is_time_name(name: str) -> bool:
 
 
 def time_rank(name: str) -> int | None:
-    """How likely a name is to be that of the time column: smaller is likelier, None is no sign of it."""
+    """Tells how likely a name is to be that of the time column: smaller is likelier, None is no sign of it."""
     words = plain(name)
     if words in STRONG_TIMES:
         return STRONG_TIMES.index(words)

@@ -43,7 +43,7 @@ class TimeColumn:
 
 
 def find_times(table: Table, options: ReadOptions, report: IngestReport) -> tuple[Table, TimeColumn]:
-    """Find and read the times, leaving out lines at the end that hold none.
+    """Finds and reads the times, leaving out lines at the end that hold none.
 
     Raises:
         UserError: a time cannot be read, or can be read in two ways.
@@ -112,7 +112,7 @@ def _as_told(table: Table, options: ReadOptions) -> Detected:
     absent = [name for name in options.time if name not in table.columns]
     if absent:
         accepted = ", ".join(table.columns)
-        raise UserError("no column of this name", path=table.path, line=1, found=absent[0], accepted=accepted)
+        raise UserError("there is no column of this name", path=table.path, line=1, found=absent[0], accepted=accepted)
     cells = _joined(table, options.time)
     if options.time_format:
         format = TimeFormat(options.time_format)
@@ -317,7 +317,7 @@ def _no_time(table: Table, names: tuple[str, ...], cells: pa.Array, times: Parse
     examples = cells[int(np.flatnonzero(times.ok)[0])].as_py() if times.ok.any() else "2020-01-31"
     more = f" ({len(bad):,} rows like it)" if len(bad) > 1 else ""
     return UserError(
-        f"{'no time' if cell else 'an empty time'} in column {' + '.join(names)!r}{more}",
+        f"there is {'no time' if cell else 'an empty time'} in column {' + '.join(names)!r}{more}",
         path=table.path,
         line=int(table.lines[row]),
         found=cell,
@@ -353,7 +353,7 @@ def _note_spreadsheet_days(
 
 
 def pinned(options: ReadOptions, column: TimeColumn) -> ReadOptions:
-    """The options with the times' columns and format written down."""
+    """Gives the options with the times' columns and format written down."""
     if not column.names:
         return options
     order = _day_order(column.format)

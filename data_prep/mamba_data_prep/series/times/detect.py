@@ -77,7 +77,7 @@ class Detected:
 
 
 def detect_times(cells: pa.Array, *, dayfirst: bool | None = None, integers: bool = False) -> Detected | None:
-    """Find the format that reads the most cells of a column.
+    """Finds the format that reads the most cells of a column.
 
     Args:
         cells: text without blanks around it.

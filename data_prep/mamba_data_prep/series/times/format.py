@@ -125,7 +125,7 @@ class TimeFormat:
         return f"^(?i:{''.join(parts)})$"
 
     def parse(self, cells: pa.Array) -> ParsedTimes:
-        """Read a column of text without blanks around it, each distinct cell once."""
+        """Reads a column of text without blanks around it, each distinct cell once."""
         encoded = pc.dictionary_encode(cells)
         read = self._parse(encoded.dictionary)
         rows = encoded.indices.to_numpy(zero_copy_only=False)
@@ -149,7 +149,7 @@ class TimeFormat:
         )
 
     def format(self, times: np.ndarray, zone: str | None = None) -> list[str]:
-        """Write times: UTC instants where there is a zone, else wall clock; integers as they are."""
+        """Writes times: UTC instants where there is a zone, else wall clock; integers as they are."""
         if times.dtype.kind in "iu":
             return [str(int(value)) for value in times]
         utc = times.astype("datetime64[ns]")

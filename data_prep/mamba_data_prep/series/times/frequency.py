@@ -54,7 +54,7 @@ class Frequency:
 
     @classmethod
     def from_alias(cls, alias: str, zone: str | None = None) -> Frequency:
-        """The frequency that a pandas offset alias names ("h", "15min", "W-SUN", "MS", "QE-DEC", "int").
+        """Gives the frequency that a pandas offset alias names ("h", "15min", "W-SUN", "MS", "QE-DEC", "int").
 
         Raises:
             UserError: there is no such alias, or none that this package counts in.
@@ -73,7 +73,7 @@ class Frequency:
             default = {3: 1, 12: 1}.get(months, 0) if day == 1 else {3: 12, 12: 12}.get(months, 0)
             return cls("month", count * months, zone, day, _MONTHS.index(anchor) + 1 if anchor in _MONTHS else default)
         accepted = "s, min, h, D, B, W-SUN, MS, QS, YS and multiples such as 15min"
-        raise UserError("no such frequency", found=alias, accepted=accepted)
+        raise UserError("there is no such frequency", found=alias, accepted=accepted)
 
     @property
     def alias(self) -> str:
@@ -118,7 +118,7 @@ class Frequency:
         return tuple(cycle // self.step for cycle in cycles if cycle % self.step == 0 and cycle > self.step)
 
     def after(self, origin: Instant | np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """The times `counts` steps after `origin` (before it, where negative).
+        """Gives the times `counts` steps after `origin` (before it, where negative).
 
         Args:
             origin: a time on the grid, or one a count, in UTC where the frequency has a zone.
@@ -149,7 +149,7 @@ class Frequency:
         return dates.astype("datetime64[ns]") + time_of_day
 
     def count(self, times: np.ndarray, origin: Instant | np.ndarray) -> np.ndarray:
-        """How many steps each time lies after `origin`, rounded to the nearest step: the inverse of `after`.
+        """Tells how many steps each time lies after `origin`, rounded to the nearest step: the inverse of `after`.
 
         Args:
             times: (n,) `datetime64[ns]`, or integers where the unit is "index".
@@ -179,7 +179,7 @@ class Frequency:
         return _nearest(months - origin, self.step)
 
     def extend(self, last: Instant, steps: int) -> np.ndarray:
-        """The `steps` times that follow `last`."""
+        """Gives the `steps` times that follow `last`."""
         return self.after(last, np.arange(1, steps + 1))
 
 

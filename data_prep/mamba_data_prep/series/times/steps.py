@@ -26,7 +26,7 @@ class Irregular(Exception):
 
 
 def find_frequency(times: np.ndarray, series: np.ndarray, zone: str | None, *, index: bool) -> Frequency:
-    """The common step of all series.
+    """Gives the common step of all series.
 
     Args:
         times: (n,) int64: UTC nanoseconds where there is a zone, else wall clock; sorted and distinct in each series.

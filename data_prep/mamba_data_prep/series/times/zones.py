@@ -23,7 +23,7 @@ _COMMON = (
 def to_instants(
     table: Table, column: TimeColumn, series: np.ndarray, zone: str | None, report: IngestReport
 ) -> tuple[np.ndarray, str | None]:
-    """Times as UTC nanoseconds with their zone, or the wall clock as it is where no zone is known.
+    """Gives times as UTC nanoseconds with their zone, or the wall clock as it is where no zone is known.
 
     Args:
         table: for lines in messages.
