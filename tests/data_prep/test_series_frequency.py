@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,3 +95,27 @@ def test_an_unknown_rule_is_refused(tmp_path) -> None:
     assert ReadOptions().having(["duplicates=mean", "delimiter=tab", "header=2"]) == ReadOptions(
         delimiter="\t", header=2, duplicates="mean"
     )
+
+
+@pytest.mark.parametrize("alias", ["D", "h", "W-MON", "7min"])
+def test_steps_are_counted_over_the_whole_calendar(alias: str) -> None:
+    frequency = Frequency.from_alias(alias)
+    first = np.datetime64("1900-01-01T00:00", "ns")
+    counts = np.array([0, 1, 2, 10_000])
+    last = int((np.datetime64("2190-01-01", "ns") - first) // (frequency.after(first, np.array([1]))[0] - first))
+    counts = np.append(counts, [last - 1, last])
+    times = frequency.after(first, counts)
+    assert frequency.count(times, first).tolist() == counts.tolist()
+    assert frequency.count(times + np.timedelta64(1, "s"), first).tolist() == counts.tolist()
+    assert frequency.count(times[:1], times[-1]).tolist() == [-last]
+
+
+@pytest.mark.parametrize(("last", "steps"), [("2224-01-05", "73,053"), ("2250-01-05", "too many")])
+def test_a_wrong_year_is_refused_with_a_longer_step_than_the_own(last: str, steps: str, tmp_path: Path) -> None:
+    first = 1700 if steps == "too many" else 2024
+    path = tmp_path / "a.csv"
+    path.write_text("ds,y\n" + "".join(f"{first}-01-{day:02d},{day}\n" for day in range(1, 29)) + f"{last},1\n")
+    with pytest.raises(UserError, match=f"a grid with step D has {steps} steps for 29 rows") as caught:
+        read_series(path)
+    assert caught.value.path == path
+    assert str(caught.value.fix).endswith("--freq MS")

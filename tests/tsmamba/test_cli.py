@@ -301,7 +301,7 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(sales: Path, tmp_pa
     assert run(*line).exit_code == 0
     again = run(*line)
     assert again.exit_code == 2
-    assert "f.csv: exists already" in again.stderr
+    assert "f.csv: this exists already" in again.stderr
     assert run(*line, "--overwrite").exit_code == 0
     assert run(*line, "--force").exit_code == 0
 

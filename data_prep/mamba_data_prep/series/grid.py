@@ -290,12 +290,16 @@ def _filled(
     ends = np.append(starts[1:], len(counts)) - 1
     lengths = counts[ends] - counts[starts] + 1
     total = int(lengths.sum())
-    if total > SPARSEST * len(counts) + 1000:
+    uncounted = bool((lengths < 1).any())  # over 292 years, nanoseconds do not fit an int64
+    if uncounted or total > SPARSEST * len(counts) + 1000:
+        longer = {"duration": "D", "day": "MS", "business": "MS", "month": "YS"}.get(frequency.unit)
         raise UserError(
-            f"a grid with step {frequency.alias} has {total:,} steps for {len(counts):,} rows",
+            f"a grid with step {frequency.alias} has {'too many' if uncounted else f'{total:,}'} steps for "
+            f"{len(counts):,} rows",
             path=table.path,
             line=int(rows.lines[0]),
-            fix="check the first and last times; or name a longer step to average over, such as --freq D",
+            fix="check the first and last times"
+            + ("" if longer is None else f"; or name a longer step to average over, such as --freq {longer}"),
         )
     first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     place = np.repeat(first - counts[starts], np.diff(np.append(starts, len(counts)))) + counts

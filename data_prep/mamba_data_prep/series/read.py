@@ -80,16 +80,17 @@ def _parquet(data: bytes, path: Path, report: IngestReport) -> Table:
     try:
         content = pq.read_table(io.BytesIO(data))
         content.validate(full=True)  # text that is no UTF-8 would otherwise be met by whoever uses it first
-    except (pa.ArrowException, OSError) as error:
+        names = content.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"this is broken Parquet ({reason})", path=path, line=1, fix="copy the file again") from None
     if content.num_rows == 0:
         raise UserError("there is a header but no data", path=path, line=1, fix="check that the file is whole")
     report.detected["format"] = "Parquet"
     columns = {}
-    for name, cells in zip(content.column_names, content.columns, strict=True):
+    for name, cells in zip(names, content.columns, strict=True):
         if name.startswith("__index_level_"):
-            name = "ds" if "ds" not in content.column_names else name
+            name = "ds" if "ds" not in names else name
         simple = _simple(cells.combine_chunks())
         if simple is not None:
             columns[name] = simple

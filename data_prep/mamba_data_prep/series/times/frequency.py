@@ -223,4 +223,5 @@ def _many(count: int, alias: str) -> str:
 
 
 def _nearest(distance: np.ndarray, step: int) -> np.ndarray:
-    return np.floor_divide(2 * distance + step, 2 * step)
+    whole, rest = np.divmod(distance, step)  # twice a distance of 146 years would not fit an int64 of nanoseconds
+    return whole + (2 * rest >= step)
