@@ -317,6 +317,39 @@ def stream(model: Path, horizon: int | None) -> None:
 @cli.command(
     epilog="""\b
 Examples:
+  tsmamba pretrain --out runs/zero
+  tsmamba pretrain --out runs/zero --max-time 2h
+  tsmamba pretrain --out runs/zero --max-time 2h --resume
+"""
+)
+@click.option("--out", type=FILE, required=True, metavar="RUN", help="Folder of the run.")
+@click.option("--max-time", metavar="TIME", help="Training ends after so long in all: 20m, 10h; 10h by default.")
+@click.option("--max-steps", type=click.IntRange(1), metavar="N", help="Training ends after so many steps.")
+@click.option(
+    "--backbone",
+    type=click.Choice(["mamba", "mlp", "identity"]),
+    default="mamba",
+    show_default=True,
+    help="What reads the history; the others are there to be compared with.",
+)
+@_device
+@_seed
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@json_option
+def pretrain(as_json: bool, **options: Any) -> None:
+    """Train the forecaster `zero` again: on synthetic series, drawn anew at every step."""
+    from mamba_training.settings import parse_duration
+
+    if options["max_time"] is not None:
+        parse_duration(options["max_time"])
+    from tsmamba.commands.pretrain import run_pretrain
+
+    print_result(run_pretrain(**options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
   tsmamba info
   tsmamba info runs/sales
   tsmamba info sales.csv
