@@ -40,13 +40,15 @@ class ZeroConfig:
         depth: its layers.
         patch: rows of a patch.
         state: states a channel of the Mamba.
+        expand: inner channels of the Mamba over `width`.
         backbone: `mamba`; `mlp` and `identity` are what it is compared with.
     """
 
     width: int = 128
-    depth: int = 4
+    depth: int = 2
     patch: int = 8
     state: int = 16
+    expand: int = 1
     backbone: str = "mamba"
 
     def __post_init__(self) -> None:
@@ -74,6 +76,7 @@ class ZeroNetwork(nn.Module):
         self.ahead = _embedding(patch * AHEAD_FEATURES, width)
         self.series = nn.Linear(SERIES_FEATURES, 2 * width)
         self.backbone = _backbone(config)
+        self.head = nn.Sequential(_Feedforward(width), _Feedforward(width), nn.RMSNorm(width))
         self.mix = nn.Linear(width, patch * (CONTINUATIONS + 1))
         self.spread = nn.Linear(width, patch * (len(LEVELS) - 1))
         for layer in (self.mix, self.spread):
@@ -106,7 +109,7 @@ class ZeroNetwork(nn.Module):
         of_past, of_ahead = about.chunk(2, dim=-1)
         past = self.past(rows.unflatten(1, (-1, patch)).flatten(2)) + of_past
         future = self.ahead(ahead.unflatten(1, (-1, patch)).flatten(2)) + of_ahead
-        hidden = self.backbone(past, future) + future
+        hidden = self.head(self.backbone(past, future) + future)
         mix, spread = self.mix(hidden), self.spread(hidden)
         return mix.unflatten(-1, (patch, -1)).flatten(1, 2), spread.unflatten(-1, (patch, -1)).flatten(1, 2)
 
@@ -117,49 +120,59 @@ class _Mamba(nn.Module):
     def __init__(self, config: ZeroConfig) -> None:
         super().__init__()
         layers = ["mamba"] * config.depth
-        self.layers = Backbone(BackboneConfig(config.width, layers, d_state=config.state, chunk_size=None))
+        self.layers = Backbone(
+            BackboneConfig(config.width, layers, d_state=config.state, expand=config.expand, chunk_size=None)
+        )
 
     def forward(self, past: Float[Tensor, "B T D"], future: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:
         return self.layers(torch.cat([past, future], dim=1))[0][:, past.shape[1] :]
 
 
 class _Mlp(nn.Module):
-    """What a Mamba is compared with: about as many numbers, over a future token and the latest tokens side by side."""
+    """What a Mamba is compared with: a network over a future token and the latest tokens of the history side by side."""
 
     _TOKENS, _NARROW = 18, 24
 
     def __init__(self, config: ZeroConfig) -> None:
         super().__init__()
         width = config.width
-        self.narrow = nn.Linear(width, self._NARROW)
         n_inputs = width + self._TOKENS * self._NARROW
-        self.first = nn.Sequential(
+        self.narrow = nn.Linear(width, self._NARROW)
+        self.layers = nn.Sequential(
             nn.RMSNorm(n_inputs), nn.Linear(n_inputs, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
         )
-        self.second = nn.Sequential(
-            nn.RMSNorm(width), nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
-        )
-        self.norm = nn.RMSNorm(width)
 
     def forward(self, past: Float[Tensor, "B T D"], future: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:
         latest = self.narrow(past[:, -self._TOKENS :])
         latest = functional.pad(latest, (0, 0, self._TOKENS - latest.shape[1], 0)).flatten(1)
         beside = latest[:, None].expand(-1, future.shape[1], -1)
-        hidden = future + self.first(torch.cat([future, beside], dim=-1))
-        return self.norm(hidden + self.second(hidden))
+        return self.layers(torch.cat([future, beside], dim=-1))
 
 
 class _Identity(nn.Module):
     """Nothing of the history but what a future token is told of it."""
 
     def forward(self, past: Float[Tensor, "B T D"], future: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:
-        return future
+        return torch.zeros_like(future)
 
 
 def _backbone(config: ZeroConfig) -> nn.Module:
     if config.backbone == "identity":
         return _Identity()
     return _Mamba(config) if config.backbone == "mamba" else _Mlp(config)
+
+
+class _Feedforward(nn.Module):
+    """A residual layer over each token by itself."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.RMSNorm(width), nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, tokens: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:
+        return tokens + self.layers(tokens)
 
 
 def _embedding(n_inputs: int, width: int) -> nn.Module:

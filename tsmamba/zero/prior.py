@@ -13,6 +13,7 @@ Shapes: `n` series, `L` rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -61,8 +62,7 @@ RHYTHMS = (
 )
 
 
-@dataclass(frozen=True)
-class Drawn:
+class Drawn(NamedTuple):
     """A batch of synthetic series.
 
     Attributes:
