@@ -104,8 +104,8 @@ _horizon = click.option(
 _method = click.option(
     "--method",
     metavar="NAME",
-    help="auto (by default), or one of: naive, seasonal_naive, drift, ets, theta, ridge, mamba; with _x behind it "
-    "(ridge_x) what covariates known ahead add is taken off first.",
+    help="auto (by default), or one of: naive, seasonal_naive, drift, ets, theta, zero, ridge, mamba; with _x behind "
+    "it (ridge_x) what covariates known ahead add is taken off first.",
 )
 _levels = click.option(
     "--level",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,18 @@ from tsmamba.fitting.fitted import BUNDLE_KIND, FittedModel
 from tsmamba.methods.baselines import Smoothing
 from tsmamba.methods.covariate_effects import Effects
 from tsmamba.methods.methods import Combination, FittedMethod, Learned, Local, Regressed, Task
-from tsmamba.methods.names import LOCAL, reads_ahead
+from tsmamba.methods.names import LOCAL, PRETRAINED, reads_ahead
+from tsmamba.methods.pretrained import Pretrained
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.holidays import with_holidays
 from tsmamba.panel.panel import Panel
 from tsmamba.panel.seasonality import choose_season
 from tsmamba.panel.source import Source
 from tsmamba.panel.tables import MOST_USUAL, default_horizon, forecast_table, frame_of, panel_of, with_zone
+from tsmamba.zero.network import ZeroConfig, ZeroNetwork
+
+_ZERO = "zero."
+"""Stands before the names of the pre-trained network's weights in a bundle."""
 
 
 class Forecaster:
@@ -38,9 +43,9 @@ class Forecaster:
 
     Args:
         horizon: rows ahead; a season or so by default.
-        method: `auto` compares them all; or one of naive, seasonal_naive, drift, ets, theta, ridge, mamba, smamba,
-            tsmamba; with `_log` behind a learnt one to learn logarithms, with `_x` behind any to take off first
-            what covariates known ahead add linearly.
+        method: `auto` compares them all; or one of naive, seasonal_naive, drift, ets, theta, zero, ridge, mamba,
+            smamba, tsmamba, causal; with `_log` behind a learnt one to learn logarithms, with `_x` behind any to take
+            off first what covariates known ahead add linearly.
         levels: of the quantiles, ascending.
         season: rows of a season; found in the data by default.
         seed: of whatever is drawn at random.
@@ -205,8 +210,12 @@ class Forecaster:
             },
             **(extra or {}),
         }
-        weights = learnt.model.model.state_dict() if learnt else {"none": torch.zeros(1)}
-        return save_bundle(folder, weights, config, self.card())
+        weights = dict(learnt.model.model.state_dict()) if learnt else {}
+        pretrained = next((one for one in members if isinstance(one, Pretrained)), None)
+        if pretrained is not None:  # kept with the forecaster: a later version may come with another
+            weights |= {_ZERO + name: tensor for name, tensor in pretrained.network.state_dict().items()}
+            config["forecaster"]["zero"] = pretrained.network.config.to_dict()
+        return save_bundle(folder, weights or {"none": torch.zeros(1)}, config, self.card())
 
     def card(self) -> str:
         """What the forecaster is, in a few lines of Markdown."""
@@ -247,11 +256,13 @@ class Forecaster:
         members: list[FittedMethod] = []
         for name in found["members"]:
             plain = name.removesuffix("_x")
-            inner = (
-                Local(plain, task, forms if plain == "ets" else {})
-                if plain in LOCAL
-                else Learned(plain, task, FittedModel.from_bundle(bundle))
-            )
+            inner: FittedMethod
+            if plain in LOCAL:
+                inner = Local(plain, task, forms if plain == "ets" else {})
+            elif plain in PRETRAINED:
+                inner = Pretrained(plain, task, _pretrained(bundle, found["zero"]))
+            else:
+                inner = Learned(plain, task, FittedModel.from_bundle(_without_zero(bundle)))
             members.append(Regressed(Effects.from_dict(found["effects"][name]), inner) if reads_ahead(name) else inner)
         method = members[0] if len(members) == 1 else Combination(tuple(members))
         forecaster = cls(**parameters)
@@ -288,6 +299,19 @@ class Forecaster:
     def _check_fitted(self) -> None:
         if not hasattr(self, "selection_"):
             raise UserError("this forecaster was not fitted", fix="call fit first")
+
+
+def _pretrained(bundle: Bundle, shape: Mapping[str, Any]) -> ZeroNetwork:
+    """The pre-trained network that was kept with a forecaster."""
+    network = ZeroNetwork(ZeroConfig(**shape))
+    own = {name.removeprefix(_ZERO): tensor for name, tensor in bundle.state.items() if name.startswith(_ZERO)}
+    replace(bundle, state=own).check(network.state_dict())
+    network.load_state_dict(own)
+    return network.eval()
+
+
+def _without_zero(bundle: Bundle) -> Bundle:
+    return replace(bundle, state={name: one for name, one in bundle.state.items() if not name.startswith(_ZERO)})
 
 
 def _untimed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from jaxtyping import Float64
 from mamba_data_prep.errors import UserError
 from tsmamba.evaluation import metrics
 from tsmamba.methods.methods import FittedMethod, Learned
+from tsmamba.methods.pretrained import Pretrained, joined_quantiles
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
@@ -191,7 +192,7 @@ def roll(
         season: rows of a season, for the scales of errors.
         tick: called after each origin.
     """
-    if isinstance(fitted, Learned) and fitted.model.is_causal:
+    if isinstance(fitted, Pretrained) or (isinstance(fitted, Learned) and fitted.model.is_causal):
         return _beside(fitted.predict_many(panel, steps_back), fitted.name, panel, steps_back, season)
     return roll_refitted(lambda history: fitted, fitted.name, panel, steps_back, season, tick)
 
@@ -242,12 +243,10 @@ def _beside(found: Sequence[Forecast], name: str, panel: Panel, steps_back: Sequ
 
 def mean_backtest(backtests: Sequence[Backtest]) -> Backtest:
     """The backtest of the mean of several methods' forecasts."""
-    return replace(
-        backtests[0],
-        method=" + ".join(one.method for one in backtests),
-        point=np.mean([one.point for one in backtests], axis=0),
-        quantiles=np.mean([one.quantiles for one in backtests], axis=0),
-    )
+    points, quantiles = [one.point for one in backtests], [one.quantiles for one in backtests]
+    point = np.mean(points, axis=0)
+    method = " + ".join(one.method for one in backtests)
+    return replace(backtests[0], method=method, point=point, quantiles=joined_quantiles(point, points, quantiles))
 
 
 def clearly_better(one: Backtest, other: Backtest) -> bool:

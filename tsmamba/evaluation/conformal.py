@@ -24,6 +24,7 @@ from scipy import stats
 
 from tsmamba.evaluation import metrics
 from tsmamba.evaluation.backtest import Backtest
+from tsmamba.methods.pretrained import has_spread
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
@@ -34,6 +35,8 @@ _OWN = 40
 _ASYMMETRIC = 100
 """Forecasts below which errors are read as if they had fallen to either side: a few tell the size, not the side."""
 _RECENT_ROWS, _RECENT_SEASONS = 400, 30
+_DOUBT = 8.0
+"""Independent scores that weigh as much as a spread that the forecasts have of their own."""
 _FEWEST = 8
 """Scores below which there is no saying how far a forecast may be off."""
 _FEWEST_FORECASTS = 3
@@ -123,18 +126,20 @@ def calibrate(past: Backtest, panel: Panel, season: int) -> tuple[Backtest, Cali
     scores = (told.actual[..., None] - past.quantiles) / np.where(scale > 0, scale, 1)[:, :, None, None]
     quantiles = np.full(past.quantiles.shape, np.nan)
     adapted = np.array(past.levels)
+    own_spread = has_spread(past.quantiles - past.point[..., None])
     judged = np.zeros((len(back), past.horizon), dtype=np.bool_)
     for places in np.array_split(np.arange(len(back)), min(_REFRESHED, len(back))):
         known = _known(back, int(back[places[0]]), past.horizon)
         adapted = _adapted(adapted, told, quantiles, known & ~judged)
         judged = known
-        pooled, own = _tables(scores, known, past.ids, adapted)
+        pooled, own = _tables(scores, known, past.ids, adapted, own_spread)
         shifts = np.stack([own.get(name, pooled) for name in past.ids])
         quantiles[places] = np.sort(past.quantiles[places] + shifts * scale[places][:, :, None, None], axis=-1)
     everything = _known(back, 0, past.horizon)
     adapted = _adapted(adapted, told, quantiles, everything & ~judged)
-    pooled, own = _tables(scores, everything, past.ids, adapted)
-    pooled = np.where(np.isfinite(pooled), pooled, guessed_shifts(panel, past.horizon, past.levels, season))
+    pooled, own = _tables(scores, everything, past.ids, adapted, own_spread)
+    guessed = np.zeros_like(pooled) if own_spread else guessed_shifts(panel, past.horizon, past.levels, season)
+    pooled = np.where(np.isfinite(pooled), pooled, guessed)
     return replace(past, quantiles=quantiles), Calibration(past.levels, season, pooled, own, len(back))
 
 
@@ -181,7 +186,11 @@ def _adapted(
 
 
 def _tables(
-    scores: Float64[np.ndarray, "K S H Q"], known: Bool[np.ndarray, "K H"], ids: Sequence[str], levels: np.ndarray
+    scores: Float64[np.ndarray, "K S H Q"],
+    known: Bool[np.ndarray, "K H"],
+    ids: Sequence[str],
+    levels: np.ndarray,
+    own_spread: bool,
 ) -> tuple[Float64[np.ndarray, "H Q"], dict[str, Float64[np.ndarray, "H Q"]]]:
     """Shifts from the known scores: of all series together, and of those that have enough origins of their own."""
     visible = np.where(known[:, None, :, None], scores, np.nan)
@@ -189,14 +198,17 @@ def _tables(
     if len(ids) > 1:
         for place, name in enumerate(ids):
             if np.isfinite(visible[:, place, -1, 0]).sum() >= _OWN:
-                own[name] = offsets(visible[:, place : place + 1], levels)
-    return offsets(visible, levels), own
+                own[name] = offsets(visible[:, place : place + 1], levels, own_spread)
+    return offsets(visible, levels, own_spread), own
 
 
-def offsets(scores: Float64[np.ndarray, "K S H Q"], levels: Sequence[float] | np.ndarray) -> Float64[np.ndarray, "H Q"]:
+def offsets(
+    scores: Float64[np.ndarray, "K S H Q"], levels: Sequence[float] | np.ndarray, own_spread: bool = False
+) -> Float64[np.ndarray, "H Q"]:
     """Each level's shift at each step: the quantile of the scores, those of near steps read along, brought to one size.
 
-    Scores that are NaN do not count; with fewer than 8 there is no shift (NaN).
+    Scores that are NaN do not count; with fewer than 8 there is no shift (NaN). Where the forecasts have a spread of
+    their own, a few scores move it a little and many move it to where they say.
     """
     horizon = scores.shape[2]
     size = _sizes(scores)
@@ -209,9 +221,10 @@ def offsets(scores: Float64[np.ndarray, "K S H Q"], levels: Sequence[float] | np
         near = alike[:, :, low:high][seen[:, :, low:high]]
         n = _independent(np.where(seen, np.abs(alike[..., alike.shape[-1] // 2]), np.nan)[:, :, low:high])
         if per_step[low:high].max(initial=0) < _ASYMMETRIC:
-            near = np.concatenate([near, -near])
+            near = np.concatenate([near, -near[:, ::-1]])  # what an upper quantile missed, a lower one may miss
         if len(near) >= _FEWEST:
-            found[steps] = _quantiles(near, np.asarray(levels), n)
+            trust = n / (n + _DOUBT) if own_spread else 1.0
+            found[steps] = trust * _quantiles(near, np.asarray(levels), n, stats.norm() if own_spread else None)
     return found * size[:, None]
 
 
@@ -294,14 +307,18 @@ def _independent(sizes: Float64[np.ndarray, "K S W"]) -> float:
     return float(np.clip(scores / max(effect, 1.0), forecasts, scores))
 
 
-def _quantiles(sample: Float64[np.ndarray, "n Q"], level: np.ndarray, independent: float) -> Float64[np.ndarray, " Q"]:
-    """Each column's own quantile with the finite-sample correction; by Student's t where the sample ends before it.
+def _quantiles(
+    sample: Float64[np.ndarray, "n Q"], level: np.ndarray, independent: float, tail: Any = None
+) -> Float64[np.ndarray, " Q"]:
+    """Each column's own quantile with the finite-sample correction; by a known tail where the sample ends before it.
 
     Args:
         sample: scores, neighbouring steps of one forecast among them.
         level: one a column.
         independent: how many independent scores the sample is worth.
+        tail: a distribution of scipy; Student's t, with so many scores, by default.
     """
+    tail = tail or stats.t(max(independent - 1, 2))
     ranked = np.sort(sample, axis=0)
     more = (independent + 1) / independent  # both tails alike, and continuous: different levels stay different
     share = np.select([level > 0.5, level < 0.5], [level * more, 1 - (1 - level) * more], 0.5)
@@ -313,7 +330,7 @@ def _quantiles(sample: Float64[np.ndarray, "n Q"], level: np.ndarray, independen
     beyond = np.minimum(level, 1 - level) * (independent + 1) < 1 - 1e-9  # both tails alike, for all their rounding
     if beyond.any():
         deviation = sample.std(axis=0, ddof=1) * np.sqrt(1 + 1 / independent)
-        outside = sample.mean(axis=0) + stats.t.ppf(level, max(independent - 1, 2)) * deviation
+        outside = sample.mean(axis=0) + tail.ppf(level) * deviation
         found = np.where(beyond, outside, found)
     return found
 

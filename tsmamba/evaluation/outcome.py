@@ -11,7 +11,7 @@ from tsmamba.methods.methods import Combination, FittedMethod, learned
 from tsmamba.methods.names import plain_name, reads_ahead
 from tsmamba.panel.panel import Panel
 
-MAMBAS = ("mamba", "smamba", "tsmamba", "causal")
+MAMBAS = ("zero", "mamba", "smamba", "tsmamba", "causal")
 _READERS = ("mamba", "smamba", "causal")
 """Methods that look at covariates."""
 

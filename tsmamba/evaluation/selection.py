@@ -40,7 +40,8 @@ from tsmamba.methods.methods import (
     is_positive,
     learned,
 )
-from tsmamba.methods.names import LOCAL, plain_name
+from tsmamba.methods.names import LOCAL, PRETRAINED, plain_name
+from tsmamba.methods.pretrained import FEWEST_ROWS, MOST_ROWS
 from tsmamba.panel.panel import Panel, Series
 
 _JUDGES = 24
@@ -52,11 +53,13 @@ _FEWEST_WINDOWS = 1000
 _SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
 """Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
 _SLOW = ("ets", "theta")
+_ROWS_READ = 500_000
+"""Rows that `zero` reads at most in order to be calibrated."""
 
 
 def candidates(panel: Panel, task: Task) -> tuple[list[str], dict[str, str]]:
     """Names of the methods worth trying on a panel, and why others are not."""
-    names = ["naive", "drift", "ets", "theta", "ridge"]
+    names = ["naive", "drift", "ets", "theta", "zero", "ridge"]
     left_out = {}
     if task.season > 1:
         names.insert(1, "seasonal_naive")
@@ -65,7 +68,7 @@ def candidates(panel: Panel, task: Task) -> tuple[list[str], dict[str, str]]:
     if is_positive(panel):
         names.append("ridge_log")
     if panel.future_names:
-        names += ["theta_x", "ridge_x"]
+        names += ["theta_x", "zero_x", "ridge_x"]
     windows = sum(max(length - 2 * task.horizon, 0) for length in panel.lengths)
     if windows >= _FEWEST_WINDOWS:
         names.append("mamba_x" if panel.future_names else "mamba")
@@ -116,7 +119,7 @@ def select(
     past = _many_origins(_joined([fits[name] for name in members]), panel, task, origins, note)
     judged = panel.select(past.ids)
     past, calibration = calibrate(past, judged, task.season)
-    calibration = _with_guesses(calibration, whole, panel, task)
+    calibration = _with_guesses(calibration, whole, panel, task, "zero" in map(plain_name, members))
     board = [_with_quantiles(one, judged, task) for one in compared.values()]
     if len(members) > 1:
         board.append(_with_quantiles(mean_backtest([compared[name] for name in members]), judged, task))
@@ -140,11 +143,16 @@ def _testable(panel: Panel, task: Task) -> Panel:
     return panel.select(long) if 0 < len(long) < len(panel) else panel
 
 
-def _with_guesses(calibration: Calibration, whole: Panel, judged: Panel, task: Task) -> Calibration:
-    """The calibration with intervals of a random walk for the series that were too short to be judged."""
+def _with_guesses(calibration: Calibration, whole: Panel, judged: Panel, task: Task, has_own: bool) -> Calibration:
+    """The calibration with a guess for the series that were too short to be judged.
+
+    It is the forecasts' own spread, where they have one, and otherwise that of a random walk.
+    """
     short = [name for name in whole.ids if name not in set(judged.ids)]
     guesses = {
-        name: guessed_shifts(whole.select([name]), task.horizon, task.levels, task.season) for name in short
+        name: np.zeros((task.horizon, len(task.levels))) if has_own
+        else guessed_shifts(whole.select([name]), task.horizon, task.levels, task.season)
+        for name in short
     }  # fmt: skip
     return replace(calibration, own={**calibration.own, **guesses})
 
@@ -214,19 +222,31 @@ def _shown(names: Sequence[str], task: Task) -> list[str]:
 
 
 def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> tuple[str, ...]:
-    """The method with the smallest loss on what is known, or the mean of the best few where that is clearly better."""
+    """What is taken on the evidence of the past rows that are known.
+
+    Where all methods are compared it is the usual choice, unless something is clearly better: a few past rows seldom
+    tell which of good methods is the best. The usual choice is `zero`; where there is a season, its mean with Theta,
+    which was better on the M1 competition's series (they were used for nothing else). Of a few methods that were named
+    it is the one with the smallest loss, or the mean of the best few where that is clearly better.
+
+    Source: Makridakis, Spiliotis, Assimakopoulos 2020, The M4 Competition, section 4 (combinations of methods).
+    """
     visible = {name: _masked(one, known) for name, one in compared.items()}
     ranked = sorted(visible, key=lambda name: visible[name].loss())
     ranked = [name for name in ranked if np.isfinite(visible[name].loss())] or ranked[:1]
     best: tuple[str, ...] = (ranked[0],)
     several = best
     for name in ranked[1:]:
-        learnt = [one for one in (*several, name) if plain_name(one) not in LOCAL]
+        learnt = [one for one in (*several, name) if plain_name(one) not in (*LOCAL, *PRETRAINED)]
         if len(several) < _MOST_COMBINED and len(learnt) <= 1:
             several = (*several, name)
             more, fewer = (mean_backtest([visible[one] for one in names]) for names in (several, best))
             if clearly_better(more, fewer):
                 best = several
+    usual = ("zero", "theta") if "seasonal_naive" in ranked else ("zero",)
+    if {"naive", *usual} <= set(ranked):
+        ours, other = (mean_backtest([visible[one] for one in names]) for names in (usual, best))
+        return best if clearly_better(other, ours) else usual
     return best
 
 
@@ -257,7 +277,10 @@ def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Seque
     """Forecasts from as many past rows as the method's speed allows, between the first and the last origin."""
     judged = evenly(panel, _JUDGES)
     slow = any(plain_name(name) in _SLOW for name in fitted.name.split(" + "))
-    most = max(min(_SLOW_ORIGINS, _SLOW_FITS // len(judged)), len(origins)) if slow else _FAST_ORIGINS
+    most = min(_SLOW_ORIGINS, _SLOW_FITS // len(judged)) if slow else _FAST_ORIGINS
+    if "zero" in map(plain_name, fitted.name.split(" + ")):
+        most = min(most, _ROWS_READ // max(sum(min(length, MOST_ROWS) for length in judged.lengths), 1))
+    most = max(most, len(origins))
     span = origins[0] - task.horizon
     rows = np.unique(np.linspace(0, span, min(most, span + 1)).round().astype(np.int64))[::-1] + task.horizon
     back = [int(row) for row in rows]
@@ -282,11 +305,13 @@ def _with_quantiles(one: Backtest, panel: Panel, task: Task) -> Backtest:
 
 def _untested(panel: Panel, task: Task, names: Sequence[str]) -> Selection:
     """Series too short to be forecast from their own past: the seasonal naive forecast, with guessed intervals."""
-    wanted = [name for name in names if name in LOCAL]
+    wanted = [name for name in names if name in (*LOCAL, *PRETRAINED)] if len(names) == 1 else []
     usual = "seasonal_naive" if task.season > 1 else "naive"
-    name = wanted[0] if len(names) == 1 and wanted else usual
+    name = wanted[0] if wanted else usual
     shifts = guessed_shifts(panel, task.horizon, task.levels, task.season)
     intervals = "with the intervals of a random walk" if np.isfinite(shifts).all() else "without intervals"
+    if (not wanted or names == ["zero"]) and min(panel.lengths, default=0) >= FEWEST_ROWS:
+        name, shifts, intervals = "zero", np.zeros_like(shifts), "with its own intervals"
     note = (
         f"The series are too short to compare methods (at most {max(panel.lengths, default=0):,} rows, horizon "
         f"{task.horizon:,}): this is the {name.replace('_', ' ')} forecast, {intervals}."

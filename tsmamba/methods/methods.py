@@ -20,9 +20,11 @@ from tsmamba.methods.names import (
     LOCAL,
     LOG_ENDING,
     METHODS,
+    PRETRAINED,
     X_ENDING,
     no_such_method,
 )
+from tsmamba.methods.pretrained import Pretrained, joined
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
@@ -227,9 +229,7 @@ class Combination:
 
     def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
         """See `FittedMethod`."""
-        found = [member.predict(panel, steps_back) for member in self.members]
-        point = np.mean([one.point for one in found], axis=0)
-        return replace(found[0], point=point, quantiles=np.mean([one.quantiles for one in found], axis=0))
+        return joined([member.predict(panel, steps_back) for member in self.members])
 
 
 @dataclass(frozen=True)
@@ -287,8 +287,8 @@ def fit_method(name: str, panel: Panel, task: Task, **options: Any) -> FittedMet
     """Fits a method by its name.
 
     Args:
-        name: one of `LOCAL` or `LEARNED`; with `_log` behind a learnt one for logarithms, or with `_x` behind either to
-            take off what covariates known ahead add linearly.
+        name: one of `LOCAL`, `PRETRAINED` or `LEARNED`; with `_log` behind a learnt one for logarithms, or with `_x`
+            behind any to take off what covariates known ahead add linearly.
         panel: the series; nothing outside of it is read.
         task: what is forecast.
         options: of `fit_panel`, for learnt methods.
@@ -300,6 +300,8 @@ def fit_method(name: str, panel: Panel, task: Task, **options: Any) -> FittedMet
         raise no_such_method(name)
     if name.endswith(X_ENDING):
         return Regressed.fit(name.removesuffix(X_ENDING), panel, task, **options)
+    if name in PRETRAINED:
+        return Pretrained.fit(name, task)
     return Local.fit(name, panel, task) if name in LOCAL else Learned.fit(name, panel, task, **options)
 
 

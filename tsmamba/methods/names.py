@@ -8,6 +8,9 @@ from tsmamba.config import MODELS
 LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")
 """Methods that work on one series at a time and look at nothing but its history."""
 
+PRETRAINED = ("zero",)
+"""Methods that have learnt before they see the series: there is nothing to fit."""
+
 LOG_ENDING = "_log"
 LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "ridge")))
 """Methods that learn one model from all series; with `_log` behind the name, from their logarithms."""
@@ -15,9 +18,8 @@ LEARNED = ("ridge", "mamba", *(name for name in MODELS if name not in ("auto", "
 X_ENDING = "_x"
 """Behind a method's name: it forecasts what the linear effects of covariates known ahead leave (see `Effects`)."""
 
-METHODS = frozenset(
-    {*LOCAL, *LEARNED, *(name + LOG_ENDING for name in LEARNED), *(name + X_ENDING for name in (*LOCAL, *LEARNED))}
-)
+_EVERY = (*LOCAL, *PRETRAINED, *LEARNED)
+METHODS = frozenset({*_EVERY, *(name + LOG_ENDING for name in LEARNED), *(name + X_ENDING for name in _EVERY)})
 """Every name that `fit_method` knows."""
 
 
@@ -33,7 +35,7 @@ def reads_ahead(name: str) -> bool:
 
 def no_such_method(name: str) -> UserError:
     """The error of a name that is not in `METHODS`."""
-    return UserError("there is no such method", found=name, accepted=", ".join(("auto", *LOCAL, *LEARNED)))
+    return UserError("there is no such method", found=name, accepted=", ".join(("auto", *_EVERY)))
 
 
 def check_method(name: str) -> None:

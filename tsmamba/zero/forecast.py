@@ -15,18 +15,15 @@ from jaxtyping import Float64
 
 from mamba_data_prep.errors import UserError
 from mamba_training.bundle import load_bundle, save_bundle
+from tsmamba.methods.pretrained import MOST_ROWS
 from tsmamba.zero.features import Context
 from tsmamba.zero.network import LEVELS, ZeroConfig, ZeroNetwork
 
 BUNDLE_KIND = "tsmamba-zero"
-MOST_ROWS = 2048
-"""Rows of a history that are read, its latest."""
 AT_ONCE = 64
 """Rows that are forecast at once; further ones continue from these."""
 
 _ROWS_AT_A_TIME = 2**15
-_LENGTHS = (16, 32, 48, 72, 104, 144, 200, 272, 400, 560, 800, 1120, 1568, MOST_ROWS)
-"""Histories are padded to one of these, so that few batches hold many."""
 
 
 @torch.no_grad()
@@ -52,8 +49,8 @@ def quantiles_of(
         Quantiles in the histories' units, ascending along the levels.
     """
     found = np.empty((len(histories), min(horizon, AT_ONCE), len(LEVELS)))
-    recent = [history[-MOST_ROWS:] for history in histories]
-    for places, rows in _alike([len(history) for history in recent]):
+    recent = [_from_first_value(history)[-MOST_ROWS:] for history in histories]
+    for places, rows in _alike([len(history) for history in recent], network.config.patch):
         values = np.full((len(places), rows), np.nan)
         for number, place in enumerate(places):
             values[number, rows - len(recent[place]) :] = recent[place]
@@ -79,9 +76,14 @@ def _read(
     return network.eval()(context, horizon).double().numpy()
 
 
-def _alike(lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:
-    """Places of histories that are padded to the same number of rows, in batches."""
-    padded = [next(rows for rows in _LENGTHS if rows >= length) for length in lengths]
+def _from_first_value(history: Float64[np.ndarray, " _"]) -> Float64[np.ndarray, " _"]:
+    """A history without the rows before its first observed value."""
+    return history[int(np.isfinite(history).argmax()) :]
+
+
+def _alike(lengths: Sequence[int], patch: int) -> Iterator[tuple[list[int], int]]:
+    """Places of histories that fill the same number of patches, in batches."""
+    padded = [-(-length // patch) * patch for length in lengths]
     for rows in sorted(set(padded)):
         places = [place for place, length in enumerate(padded) if length == rows]
         size = max(_ROWS_AT_A_TIME // rows, 1)

@@ -129,7 +129,7 @@ class _Mamba(nn.Module):
 
 
 class _Mlp(nn.Module):
-    """What a Mamba is compared with: a network over a future token and the latest tokens of the history side by side."""
+    """What a Mamba is compared with: a network over a future token beside the latest tokens of the history."""
 
     _TOKENS, _NARROW = 18, 24
 

@@ -189,11 +189,11 @@ def _kinds(rng: Rng, values: Rows, seasons: Rows, noise: Rows) -> Rows:
     n, rows = values.shape
     kind = rng.random((n, 1))
     size = np.abs(values).mean(axis=1, keepdims=True) + 1e-9
-    rate = np.clip(np.abs(values) / size, 0, 30) * spread_over(rng, n, 0.1, 30)
+    rate = np.clip(np.abs(values) / size, 0, 30) * spread_over(rng, n, 0.1, 30.0)
     counts = rng.poisson(rate).astype(np.float64)
     sporadic = counts * (rng.random((n, rows)) < rng.uniform(0.1, 0.6, (n, 1)))
     walk = noise.cumsum(axis=1)
-    quiet = seasons + noise * spread_over(rng, n, 0.01, 1)
+    quiet = seasons + noise * spread_over(rng, n, 0.01, 1.0)
     closed = np.where(seasons < np.quantile(seasons, 0.25, axis=1, keepdims=True), 0.0, np.abs(values))
     digits = size / 10 ** rng.integers(1, 3, (n, 1))
     rounded = np.round(values / digits) * digits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class PriorData(LightningDataModule):
         return _loader(DrawnBatches(_VALIDATION_SEED, most=_VALIDATION_BATCHES))
 
 
-def _loader(batches: DrawnBatches) -> DataLoader[Drawn]:
+def _loader(batches: Iterable[Drawn]) -> DataLoader[Drawn]:
     # A loader without a generator of its own draws a seed from the global one.
     return DataLoader(batches, batch_size=None, generator=torch.Generator(), collate_fn=_itself)  # pyright: ignore[reportArgumentType]
 
