@@ -34,3 +34,12 @@ def test_files_and_functions_are_short_and_modules_say_what_they_are(path: Path)
     assert source.count("\n") <= LONGEST_FILE
     assert [f.name for f in functions(tree) if length(f) > LONGEST_FUNCTION] == []
     assert not tree.body or ast.get_docstring(tree)
+
+
+def test_no_conflict_was_left_unresolved() -> None:
+    marks = ("<" * 7 + " ", ">" * 7 + " ")
+    texts = [path for ending in ("py", "md", "toml", "yaml", "cpp") for path in ROOT.glob(f"**/*.{ending}")]
+    ours = [path for path in texts if not any(part.startswith(".venv") for part in path.relative_to(ROOT).parts)]
+    assert len(ours) > 300
+    left = [path.name for path in ours if any(line.startswith(marks) for line in path.read_text().splitlines())]
+    assert left == []
