@@ -55,7 +55,9 @@ def test_the_wheel_holds_types_presets_demo_and_licence(wheel: Path) -> None:
     assert {path for path in demo if path.endswith((".fa.gz", ".md"))} <= names
     for document in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f".dist-info/licenses/{document}") for name in names)
-    assert wheel.stat().st_size < 3_000_000
+    models = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tsmamba/models").rglob("*") if path.is_file()}
+    assert {"tsmamba/models/zero/model.safetensors", "tsmamba/models/zero/README.md"} <= models <= names
+    assert wheel.stat().st_size < 12_000_000
 
 
 def test_every_source_file_is_in_the_wheel(wheel: Path) -> None:

@@ -18,12 +18,13 @@ from tsmamba import Forecaster
 from tsmamba.commands.pretrain import run_pretrain
 from tsmamba.evaluation.selection import select
 from tsmamba.methods.methods import Task, fit_method
-from tsmamba.methods.pretrained import FEWEST_ROWS, Pretrained, joined_quantiles
+from tsmamba.methods.pretrained import Pretrained, joined_quantiles
 from tsmamba.panel.panel import Panel
 from tsmamba.zero.features import Context, features
-from tsmamba.zero.forecast import AT_ONCE, at_levels, load, quantiles_of, shipped
+from tsmamba.zero.forecast import at_levels, load, quantiles_of, shipped
+from tsmamba.zero.limits import AT_ONCE, FEWEST_ROWS
 from tsmamba.zero.network import BACKBONES, LEVELS, ZeroConfig, ZeroNetwork
-from tsmamba.zero.prior import RHYTHMS, draw
+from tsmamba.zero.prior import RHYTHMS, SHORTEST, draw
 from tsmamba.zero.training import DrawnBatches
 
 SEASONS = st.sampled_from([1, 4, 7, 12, 24])
@@ -133,6 +134,7 @@ def test_the_prior_is_the_same_whenever_it_is_drawn() -> None:
         assert (one.seen.sum(axis=1) >= 2).all()
         assert one.values.shape[1] > one.seen.shape[1]
     assert sum(rhythm.share for rhythm in RHYTHMS) == pytest.approx(1)
+    assert SHORTEST == FEWEST_ROWS
     assert not np.array_equal(draw(5, 0, 4000).values, draw(6, 0, 4000).values)
 
 

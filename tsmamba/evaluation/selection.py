@@ -41,8 +41,8 @@ from tsmamba.methods.methods import (
     learned,
 )
 from tsmamba.methods.names import LOCAL, PRETRAINED, plain_name
-from tsmamba.methods.pretrained import FEWEST_ROWS, MOST_ROWS
 from tsmamba.panel.panel import Panel, Series
+from tsmamba.zero.limits import FEWEST_ROWS, MOST_ROWS
 
 _JUDGES = 24
 """Series on which methods are compared, where there are more."""

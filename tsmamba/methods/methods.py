@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from mamba_data_prep.errors import UserError
-from tsmamba.config import LEVELS, load_config
+from tsmamba.config import load_config
 from tsmamba.fitting.fitted import FittedModel
 from tsmamba.methods import baselines
 from tsmamba.methods.baselines import Smoothing
@@ -25,6 +25,7 @@ from tsmamba.methods.names import (
     no_such_method,
 )
 from tsmamba.methods.pretrained import Pretrained, joined
+from tsmamba.methods.task import Task
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
@@ -33,29 +34,6 @@ _LARGEST = 700.0
 
 _VOTERS = 4
 """Series that choose the form of exponential smoothing where there are more of them."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be forecast.
-
-    Attributes:
-        horizon: rows ahead.
-        season: rows of a season; 1 where there is none.
-        levels: of the quantiles, ascending.
-        seed: of whatever is drawn at random.
-        max_time: at which training stops, such as "90s"; None sets no limit.
-        device: auto, cpu or cuda.
-        settings: of learnt methods, by dotted key; with `model` among them, of the methods of that model alone.
-    """
-
-    horizon: int
-    season: int = 1
-    levels: tuple[float, ...] = LEVELS
-    seed: int = 0
-    max_time: str | float | None = None
-    device: str = "auto"
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable

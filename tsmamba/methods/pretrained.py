@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tsmamba.methods.task import Task
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
 if TYPE_CHECKING:
-    from tsmamba.methods.methods import Task
     from tsmamba.zero.network import ZeroNetwork
-
-FEWEST_ROWS, MOST_ROWS = 8, 2048
-"""Rows of the shortest and of the longest history that `zero` reads."""
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,11 @@ from jaxtyping import Float64
 
 from mamba_data_prep.errors import UserError
 from mamba_training.bundle import load_bundle, save_bundle
-from tsmamba.methods.pretrained import MOST_ROWS
 from tsmamba.zero.features import Context
+from tsmamba.zero.limits import AT_ONCE, MOST_ROWS
 from tsmamba.zero.network import LEVELS, ZeroConfig, ZeroNetwork
 
 BUNDLE_KIND = "tsmamba-zero"
-AT_ONCE = 64
-"""Rows that are forecast at once; further ones continue from these."""
-
 _ROWS_AT_A_TIME = 2**15
 
 
