@@ -53,6 +53,8 @@ _FEWEST_WINDOWS = 1000
 _SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
 """Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
 _SLOW = ("ets", "theta")
+_USUAL = "zero"
+"""What is taken unless past rows speak clearly for something else."""
 _ROWS_READ = 500_000
 """Rows that `zero` reads at most in order to be calibrated."""
 
@@ -224,12 +226,9 @@ def _shown(names: Sequence[str], task: Task) -> list[str]:
 def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> tuple[str, ...]:
     """What is taken on the evidence of the past rows that are known.
 
-    Where all methods are compared it is the usual choice, unless something is clearly better: a few past rows seldom
-    tell which of good methods is the best. The usual choice is `zero`; where there is a season, its mean with Theta,
-    which was better on the M1 competition's series (they were used for nothing else). Of a few methods that were named
-    it is the one with the smallest loss, or the mean of the best few where that is clearly better.
-
-    Source: Makridakis, Spiliotis, Assimakopoulos 2020, The M4 Competition, section 4 (combinations of methods).
+    Where all methods are compared it is `zero`, unless something is clearly better: a few past rows seldom tell which
+    of good methods is the best, and `zero` was the best on the M1 competition's series. Of a few methods that were
+    named it is the one with the smallest loss, or the mean of the best few where that is clearly better.
     """
     visible = {name: _masked(one, known) for name, one in compared.items()}
     ranked = sorted(visible, key=lambda name: visible[name].loss())
@@ -243,10 +242,10 @@ def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> t
             more, fewer = (mean_backtest([visible[one] for one in names]) for names in (several, best))
             if clearly_better(more, fewer):
                 best = several
-    usual = ("zero", "theta") if "seasonal_naive" in ranked else ("zero",)
-    if {"naive", *usual} <= set(ranked):
-        ours, other = (mean_backtest([visible[one] for one in names]) for names in (usual, best))
-        return best if clearly_better(other, ours) else usual
+    if {"naive", _USUAL} <= set(ranked) and not clearly_better(
+        mean_backtest([visible[one] for one in best]), visible[_USUAL]
+    ):
+        return (_USUAL,)
     return best
 
 
