@@ -295,7 +295,7 @@ def test_auto_takes_it_unless_something_is_clearly_better() -> None:
 
 def test_a_few_past_rows_do_not_outvote_it() -> None:
     """Of two methods with the same errors on average, the one that happens to be a little ahead is not taken."""
-    selection = Forecaster(12).fit(_monthly()).selection_
+    selection = Forecaster(4).fit(_monthly()).selection_
     zero = next(one for one in selection.leaderboard if one.method == "zero")
     rng = np.random.default_rng(0)
     lucky = replace(zero, method="theta", point=zero.point + rng.normal(0, 0.01, zero.point.shape))
