@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-std=c++17", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-ffast-math", "-fopenmp", "-std=c++17", "-fPIC")
 TILE, SEGMENT, MOST_STATES = 64, 256, 64
 
 
@@ -39,7 +39,10 @@ def available() -> bool:
 def _library() -> ctypes.CDLL:
     folder = tempfile.mkdtemp(prefix="yardstick-")
     target = Path(folder) / "yardstick.so"
-    subprocess.run(["g++", *FLAGS, str(SOURCE), "-o", str(target)], check=True)
+    compiled = target.with_suffix(".o")
+    subprocess.run(["g++", *FLAGS, "-c", str(SOURCE), "-o", str(compiled)], check=True)
+    # Linked without -ffast-math, which would have the whole process round tiny numbers to zero from its loading on.
+    subprocess.run(["g++", "-shared", "-fopenmp", str(compiled), "-o", str(target)], check=True)
     library = ctypes.CDLL(str(target))
     shutil.rmtree(folder)  # a loaded library needs its file no longer
     library.forward.restype = library.backward.restype = None
