@@ -120,7 +120,7 @@ def load_config(source: str | Path = DEFAULT_PRESET, overrides: Sequence[str] = 
 
 
 def checked(settings: Mapping[str, Any], source: str | Path | None = None) -> FitConfig:
-    """Settings as a configuration.
+    """Checks settings and makes a configuration of them.
 
     Raises:
         UserError: naming each refused key and its value.

@@ -88,7 +88,7 @@ class Forecaster:
         self.settings = settings
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Gives the constructor's arguments by name."""
         return {
             name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
         }

@@ -84,7 +84,7 @@ class FinetuneDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[tuple[np.ndarray, int]]:
-        """Every validation example once."""
+        """Gives every validation example once."""
         rank, world = self._place()
         sampler = SequentialBatchSampler(len(self.data.valid), self.batch_size, rank, world)
         return self._loader(LabelledDataset(self.data.valid), sampler)

@@ -49,7 +49,7 @@ class ClassifierConfig:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The bundle's config.json."""
+        """Gives what the bundle's config.json holds."""
         return {
             "format": BUNDLE_FORMAT,
             "kind": BUNDLE_KIND,
@@ -183,7 +183,7 @@ class SequenceClassifier(nn.Module):
         self.head = nn.Linear(d_model, len(config.classes))
 
     def forward(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
-        """Logits, before the temperature.
+        """Computes logits, before the temperature divides them.
 
         Args:
             ids: tokens, padded on the right.

@@ -71,7 +71,7 @@ class Reading:
             raise UserError(f"what the model has read is not told in order ({error!r})", path=path) from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         return {
             "genomes": [one.to_dict() for one in self.genomes],
             "sequences": [one.to_dict() for one in self.sequences],

@@ -24,7 +24,7 @@ _SURE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class SeedResult:
-    """One trained model.
+    """How one trained model did on the held-out splits.
 
     Attributes:
         valid, test: scores with the fitted temperature.
@@ -151,7 +151,7 @@ def write_report(folder: Path, report: Mapping[str, Any], results: Sequence[Seed
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report for people."""
+    """Writes the report for people, as Markdown."""
     parts = [
         "# Fine-tuning report\n",
         *(f"* {line}\n" for line in report["verdict"]),

@@ -24,7 +24,7 @@ _NEEDED = {
 
 @dataclass(frozen=True)
 class Request:
-    """One fine-tuning run.
+    """Everything that one fine-tuning run is told.
 
     Attributes:
         task: species, promoter or table.

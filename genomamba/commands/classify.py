@@ -35,7 +35,7 @@ __all__ = ["MIN_BASES", "Summary", "classify_windows", "run_classify"]
 
 @dataclass
 class Summary:
-    """What a classification did.
+    """What a classification did, as it is told at the end.
 
     Attributes:
         classes: names of the model's classes.
@@ -68,14 +68,14 @@ class Summary:
         self.reasons.update(kept.reasons)
 
     def result(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
+        """Gives plain numbers for JSON."""
         return {
             "rows": self.rows, "bases": self.bases, "seconds": self.seconds, "counts": dict(self.counts),
             "reasons": dict(self.reasons),
         }  # fmt: skip
 
     def text(self, out: Path, hint: str | None = None) -> str:
-        """Some lines for people."""
+        """Tells it in some lines for people."""
         shown = [name for name in (*self.classes, ABSTAIN) if self.counts.get(name)]
         return "\n".join(
             [

@@ -107,7 +107,7 @@ def save_language_model(out: Path, model: GenomeLM, settings: PretrainConfig, ma
 
 
 def model_card(made: dict[str, Any]) -> str:
-    """The model card, Markdown."""
+    """Writes the model card, as Markdown."""
     genome, result = made["genome"], made["result"]
     rows = [(name, f"{valid:.4f}", f"{test:.4f}", f"{2**test:.4f}") for name, valid, test in _rows(result)]
     about = f"""Predicts the next base from the bases before it ({result["n_parameters"]:,} parameters, trained on

@@ -140,5 +140,5 @@ def is_base(ids: Integer[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
 
 
 def bits(nats: float) -> float:
-    """Nats in bits."""
+    """Converts nats to bits."""
     return nats / math.log(2)

@@ -49,7 +49,7 @@ class Pretraining(LightningModule):
         return base_nats(self.model(batch[:, part]), batch[:, part.start + 1 : part.stop + 1])
 
     def tokens_in(self, batch: Integer[Tensor, "B L"]) -> int:
-        """Positions of a batch."""
+        """Counts the positions of a batch."""
         return batch.numel()
 
     def validation_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> None:

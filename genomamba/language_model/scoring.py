@@ -55,7 +55,7 @@ class LanguageScore:
         return math.exp(self.nats)
 
     def to_dict(self) -> dict[str, float]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         return {"nats": self.nats, "bits": self.bits, "perplexity": self.perplexity, "n_bases": self.n_bases}
 
 

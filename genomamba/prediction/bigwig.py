@@ -42,7 +42,7 @@ class BigWigTrack:
         self._parts: list[np.ndarray] = []
 
     def write(self, rows: Predictions) -> None:
-        """Takes note of windows.
+        """Takes note of some windows' probabilities.
 
         Raises:
             UserError: two records of the file have the same id, which a bigWig cannot tell apart.

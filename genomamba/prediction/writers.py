@@ -44,7 +44,7 @@ class TableWriter(Protocol):
     """Takes chunks of a table in order."""
 
     def write(self, rows: Predictions) -> None:
-        """Appends rows."""
+        """Appends rows to the table."""
         ...
 
     def take_over(self, path: Path) -> None:
@@ -178,7 +178,7 @@ class _Delimited:
         _copy_lines(path, self._stream, header=self._delimiter)
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: no row is held back."""
 
 
 class _JsonLines:
@@ -197,7 +197,7 @@ class _JsonLines:
         _copy_lines(path, self._stream)
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: no row is held back."""
 
 
 class _Parquet:
@@ -262,7 +262,7 @@ class _Bed:
         _copy_lines(path, self._stream)
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: no row is held back."""
 
 
 _WRITERS: dict[str, Callable[[Any, tuple[str, ...]], TableWriter]] = {

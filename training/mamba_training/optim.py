@@ -127,7 +127,7 @@ class Rates(Protocol):
 
     @property
     def weight_decay(self) -> float:
-        """On matrices alone."""
+        """The decay, on matrices alone."""
         ...
 
     @property

@@ -75,7 +75,7 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The bytes of all parts together."""
         return self.weights + self.kept + self.working + self.runtime
 
 

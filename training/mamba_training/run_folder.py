@@ -96,7 +96,7 @@ class _FolderLock:
         self.path, self._file = path, -1
 
     def take(self) -> None:
-        """Hold the lock.
+        """Takes the folder's lock, and holds it.
 
         Raises:
             UserError: another process holds it.

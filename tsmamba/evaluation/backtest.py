@@ -64,7 +64,7 @@ class Backtest:
         return self.point.shape[2]
 
     def origins(self, which: Sequence[int] | slice) -> Backtest:
-        """Some of the origins."""
+        """Gives the same backtest from some of its origins alone."""
         places = range(len(self.steps_back))[which] if isinstance(which, slice) else which
         cut = {name: getattr(self, name)[list(places)] for name in ("actual", "point", "quantiles")}
         return replace(self, steps_back=tuple(self.steps_back[place] for place in places), **cut)

@@ -86,7 +86,7 @@ class Calibration:
         return replace(forecast, point=point, quantiles=np.maximum(quantiles, floor[:, None, None]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         return {
             "levels": list(self.levels),
             "season": self.season,

@@ -52,7 +52,7 @@ class PanelData(LightningDataModule):
         return self._loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every held-back window once."""
+        """Gives every held-back window once."""
         rank, world = self._place()
         return self._loader(self.valid, SequentialBatchSampler(len(self.valid), self.batch_size, rank, world))
 

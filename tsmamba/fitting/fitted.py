@@ -63,12 +63,12 @@ class FittedModel:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Of the quantiles, ascending."""
+        """The levels of the quantiles, ascending."""
         return self.config.levels
 
     @property
     def n_parameters(self) -> int:
-        """Numbers in the model."""
+        """How many numbers the model has."""
         return sum(tensor.numel() for tensor in self.model.state_dict().values())
 
     @property
@@ -177,7 +177,7 @@ class FittedModel:
         return save_bundle(folder, self.model.state_dict(), self.describe(), card or self.card())
 
     def describe(self) -> dict[str, Any]:
-        """What `config.json` holds."""
+        """Gives what the bundle's `config.json` holds."""
         return {
             "format": 1,
             "kind": BUNDLE_KIND,

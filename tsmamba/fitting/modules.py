@@ -68,15 +68,15 @@ class ForecastModule(LightningModule):
         return loss
 
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """The point forecast's loss."""
+        """Computes the point forecast's loss."""
         return point_loss(self.train_config.loss, self.model.point(batch) - batch.y, batch.known)
 
     def tokens_in(self, batch: Batch) -> int:
-        """Observed values to forecast."""
+        """Counts the observed values to forecast."""
         return max(int(batch.known.sum()), 1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds up errors."""
+        """Adds up the errors of a batch."""
         error = (self.model.point(batch) - batch.y)[batch.known].double()
         self._errors.append(torch.stack([error.square().sum(), error.abs().sum(), error.new_tensor(len(error))]))
 

@@ -42,11 +42,11 @@ class Products:
 
     @classmethod
     def of(cls, z: Float64[np.ndarray, "n F"], y: Float64[np.ndarray, " n"]) -> Products:
-        """Those of some rows."""
+        """Computes the sums of products over some rows."""
         return cls(z.T @ z, z.T @ y, float(y @ y), len(y))
 
     def __add__(self, other: Products) -> Products:
-        """Those of both parts' rows."""
+        """Adds the sums of two parts of the rows."""
         return Products(
             self.inner + other.inner, self.outer + other.outer, self.square + other.square, self.rows + other.rows
         )
@@ -119,7 +119,7 @@ class Effects:
         return standardised(one.future, self.scaler.future) @ beta * self.scaler.scale(one).deviation
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         own = {name: beta.tolist() for name, beta in self.own.items()}
         return {"names": list(self.names), "scaler": self.scaler.to_dict(), "common": self.common.tolist(), "own": own}
 

@@ -38,7 +38,7 @@ class Shape:
     n_levels: int = 5
 
     def to_dict(self) -> dict[str, int]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         return asdict(self)
 
     @classmethod
@@ -86,7 +86,7 @@ class ForecastModel(nn.Module):
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Output:
-        """Point forecast and quantiles."""
+        """Computes the point forecast and the quantiles."""
         point = self.point(batch)
         return Output(point, point[..., None] + self.offsets)
 

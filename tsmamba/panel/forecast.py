@@ -28,7 +28,7 @@ class Forecast:
     quantiles: Float[np.ndarray, "S H Q"]
 
     def first(self, steps: int) -> Forecast:
-        """The forecast's first rows.
+        """Gives the forecast's first rows alone.
 
         Args:
             steps: how many, at most H.

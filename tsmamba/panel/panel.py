@@ -80,7 +80,7 @@ class Panel:
 
     @property
     def lengths(self) -> list[int]:
-        """Rows of each series."""
+        """How many rows each series has."""
         return [len(one) for one in self.series]
 
     @property
@@ -160,7 +160,7 @@ class Panel:
 
 
 def make_series(unique_id: str, times: Times, values: np.ndarray) -> Series:
-    """A series without covariates."""
+    """Makes a series without covariates."""
     none = np.zeros((len(values), 0))
     return Series(unique_id, times, np.asarray(values, np.float64), none, none, np.zeros(0))
 

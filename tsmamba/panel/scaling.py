@@ -73,7 +73,7 @@ class PanelScaler:
         return (series.values - scale.mean) / scale.deviation
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         covariates = {name: [_pair(one) for one in getattr(self, name)] for name in ("past", "future", "static")}
         return {"series": {name: _pair(one) for name, one in self.series.items()}, **covariates}
 

@@ -31,7 +31,7 @@ class Source:
         return cls(frame.frequency, frame.zone, frame.time_format, frame.options)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         options = {name: value for name, value in asdict(self.options).items() if value not in (None, ())}
         return {
             "frequency": asdict(self.frequency),
@@ -42,7 +42,7 @@ class Source:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Source:
-        """What `to_dict` wrote.
+        """Reads what `to_dict` wrote.
 
         Raises:
             KeyError, TypeError: it is none.

@@ -53,7 +53,7 @@ class Origins:
         return len(self.row)
 
     def take(self, which: np.ndarray) -> Origins:
-        """Some of them."""
+        """Gives the windows at some places."""
         return Origins(self.group[which], self.row[which])
 
 
@@ -122,7 +122,7 @@ class Windows:
 
     @property
     def n_past(self) -> int:
-        """Past covariates."""
+        """How many past covariates there are."""
         return self._past.shape[-1]
 
     @property
@@ -132,7 +132,7 @@ class Windows:
 
     @property
     def n_static(self) -> int:
-        """Static features."""
+        """How many static features there are."""
         return self._static.shape[-1]
 
     def origins(self, first: Sequence[int], last: Sequence[int]) -> Origins:

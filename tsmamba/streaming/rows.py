@@ -23,7 +23,7 @@ from tsmamba.panel.source import Source
 
 @dataclass(frozen=True)
 class Row:
-    """One observation.
+    """One observation, as a line of the stream gives it.
 
     Attributes:
         line: of the stream.

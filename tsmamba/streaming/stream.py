@@ -99,7 +99,7 @@ class Stream:
         past: Sequence[float | int] = (),
         future: Sequence[float | int] = (),
     ) -> tuple[Float64[np.ndarray, " H"], Float64[np.ndarray, "H Q"]]:
-        """Takes one row in.
+        """Takes one row in, in constant time.
 
         Args:
             time: of the row: UTC where the frequency has a zone.

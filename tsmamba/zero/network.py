@@ -33,7 +33,7 @@ _MIDDLE = LEVELS.index(0.5)
 
 @dataclass(frozen=True)
 class ZeroConfig:
-    """Shape of the network.
+    """The network's shape.
 
     Attributes:
         width: of the backbone.
@@ -56,7 +56,7 @@ class ZeroConfig:
             raise ValueError(f"backbone={self.backbone!r} is not one of {', '.join(BACKBONES)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         return asdict(self)
 
 

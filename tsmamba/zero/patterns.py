@@ -93,7 +93,7 @@ def grown(
     n, rows = shape
     slope_shocks = rng.normal(0, 1, (rows, n)) * slope_moves[:, 0]
     level_shocks = rng.normal(0, 1, (rows, n)) * level_moves[:, 0]
-    keep, away = stays[:, 0], np.zeros(n)
+    keep = stays[:, 0]
     # The slope begins where its wandering has no beginning.
     away = rng.normal(0, 1, n) * slope_moves[:, 0] / np.sqrt(np.maximum(1 - keep**2, 1 / rows))
     changes = np.empty((rows, n))

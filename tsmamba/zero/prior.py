@@ -29,7 +29,7 @@ SHORTEST = 8
 
 @dataclass(frozen=True)
 class Rhythm:
-    """A kind of batch.
+    """A kind of batch: how its series beat, and how long they are.
 
     Attributes:
         name: for people.

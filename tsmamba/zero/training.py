@@ -116,11 +116,11 @@ class ZeroModule(LightningModule):
         return (losses * weight).mean()
 
     def tokens_in(self, batch: Drawn) -> int:
-        """Series of a batch."""
+        """Counts the series of a batch."""
         return len(batch.values)
 
     def validation_step(self, batch: Drawn, batch_idx: int) -> None:
-        """Collects the losses."""
+        """Collects the loss of a batch."""
         self._losses.append(self.loss(batch).double())
 
     def on_validation_epoch_end(self) -> None:

@@ -53,7 +53,7 @@ class Overlap:
         return self.windows, self.read_windows, self.bases, self.read_bases
 
     def to_dict(self) -> dict[str, int]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         return dict(zip(("windows", "read_windows", "bases", "read_bases"), self._values(), strict=True))
 
 
@@ -106,13 +106,13 @@ class RegionsRead:
         return RegionsRead(self.file, self.xxh3_128, regions)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Gives plain values for JSON."""
         regions = {name: rows.tolist() for name, rows in self.regions.items()}
         return {"file": self.file, "xxh3_128": self.xxh3_128, "regions": regions}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RegionsRead:
-        """What `to_dict` wrote.
+        """Reads what `to_dict` wrote.
 
         Raises:
             KeyError, TypeError, ValueError: it is none.
@@ -165,7 +165,7 @@ class SequencesRead:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SequencesRead:
-        """What `to_dict` wrote.
+        """Reads what `to_dict` wrote.
 
         Raises:
             KeyError, TypeError, ValueError: it is none.

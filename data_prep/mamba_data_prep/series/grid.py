@@ -19,7 +19,7 @@ SPARSEST = 20
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of all series.
+    """The rows of all series, one after another.
 
     Attributes:
         series: (n,) number of the series.

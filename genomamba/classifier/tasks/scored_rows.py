@@ -24,7 +24,7 @@ _ACCEPTED = "train, valid, test or all"
 
 @dataclass(frozen=True, eq=False)
 class ScoredRows:
-    """What is scored.
+    """The rows or files that are scored, and what is to be said of them.
 
     Attributes:
         rows: rows of a table, examples that a run made, or class -> FASTA files, of which every window is meant.

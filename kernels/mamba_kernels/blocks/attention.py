@@ -38,7 +38,7 @@ class AttentionMixer(Mixer):
         return (Branch(self._run, self.initial_state, divisible=False),)
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> LayerState:
-        """No keys and values."""
+        """Gives the state before any token: no keys and values."""
         empty = torch.zeros(batch_size, self.n_heads, 0, self.head_width, device=device, dtype=dtype)
         return empty, empty.clone(), torch.zeros(batch_size, 0, device=device, dtype=torch.int32)
 
@@ -61,7 +61,7 @@ class AttentionMixer(Mixer):
         return y, (keys, values, documents) if self.causal else ()
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """One token (B, d_model)."""
+        """Takes one token of each sequence, (B, d_model)."""
         y, state = self.mix(x[:, None], state, None)
         return y[:, 0], state
 

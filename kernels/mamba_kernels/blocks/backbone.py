@@ -66,7 +66,7 @@ class Block(nn.Module):
         return run_in_chunks(x, self.norm, branches, resets, state, size, list(self.parameters()), exchange)
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """One token (B, d_model)."""
+        """Takes one token of each sequence, (B, d_model)."""
         y, state = self.mixer.step(self.norm(x), state)
         return x + y, state
 

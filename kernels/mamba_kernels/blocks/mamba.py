@@ -59,7 +59,7 @@ class SelectiveSSM(DirectedModel):
         self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> LayerState:
-        """Zeros: no tokens seen."""
+        """Gives the state before any token: zeros."""
         config = self.config
         conv = torch.zeros(batch_size, config.d_inner, config.d_conv - 1, device=device, dtype=dtype)
         wide = torch.promote_types(dtype, torch.float32)

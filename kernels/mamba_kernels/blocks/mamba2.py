@@ -63,7 +63,7 @@ class GatedSSD(DirectedModel):
         self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> LayerState:
-        """Zeros: no tokens seen."""
+        """Gives the state before any token: zeros."""
         config = self.config
         conv = torch.zeros(batch_size, self.conv_weight.shape[0], config.d_conv - 1, device=device, dtype=dtype)
         shape = batch_size, config.ssd_heads, config.channels_per_head, config.d_state

@@ -37,7 +37,7 @@ class DiagonalSSM(DirectedModel):
 
     @staticmethod
     def widths(config: BackboneConfig) -> tuple[int, int]:
-        """Channels in and out."""
+        """Tells the channels that come in and go out."""
         return config.d_inner, config.d_inner
 
     @torch.no_grad()
@@ -50,7 +50,7 @@ class DiagonalSSM(DirectedModel):
         self.D.normal_()
 
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> LayerState:
-        """Zeros: no tokens seen."""
+        """Gives the state before any token: zeros."""
         shape = batch_size, *self.C.shape
         return (torch.zeros(shape, device=device, dtype=torch.promote_types(dtype, torch.float32)),)
 

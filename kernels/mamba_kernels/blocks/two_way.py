@@ -30,7 +30,7 @@ class DirectedModel(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def widths(config: BackboneConfig) -> tuple[int, int]:
-        """Channels in and out."""
+        """Tells the channels that come in and go out."""
 
     @abstractmethod
     def initial_state(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> LayerState:
@@ -128,7 +128,7 @@ class TwoWayMixer(Mixer):
         return self._run_right(x, None, Piece(reset))[0] + self._run_left(x, None, Piece(reset_left))[0], ()
 
     def step(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """One token (B, d_model)."""
+        """Takes one token of each sequence, (B, d_model)."""
         y, state = self.ssm.step(self.in_proj(x), state)
         return self.out_proj(y), state
 

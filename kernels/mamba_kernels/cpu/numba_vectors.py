@@ -133,7 +133,7 @@ def _call(builder: Any, name: str, result: Any, arguments: list[Any], **options:
 
 @_define(vector, types.float32)
 def splat(builder: Any, scalar: Any) -> Any:
-    """Every lane the same."""
+    """Makes a vector whose lanes are all the same."""
     return _spread(builder, scalar)
 
 
