@@ -48,6 +48,17 @@ def test_scaled_errors_are_one_for_the_history_s_own_seasonal_naive_error() -> N
 
 def test_a_history_shorter_than_a_season_is_measured_over_one_step() -> None:
     assert metrics.seasonal_error(np.array([1.0, 3.0, 4.0]), 12) == 1.5
+    assert metrics.seasonal_error(np.array([1.0, 3.0, 4.0]), 3) == 1.5
+    assert metrics.seasonal_error(np.array([0.1, 0.35]), 1) == pytest.approx(0.25)
+    assert metrics.seasonal_error(np.array([1.0, 3.0, 4.0]), 2) == 3.0
+    assert metrics.seasonal_error(np.array([1.0, np.nan, np.nan, 5.0, 7.0]), 1) == 2.0
+    assert metrics.seasonal_error(np.array([1.0, 4.0, np.nan, np.nan]), 2) == 3.0  # no two values a season apart
+
+
+@pytest.mark.parametrize("history", [[], [1.0], [np.nan, 2.0, np.nan]])
+def test_a_history_without_a_change_has_no_scale(history: list[float]) -> None:
+    assert math.isnan(metrics.seasonal_error(np.array(history), 2))
+    assert math.isnan(metrics.seasonal_rms(np.array(history), 2))
 
 
 def test_a_constant_history_has_no_scale_and_its_series_does_not_count() -> None:
@@ -55,6 +66,37 @@ def test_a_constant_history_has_no_scale_and_its_series_does_not_count() -> None
     assert math.isnan(scale[0])
     error = np.array([[3.0], [4.0]])
     assert metrics.mase(error, np.zeros((2, 1)), scale[:, None]) == 2
+
+
+def test_scaled_errors_are_differences_whichever_way_they_go() -> None:
+    actual, forecast = np.array([[3.0, -1.0]]), np.array([[1.0, 5.0]])
+    assert metrics.mase(actual, forecast, np.array([[2.0]])) == pytest.approx((2 / 2 + 6 / 2) / 2)
+    assert metrics.rmsse(actual, forecast, np.array([[2.0]])) == pytest.approx(math.sqrt((1 + 9) / 2))
+
+
+def test_scores_average_over_the_axis_that_is_named() -> None:
+    actual = np.array([[0.0, 1.0], [2.0, 5.0], [4.0, 0.0]])
+    low, high = actual - np.array([1.0, 3.0]), actual + np.array([1.0, 5.0])
+    assert metrics.width(actual, low, high, axis=0) == pytest.approx([2.0, 8.0])
+    assert metrics.width(actual, low, high, axis=1) == pytest.approx([5.0] * 3)
+    quantiles = np.stack([low, high], axis=-1)
+    first = (0.1 * 1 + 0.1 * 1) / 2  # a value 1 above the lower and 1 below the upper quantile
+    second = (0.1 * 3 + 0.1 * 5) / 2
+    assert metrics.pinball(actual, quantiles, [0.1, 0.9], axis=0) == pytest.approx([first, second])
+    assert metrics.crps(actual, quantiles, [0.1, 0.9], axis=0) == pytest.approx(
+        [2 * 0.45 * 2 * one for one in (first, second)]
+    )
+
+
+def test_an_interval_holds_its_ends_and_needs_both() -> None:
+    one = np.array([1.0])
+    assert metrics.coverage(one, one, one + 1) == 1
+    assert metrics.coverage(one, one - 1, one) == 1
+    assert metrics.coverage(one, one + 1e-9, one + 1) == 0
+    assert metrics.coverage(one, one - 1, one - 1e-9) == 0
+    nan = np.array([np.nan])
+    assert math.isnan(metrics.coverage(one, nan, one))
+    assert math.isnan(metrics.coverage(one, one, nan))
 
 
 def test_crps_by_many_quantiles_is_that_of_the_normal_distribution() -> None:
@@ -78,6 +120,9 @@ def test_coverage_and_width() -> None:
 def test_levels_pair_up_to_central_intervals() -> None:
     assert metrics.intervals([0.025, 0.1, 0.5, 0.9, 0.975]) == {80.0: (1, 3), 95.0: (0, 4)}
     assert metrics.intervals([0.1, 0.5, 0.8]) == {}
+    assert metrics.intervals([0.5]) == {}
+    assert list(metrics.intervals([1 / 12, 11 / 12])) == [83.333333]
+    assert metrics.intervals([0.1, 0.9 + 1e-8]) == {}
 
 
 @settings(deadline=None, max_examples=50)
