@@ -9,8 +9,19 @@ import pytest
 from scipy import stats
 
 from tsmamba.evaluation.backtest import Backtest, roll
-from tsmamba.evaluation.conformal import Calibration, calibrate, guessed_shifts, offsets
+from tsmamba.evaluation.conformal import (
+    Calibration,
+    _adapted,
+    _known,
+    _tables,
+    calibrate,
+    guessed_shifts,
+    offsets,
+    recent_rows,
+    recent_scales,
+)
 from tsmamba.methods.methods import Local, Task
+from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
@@ -154,3 +165,111 @@ def test_series_that_never_change_neither_narrow_other_intervals_nor_get_wide_on
     forecast = shifts[1].apply(Local("naive", TASK).predict(both), both)
     assert bool((forecast.quantiles[1] == 1e-6).all())
     assert bool((np.diff(forecast.quantiles[0], axis=-1) > 0).all())
+
+
+def test_a_shift_is_the_table_s_times_the_series_own_scale_and_never_below_its_floor() -> None:
+    pooled = np.array([[-1.0, 0.0, 2.0], [-2.0, 0.5, 4.0]])
+    calibration = Calibration((0.1, 0.5, 0.9), 1, pooled, {"b": pooled * 10})
+    point = np.array([[5.0, 5.0], [5.0, 5.0]])
+    forecast = Forecast(("a", "b"), (0.1, 0.5, 0.9), point, np.repeat(point[..., None], 3, axis=-1))
+    found = calibration.shifted(forecast, np.array([3.0, 0.5]), np.array([-np.inf, 6.0]))
+    np.testing.assert_allclose(found.quantiles[0], [[2.0, 5.0, 11.0], [-1.0, 6.5, 17.0]])
+    np.testing.assert_allclose(found.quantiles[1], [[6.0, 6.0, 15.0], [6.0, 7.5, 25.0]])
+    np.testing.assert_allclose(found.point, [[5.0, 5.0], [6.0, 6.0]])
+
+
+@pytest.mark.parametrize(("season", "steps"), [(1, [1, 2, 3, 4, 5]), (2, [1, 1, 2, 2, 3]), (12, [1] * 5)])
+def test_a_random_walk_s_intervals_grow_by_seasons_and_know_how_little_they_rest_on(
+    season: int, steps: list[int]
+) -> None:
+    panel = Panel.wide(np.array([[1.0], [2.0], [4.0], [np.nan], [5.0], [7.0], [8.0]]))
+    found = guessed_shifts(panel, 5, (0.1, 0.5, 0.9), season)
+    tails = np.sqrt(np.pi / 2) * stats.t.ppf((0.1, 0.5, 0.9), 3)  # of four changes between neighbours
+    np.testing.assert_allclose(found, np.sqrt(steps)[:, None] * tails)
+
+
+def test_two_changes_are_the_least_that_say_anything() -> None:
+    for values, known in (([1.0, 2.0, 4.0], True), ([1.0, 2.0, np.nan], False), ([1.0, 2.0], False), ([], False)):
+        panel = Panel.wide(np.array(values)[:, None])
+        assert np.isfinite(guessed_shifts(panel, 2, (0.1, 0.9), 1)).all() == known
+
+
+def test_a_step_is_known_once_its_row_has_come() -> None:
+    found = _known(np.array([5, 3, 1]), 1, 4)
+    np.testing.assert_array_equal(found, [[True] * 4, [True, True, False, False], [False] * 4])
+    np.testing.assert_array_equal(_known(np.array([1]), 0, 2), [[True, False]])
+
+
+def _judged(actual: np.ndarray, levels: tuple[float, ...]) -> Backtest:
+    k, horizon = actual.shape
+    point = np.zeros((k, 1, horizon))
+    back = tuple(range(k * horizon, 0, -horizon))
+    return Backtest("x", ("a",), levels, back, actual[:, None], point, np.zeros((*point.shape, len(levels))),
+                    np.ones(1), np.ones(1))  # fmt: skip
+
+
+def test_levels_move_by_a_share_of_what_was_missed_and_stay_in_their_tails() -> None:
+    levels = (0.1, 0.5, 0.9)
+    start, news = np.array(levels), np.ones((2, 2), dtype=np.bool_)
+    quantiles = np.broadcast_to([-1.0, 0.0, 1.0], (2, 1, 2, 3)).copy()
+    even = _judged(np.array([[-1.0, 0.0], [0.5, 2.0]]), levels)  # 1, 2 and 3 of 4 at or below the quantiles
+    moved = start + 0.1 * (start - [0.25, 0.5, 0.75])  # two origins with news: twice a pace of 0.05
+    np.testing.assert_allclose(_adapted(start, even, quantiles, news), moved)
+    np.testing.assert_array_equal(_adapted(start, even, quantiles, ~news), start)
+    np.testing.assert_array_equal(_adapted(start, even, np.full_like(quantiles, np.nan), news), start)
+    above, many = _judged(np.full((20, 1), 9.0), levels), np.broadcast_to([-1.0, 0.0, 1.0], (20, 1, 1, 3)).copy()
+    every = np.ones((20, 1), dtype=np.bool_)
+    np.testing.assert_allclose(_adapted(start, above, many, every), [0.13, 0.5, 1 - 0.1 / 1.9])  # a pace of 0.3 at most
+    below = _judged(np.full((20, 1), -9.0), levels)
+    np.testing.assert_allclose(_adapted(start, below, many, every), [0.1 / 1.9, 0.35, 0.87])
+
+
+def test_a_series_has_a_table_of_its_own_from_forty_forecasts_on_and_in_company() -> None:
+    scores = np.random.default_rng(0).normal(size=(40, 2, 1, 1))
+    scores[0, 1] = np.nan
+    known, level = np.ones((40, 1), dtype=np.bool_), np.array([0.9])
+    pooled, own = _tables(scores, known, ("a", "b"), level, False)
+    assert list(own) == ["a"]
+    np.testing.assert_array_equal(own["a"], offsets(scores[:, :1], level))
+    np.testing.assert_array_equal(pooled, offsets(scores, level))
+    assert _tables(scores[:, :1], known, ("a",), level, False)[1] == {}
+    hidden = known.copy()
+    hidden[:5] = False
+    np.testing.assert_array_equal(_tables(scores, hidden, ("a", "b"), level, False)[0], offsets(scores[5:], level))
+
+
+def test_scales_are_those_of_the_latest_rows_before_each_origin() -> None:
+    calm = np.tile([0.0, 1.0], 300)  # changes of 1, over a season of two of 0
+    values = np.concatenate([np.cumsum(np.full(50, 100.0)), 5000 + calm])
+    panel = Panel.wide(np.stack([values, np.full(650, 3.0)], axis=1))
+    assert recent_rows(1) == 400
+    assert recent_rows(24) == 720
+    np.testing.assert_allclose(recent_scales(panel, (0, 100), 1), [[1.0, 0.0], [1.0, 0.0]])
+    np.testing.assert_allclose(recent_scales(panel, (610,), 1), [[100.0, 0.0]])
+    np.testing.assert_allclose(
+        recent_scales(panel, (0,), 2)[0, 0], 1.0
+    )  # over a season nothing changed: over a step it did
+    np.testing.assert_allclose(recent_scales(panel, (649, 650, 700), 1), [[1.0, 1.0]] * 3)  # a row or none says nothing
+
+
+def test_a_spread_of_its_own_is_moved_a_little_by_a_few_scores_and_wholly_by_many() -> None:
+    rng = np.random.default_rng(0)
+    level = (0.1, 0.5, 0.9)
+    spread = stats.norm.ppf(level)
+    for n, low, high in ((4, 0.0, 0.6), (400, 0.9, 1.1)):
+        wide = (
+            rng.normal(0, 3, size=(n, 1, 1, 1)) - spread
+        )  # scores of forecasts whose spread is a third of the errors'
+        found = offsets(wide, level, own_spread=True)[0]
+        assert low < (found[2] - found[0]) / (2 * (spread[2] - spread[0])) < high
+    right = rng.normal(size=(400, 1, 1, 1)) - spread
+    np.testing.assert_allclose(offsets(right, level, own_spread=True)[0], 0, atol=0.2)
+    few = rng.normal(size=(10, 1, 1, 1)) - spread
+    np.testing.assert_allclose(offsets(few, level, own_spread=True)[0, [0, 2]].sum(), 0, atol=1e-9)  # mirrored
+
+
+def test_lopsided_levels_are_not_mirrored() -> None:
+    level = (0.2, 0.5, 0.6)
+    spread = stats.norm.ppf(level)
+    scores = 5 + np.random.default_rng(0).normal(size=(60, 1, 1, 1)) - spread  # the forecasts are 5 too low
+    assert (offsets(scores, level, own_spread=True)[0] > 4).all()

@@ -220,7 +220,8 @@ def offsets(
         low, high = _neighbours(per_step, int(steps[0]), int(steps[-1]) + 1)
         near = alike[:, :, low:high][seen[:, :, low:high]]
         n = _independent(np.where(seen, np.abs(alike[..., alike.shape[-1] // 2]), np.nan)[:, :, low:high])
-        if per_step[low:high].max(initial=0) < _ASYMMETRIC:
+        mirrors = not own_spread or np.allclose(np.add(levels, levels[::-1]), 1, atol=0.05)
+        if mirrors and per_step[low:high].max(initial=0) < _ASYMMETRIC:
             near = np.concatenate([near, -near[:, ::-1]])  # what an upper quantile missed, a lower one may miss
         if len(near) >= _FEWEST:
             trust = n / (n + _DOUBT) if own_spread else 1.0
