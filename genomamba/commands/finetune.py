@@ -20,7 +20,8 @@ from genomamba.prediction.rows import ABSTAIN
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import fingerprint
 from mamba_training.devices import scoring_device
-from mamba_training.progress import is_first_process, say
+from mamba_training.progress import say
+from mamba_training.ranks import is_first_process
 
 
 def run_finetune(

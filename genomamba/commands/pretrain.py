@@ -22,7 +22,8 @@ from mamba_data_prep.genomes.audit import audit
 from mamba_data_prep.genomes.genome import Genome, records_without_bases
 from mamba_data_prep.genomes.splits import Split
 from mamba_training.devices import scoring_device
-from mamba_training.progress import is_first_process, say
+from mamba_training.progress import say
+from mamba_training.ranks import is_first_process
 from mamba_training.run import RunResult, fit
 
 _FOLLOWED_AT_VALIDATION = 50_000_000

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from mamba_data_prep.errors import UserError
 from mamba_training.devices import resolve_precision
+from mamba_training.folders import check_run_folder
 
 
 def test_a_run_writes_its_metrics_and_checkpoints(toy_run, rows, tmp_path) -> None:
@@ -29,3 +33,14 @@ def test_a_processor_that_multiplies_in_bf16_is_used_so_unless_told_otherwise(mo
     assert resolve_precision("auto", "cpu") == ("bf16-mixed" if capability else "32-true")
     assert resolve_precision("auto") == resolve_precision("auto", "cpu")
     assert resolve_precision("32-true", "cpu") == "32-true"
+
+
+def test_a_process_that_joins_a_run_does_not_ask_whether_its_folder_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    check_run_folder(tmp_path, resume=False)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises(UserError, match="not empty"):
+        check_run_folder(tmp_path, resume=False)

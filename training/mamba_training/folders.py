@@ -9,6 +9,7 @@ from typing import Any
 from mamba_configs.yaml_files import read_yaml
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.outputs import check_output_folder
+from mamba_training.ranks import is_first_process
 
 __all__ = ["CARD", "CONFIG", "WEIGHTS", "check_run_folder", "model_folder", "read_config"]
 
@@ -53,9 +54,13 @@ def model_folder(path: str | Path) -> Path:
 def check_run_folder(path: Path, resume: bool) -> None:
     """Refuse a folder that a run can't be made in, before anything is read.
 
+    Of processes that train together only the first asks: when the others begin, it has already opened the folder.
+
     Raises:
         UserError: it is a file, may not be written to, or is not empty without `resume`.
     """
+    if not is_first_process():
+        return
     if path.exists() and not path.is_dir():
         raise UserError("the run folder is a file", path=path, fix="give a folder that does not exist yet")
     present = sorted(entry.name for entry in path.iterdir() if entry.name != ".lock") if path.is_dir() else []

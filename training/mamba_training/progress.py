@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections import deque
@@ -15,16 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from mamba_training.ranks import is_first_process
+
 Units = Callable[[Mapping[str, Any]], str]
 """Turns the step's metrics (at least `loss`, in nats) into the words shown in the progress."""
 
 _WINDOW_SECONDS = 20.0
 _REDRAW_SECONDS = 0.2
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks and writes, of those that train together; also true before they are joined."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
 
 
 def say(text: str) -> None:
