@@ -319,7 +319,7 @@ def stream(model: Path, horizon: int | None) -> None:
 Examples:
   tsmamba pretrain --out runs/zero
   tsmamba pretrain --out runs/zero --max-time 2h
-  tsmamba pretrain --out runs/zero --max-time 2h --resume
+  tsmamba pretrain --out runs/zero --resume
 """
 )
 @click.option("--out", type=FILE, required=True, metavar="RUN", help="Folder of the run.")
@@ -328,9 +328,7 @@ Examples:
 @click.option(
     "--backbone",
     type=click.Choice(["mamba", "mlp", "identity"]),
-    default="mamba",
-    show_default=True,
-    help="What reads the history; the others are there to be compared with.",
+    help="What reads the history, mamba by default; the others are there to be compared with.",
 )
 @_device
 @_seed
@@ -338,10 +336,12 @@ Examples:
 @json_option
 def pretrain(as_json: bool, **options: Any) -> None:
     """Train the forecaster `zero` again: on synthetic series, drawn anew at every step."""
+    from mamba_training.folders import check_run_folder
     from mamba_training.settings import parse_duration
 
     if options["max_time"] is not None:
         parse_duration(options["max_time"])
+    check_run_folder(options["out"], options["resume"])
     from tsmamba.commands.pretrain import run_pretrain
 
     print_result(run_pretrain(**options), as_json)

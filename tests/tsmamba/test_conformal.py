@@ -272,4 +272,10 @@ def test_lopsided_levels_are_not_mirrored() -> None:
     level = (0.2, 0.5, 0.6)
     spread = stats.norm.ppf(level)
     scores = 5 + np.random.default_rng(0).normal(size=(60, 1, 1, 1)) - spread  # the forecasts are 5 too low
-    assert (offsets(scores, level, own_spread=True)[0] > 4).all()
+    assert (offsets(scores, level, own_spread=True, mirrors=False)[0] > 4).all()
+    panel = Panel.wide(np.cumsum(np.random.default_rng(1).normal(size=80))[:, None] * 0.1)
+    rows = [HORIZON + number for number in reversed(range(60))]
+    plain = roll(Local("naive", Task(HORIZON, 1, level)), panel, rows, 1)
+    low = replace(plain, point=plain.point - 5, quantiles=plain.quantiles - 5 + 0.01 * spread)  # 5 too low, everywhere
+    scale = recent_scales(panel, (0,), 1)[0, 0]
+    assert (calibrate(low, panel, 1)[1].pooled * scale > 3).all()

@@ -171,7 +171,9 @@ def test_one_command_trains_it_and_goes_on_where_it_was_stopped(tmp_path: Path) 
     assert np.isfinite(found).all()
     again = run_pretrain(out=tmp_path / "again", max_time=None, max_steps=4, seed=1)
     assert load_bundle(again["model"]).sha256 == load_bundle(whole["model"]).sha256
-    resumed = run_pretrain(out=tmp_path / "again", max_time=None, max_steps=4, seed=1, resume=True)
+    with pytest.raises(UserError, match="not empty"):
+        run_pretrain(out=tmp_path / "again", max_time=None, max_steps=4, seed=1)
+    resumed = run_pretrain(out=tmp_path / "again", max_time=None, max_steps=None, resume=True)  # as it was started
     assert load_bundle(resumed["model"]).sha256 == load_bundle(whole["model"]).sha256
 
 
@@ -235,6 +237,14 @@ def test_from_many_rows_at_once_as_from_each_alone() -> None:
         alone = method.predict(panel, back)
         np.testing.assert_allclose(found.point, alone.point, rtol=1e-4)
         np.testing.assert_allclose(found.quantiles, alone.quantiles, rtol=1e-4)
+
+
+def test_a_series_silent_for_longer_than_it_reads_gets_its_last_value() -> None:
+    silent = np.concatenate([_history(0, 40, 12), np.full(2100, np.nan)])
+    panel = Panel.wide(np.stack([silent, _history(1, 2140, 12)], axis=1))
+    found = Pretrained.fit("zero", Task(3, 12)).predict(panel)
+    np.testing.assert_array_equal(found.point[0], np.full(3, silent[39]))
+    assert found.point[1].std() > 0
 
 
 def test_a_mean_has_the_spread_of_those_that_have_one() -> None:

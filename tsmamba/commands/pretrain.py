@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mamba_data_prep.provenance import recorded_command, versions
+from mamba_training.folders import check_run_folder, read_config
 from mamba_training.model_card import model_card, versions_line
 from mamba_training.run import RunResult
 from tsmamba.zero.forecast import save
@@ -21,7 +22,7 @@ def run_pretrain(
     out: Path,
     max_time: str | None,
     max_steps: int | None,
-    backbone: str = "mamba",
+    backbone: str | None = None,
     seed: int | None = None,
     device: str | None = None,
     resume: bool = False,
@@ -34,16 +35,18 @@ def run_pretrain(
         backbone: `mamba`, or what it is compared with.
         seed: of the weights and of the series.
         device: auto, cpu or cuda.
-        resume: go on from the last checkpoint.
+        resume: go on from the last checkpoint; whatever isn't said again is as the run was started.
 
     Raises:
         UserError: the run folder or a setting is in the way.
         Interrupted: stopped by a signal; the run can be resumed.
     """
-    seed = seed or 0
+    check_run_folder(out, resume)
+    before = read_config(out) if resume and (out / "config.yaml").is_file() else {}
+    seed = int(before.get("seed", 0)) if seed is None else seed
     if max_time is None and max_steps is None:
-        max_time = "10h"
-    config = ZeroConfig(backbone=backbone)
+        max_time, max_steps = (before.get(name) for name in ("max_time", "max_steps")) if before else ("10h", None)
+    config = ZeroConfig(backbone=backbone or before.get("backbone", "mamba"))
     network = new_network(config, seed)
     settings = run_settings(
         out, max_steps=max_steps, max_time=max_time, seed=seed, device=device or "auto", resume=resume

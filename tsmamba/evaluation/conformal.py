@@ -127,17 +127,19 @@ def calibrate(past: Backtest, panel: Panel, season: int) -> tuple[Backtest, Cali
     quantiles = np.full(past.quantiles.shape, np.nan)
     adapted = np.array(past.levels)
     own_spread = has_spread(past.quantiles - past.point[..., None])
+    # Of forecasts with a spread, what an upper quantile missed says something of the lower one at the same distance.
+    mirrors = not own_spread or np.allclose(np.add(past.levels, past.levels[::-1]), 1)
     judged = np.zeros((len(back), past.horizon), dtype=np.bool_)
     for places in np.array_split(np.arange(len(back)), min(_REFRESHED, len(back))):
         known = _known(back, int(back[places[0]]), past.horizon)
         adapted = _adapted(adapted, told, quantiles, known & ~judged)
         judged = known
-        pooled, own = _tables(scores, known, past.ids, adapted, own_spread)
+        pooled, own = _tables(scores, known, past.ids, adapted, own_spread, mirrors)
         shifts = np.stack([own.get(name, pooled) for name in past.ids])
         quantiles[places] = np.sort(past.quantiles[places] + shifts * scale[places][:, :, None, None], axis=-1)
     everything = _known(back, 0, past.horizon)
     adapted = _adapted(adapted, told, quantiles, everything & ~judged)
-    pooled, own = _tables(scores, everything, past.ids, adapted, own_spread)
+    pooled, own = _tables(scores, everything, past.ids, adapted, own_spread, mirrors)
     guessed = np.zeros_like(pooled) if own_spread else guessed_shifts(panel, past.horizon, past.levels, season)
     pooled = np.where(np.isfinite(pooled), pooled, guessed)
     return replace(past, quantiles=quantiles), Calibration(past.levels, season, pooled, own, len(back))
@@ -190,7 +192,8 @@ def _tables(
     known: Bool[np.ndarray, "K H"],
     ids: Sequence[str],
     levels: np.ndarray,
-    own_spread: bool,
+    own_spread: bool = False,
+    mirrors: bool = True,
 ) -> tuple[Float64[np.ndarray, "H Q"], dict[str, Float64[np.ndarray, "H Q"]]]:
     """Shifts from the known scores: of all series together, and of those that have enough origins of their own."""
     visible = np.where(known[:, None, :, None], scores, np.nan)
@@ -198,17 +201,21 @@ def _tables(
     if len(ids) > 1:
         for place, name in enumerate(ids):
             if np.isfinite(visible[:, place, -1, 0]).sum() >= _OWN:
-                own[name] = offsets(visible[:, place : place + 1], levels, own_spread)
-    return offsets(visible, levels, own_spread), own
+                own[name] = offsets(visible[:, place : place + 1], levels, own_spread, mirrors)
+    return offsets(visible, levels, own_spread, mirrors), own
 
 
 def offsets(
-    scores: Float64[np.ndarray, "K S H Q"], levels: Sequence[float] | np.ndarray, own_spread: bool = False
+    scores: Float64[np.ndarray, "K S H Q"],
+    levels: Sequence[float] | np.ndarray,
+    own_spread: bool = False,
+    mirrors: bool = True,
 ) -> Float64[np.ndarray, "H Q"]:
     """Each level's shift at each step: the quantile of the scores, those of near steps read along, brought to one size.
 
     Scores that are NaN do not count; with fewer than 8 there is no shift (NaN). Where the forecasts have a spread of
-    their own, a few scores move it a little and many move it to where they say.
+    their own, a few scores move it a little and many move it to where they say. Few are read as if they had fallen to
+    either side, unless the levels are no mirror of themselves (`mirrors`).
     """
     horizon = scores.shape[2]
     size = _sizes(scores)
@@ -220,9 +227,8 @@ def offsets(
         low, high = _neighbours(per_step, int(steps[0]), int(steps[-1]) + 1)
         near = alike[:, :, low:high][seen[:, :, low:high]]
         n = _independent(np.where(seen, np.abs(alike[..., alike.shape[-1] // 2]), np.nan)[:, :, low:high])
-        mirrors = not own_spread or np.allclose(np.add(levels, levels[::-1]), 1, atol=0.05)
         if mirrors and per_step[low:high].max(initial=0) < _ASYMMETRIC:
-            near = np.concatenate([near, -near[:, ::-1]])  # what an upper quantile missed, a lower one may miss
+            near = np.concatenate([near, -near[:, ::-1]])
         if len(near) >= _FEWEST:
             trust = n / (n + _DOUBT) if own_spread else 1.0
             found[steps] = trust * _quantiles(near, np.asarray(levels), n, stats.norm() if own_spread else None)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tsmamba.methods.baselines import naive
 from tsmamba.methods.task import Task
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
+from tsmamba.zero.limits import MOST_ROWS
 
 if TYPE_CHECKING:
     from tsmamba.zero.network import ZeroNetwork
@@ -38,7 +40,7 @@ class Pretrained:
         return cls(name, task, shipped())
 
     def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
-        """See `FittedMethod`; a series without any observed value gets NaN."""
+        """See `FittedMethod`; a series without a value among the latest rows that are read gets the naive forecast."""
         return self.predict_many(panel, [steps_back])[0]
 
     def predict_many(self, panel: Panel, steps_back: Sequence[int]) -> list[Forecast]:
@@ -48,9 +50,10 @@ class Pretrained:
         task = self.task
         cuts = [panel.before(back) for back in steps_back]
         histories = [one.values for cut in cuts for one in cut.series]
-        seen = np.array([bool(np.isfinite(history).any()) for history in histories], dtype=np.bool_)
+        seen = np.array([bool(np.isfinite(history[-MOST_ROWS:]).any()) for history in histories], dtype=np.bool_)
         levels = [*task.levels, 0.5]
-        found = np.full((len(histories), task.horizon, len(levels)), np.nan)
+        last = np.array([naive(history, 1) for history in histories]).reshape(-1, 1, 1)
+        found = np.broadcast_to(last, (len(histories), task.horizon, len(levels))).copy()
         if seen.any():
             known = [history for history, has_values in zip(histories, seen, strict=True) if has_values]
             found[seen] = quantiles_of(self.network, known, task.horizon, task.season, self._cycle(panel), levels)
