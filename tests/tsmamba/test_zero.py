@@ -17,7 +17,8 @@ from mamba_data_prep.errors import UserError
 from mamba_training.bundle import load_bundle, save_bundle
 from tsmamba import Forecaster
 from tsmamba.commands.pretrain import run_pretrain
-from tsmamba.evaluation.backtest import clearly_better
+from tsmamba.evaluation.backtest import Backtest, clearly_better
+from tsmamba.evaluation.outcome import outcome_notes
 from tsmamba.evaluation.selection import _best, select
 from tsmamba.methods.methods import Task, fit_method
 from tsmamba.methods.pretrained import Pretrained, joined_quantiles
@@ -301,6 +302,20 @@ def test_auto_takes_it_unless_something_is_clearly_better() -> None:
     assert any("zero" in note for note in selection.notes)
     if selection.members != ("zero",):
         assert clearly_better(board[selection.name], board["zero"])
+
+
+def test_no_method_is_said_to_be_better_than_naive_only_where_none_was() -> None:
+    selection = Forecaster(4).fit(_monthly()).selection_
+    zero = next(one for one in selection.leaderboard if one.method == "zero")
+    taken = replace(selection, members=("zero",), method=Pretrained.fit("zero", Task(4, 12)))
+
+    def off_by(name: str, error: float) -> Backtest:
+        return replace(zero, method=name, point=np.nan_to_num(zero.actual) + error)
+
+    for ridge, said in ((0.5, "It was no better"), (2.0, "No method was better")):
+        choices = {name: off_by(name, e) for name, e in (("zero", 3.0), ("naive", 1.0), ("ridge", ridge))}
+        board = replace(taken, leaderboard=tuple(choices.values()))
+        assert any(note.startswith(said) for note in outcome_notes(board, choices, taken.method))
 
 
 def test_a_few_past_rows_do_not_outvote_it() -> None:

@@ -44,7 +44,9 @@ def outcome_notes(selection: Selection, choices: Mapping[str, Backtest], judged:
         notes.append(f"Mamba was not tried: {selection.left_out['mamba']}. Taken: {selection.name}.")
     naive = [one.loss() for one in selection.leaderboard if one.method in _NAIVE]
     if naive and ours.loss() >= min(naive) and not set(selection.members) & set(_NAIVE):
-        notes.append("No method was better than the naive forecasts on past rows: expect little of this forecast.")
+        others = [one.loss() for name, one in choices.items() if name not in _NAIVE]
+        which = "No method was better" if min(others, default=ours.loss()) >= min(naive) else "It was no better"
+        notes.append(f"{which} than the naive forecasts on past rows: expect little of this forecast.")
     return notes
 
 
