@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes import windows
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.intervals import Interval
 from mamba_data_prep.genomes.windows import WindowTable, tile
@@ -117,3 +119,30 @@ def test_large_tables_are_made_at_once(tmp_path: Path) -> None:
     table = tile(Genome.open(path), 1)
     assert len(table) == 2_700_000
     assert table.counts["skipped_unknown"] == 300_000
+
+
+def test_making_a_table_takes_little_more_memory_than_the_table(write_fasta, make_bases) -> None:
+    genome = Genome.open(write_fasta({"a": make_bases(1_000_000, 1)}))
+    tracemalloc.start()
+    try:
+        made = tile(genome, 16, 2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    table = sum(column.nbytes for column in (made.record, made.start, made.end))
+    assert len(made) == 499_993
+    assert peak < table + 6_000_000
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3, 7])
+def test_a_table_is_the_same_however_many_windows_are_made_at_a_time(
+    at_a_time: int, write_fasta, make_bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = {f"r{i}": "N" * (i % 3 * 9) + make_bases(1 + 17 * i % 40, i) for i in range(9)}
+    genome = Genome.open(write_fasta(records))
+    expected = tile(genome, 10, 4)
+    monkeypatch.setattr(windows, "_AT_A_TIME", at_a_time)
+    found = tile(genome, 10, 4)
+    assert rows(found) == rows(expected)
+    assert found.counts == expected.counts
+    assert found.counts["skipped_unknown"] > 0

@@ -13,6 +13,9 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.intervals import Interval, records_of
 
+_AT_A_TIME = 1 << 15
+"""Windows that are made at a time, so that what is computed of them takes no memory that grows with the genome."""
+
 
 @dataclass(frozen=True, eq=False)
 class WindowTable:
@@ -76,7 +79,7 @@ def tile(
 
     Windows start at multiples of `stride`. A last window that would reach beyond the record's or region's end is kept
     short (its item is padded to `window`) or dropped; it is never shifted. Windows without any A, C, G or T are always
-    skipped.
+    skipped. The table takes 20 bytes a window, and making it a few megabytes more.
 
     Args:
         genome: what to cut.
@@ -95,27 +98,32 @@ def tile(
         raise UserError("window and stride must be at least 1 base", found=f"window {window}, stride {stride}")
     if not 0 <= max_n_fraction <= 1:
         raise UserError("max_n_fraction must lie between 0 and 1", found=max_n_fraction)
-    areas = _areas(genome, regions, records)
-    starts = [_starts(begin, end, window, stride) for _, begin, end in areas]
-    sizes = np.array([len(s) for s in starts], dtype=np.int64)
-    record = np.repeat(np.array([a[0] for a in areas], dtype=np.int32), sizes)
-    start = np.concatenate([*starts, np.zeros(0, dtype=np.int64)])
-    limit = np.repeat(np.array([a[2] for a in areas], dtype=np.int64), sizes)
-    end = np.minimum(start + window, limit)
-
-    unknown = genome.unknown_counts(record, start, end)
-    length = end - start
-    known = (unknown <= max_n_fraction * length) & (unknown < length)
-    whole = (length == window) | (last == "pad")
-    kept = known & whole
-    counts = {
-        "windows": int(kept.sum()),
-        "skipped_unknown": int((~known).sum()),
-        "dropped_short": int((known & ~whole).sum()),
-        "bases": int(length[kept].sum()),
-        "unknown_bases": int(unknown[kept].sum()),
-    }
-    return WindowTable(record[kept], start[kept], end[kept], window, counts)
+    areas = np.array(_areas(genome, regions, records), dtype=np.int64).reshape(-1, 3)
+    number, begin, limit = areas.T
+    sizes = _windows_in(begin, limit, window, stride)
+    before = np.concatenate(([0], np.cumsum(sizes)))
+    record = np.empty(int(before[-1]), dtype=np.int32)  # untouched memory costs nothing, so too many rows do no harm
+    start, end = np.empty(len(record), dtype=np.int64), np.empty(len(record), dtype=np.int64)
+    counts = {"windows": 0, "skipped_unknown": 0, "dropped_short": 0, "bases": 0, "unknown_bases": 0}
+    for first in range(0, len(record), _AT_A_TIME):
+        place = np.arange(first, min(first + _AT_A_TIME, len(record)))
+        area = np.searchsorted(before, place, side="right") - 1
+        starts = begin[area] + stride * (place - before[area])
+        ends = np.minimum(starts + window, limit[area])
+        unknown = genome.unknown_counts(number[area], starts, ends)
+        length = ends - starts
+        known = (unknown <= max_n_fraction * length) & (unknown < length)
+        whole = (length == window) | (last == "pad")
+        kept = known & whole
+        rows = slice(counts["windows"], counts["windows"] + int(kept.sum()))
+        record[rows], start[rows], end[rows] = number[area][kept], starts[kept], ends[kept]
+        counts["windows"] = rows.stop
+        counts["skipped_unknown"] += int((~known).sum())
+        counts["dropped_short"] += int((known & ~whole).sum())
+        counts["bases"] += int(length[kept].sum())
+        counts["unknown_bases"] += int(unknown[kept].sum())
+    rows = slice(counts["windows"])
+    return WindowTable(record[rows], start[rows], end[rows], window, counts)
 
 
 def _areas(
@@ -135,9 +143,9 @@ def _areas(
     return [(n, r.start, r.end) for n, r in pairs if wanted is None or n in set(wanted)]
 
 
-def _starts(begin: int, end: int, window: int, stride: int) -> np.ndarray:
-    """Every whole window's start, and one more where bases are left over."""
-    whole = max(0, (end - begin - window) // stride + 1) if end - begin >= window else 0
-    starts = begin + stride * np.arange(whole + 1, dtype=np.int64)
-    covered = int(starts[whole - 1]) + window if whole else begin
-    return starts if covered < end and starts[-1] < end else starts[:whole]
+def _windows_in(begin: np.ndarray, end: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """How many windows each area takes, int64 (n,): the whole ones, and one more where bases are left over."""
+    whole = np.maximum(0, (end - begin - window) // stride + 1)
+    following = begin + stride * whole
+    covered = np.where(whole > 0, following - stride + window, begin)
+    return whole + ((covered < end) & (following < end))
