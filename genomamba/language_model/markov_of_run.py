@@ -99,12 +99,15 @@ class SeenMarkov:
             self._counts.add(self._train.dataset.__getitems__([tuple(key) for key in keys[fresh].tolist()]))
 
 
-def markov_of_all(train: GenomeWindows, valid: GenomeWindows, test: GenomeWindows) -> MarkovResult:
-    """The best Markov model of all training windows on both strands, of as long contexts as memory and bases permit.
+def markov_of_all(
+    train: GenomeWindows, valid: GenomeWindows, test: GenomeWindows, *, max_order: int | None = None
+) -> MarkovResult:
+    """The best Markov model of all training windows on both strands, of contexts up to `max_order` bases.
 
-    Counting takes a second or two for each hundred million bases; nothing that a network does is as cheap.
+    By default the contexts are as long as memory and bases permit. Counting takes a second or two for each hundred
+    million bases; nothing that a network does is as cheap.
     """
-    counts = MarkovCounts(affordable_order(2 * train.windows.bases))
+    counts = MarkovCounts(affordable_order(2 * train.windows.bases) if max_order is None else max_order)
     for ids in GenomeWindows(train.dataset.genome, train.windows).blocks():
         counts.add(ids, both_strands=True)
     return _judged(counts, valid, test)
