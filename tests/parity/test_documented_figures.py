@@ -19,11 +19,15 @@ TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FIGURE = re.compile(
     r"(?<![\w.,-])(?P<number>\d[\d,]*(?:\.\d+)?) ?"
     r"(?P<unit>tokens/s|bases/s|bits|nats|MASE|MSE|MAE|ms\b|times (?:as|faster|slower)|MB/s)"
+    r"|(?<![\w.,-])(?P<decimals>\d[\d,]*\.\d{3,})(?!\w|\.\d)"
 )
+"""Numbers with the unit of a measurement, and any that are told to three decimals or more, which only measuring gives."""
 BLOCKS = re.compile(r"<!-- table.*?<!-- end of table -->|^```.*?^```|^ {4}.*?$|<!--.*?-->", re.DOTALL | re.MULTILINE)
 """Tables that are written from the results, and what a program printed."""
-NOT_RECORDED = {"genomamba.md": {"1.7285 bits"}}
-"""Figures in sentences that no file of results holds yet."""
+LINKS = re.compile(r"\]\([^)]*\)")
+SHOWN = re.compile(r"<!-- table (\w+)\.")
+FIGURES = re.compile(r"[\d\s.,/±%+-]+")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @pytest.mark.parametrize("path", documents.DOCUMENTS, ids=lambda path: path.name)
@@ -51,29 +55,36 @@ def leaves(tree: Any) -> Iterator[float]:
     if isinstance(tree, list):
         for part in tree:
             yield from leaves(part)
+    elif isinstance(tree, str) and FIGURES.fullmatch(tree):
+        yield from map(float, NUMBER.findall(tree.replace(",", "")))
     elif isinstance(tree, int | float) and not isinstance(tree, bool):
         yield float(tree)
 
 
-def measured() -> list[float]:
-    return sorted({value for path in RESULTS.glob("*.json") for value in leaves(json.loads(path.read_text()))})
+def measured(text: str) -> list[float]:
+    """The numbers of the files whose tables a page shows; of all files for a page without a table."""
+    shown = set(SHOWN.findall(text))
+    files = [path for path in RESULTS.glob("*.json") if not shown or path.stem in shown]
+    trees = [json.loads(path.read_text()) for path in files]
+    return sorted({value for tree in trees for key in tree.keys() - {"machine", "made"} for value in leaves(tree[key])})
 
 
 def unmeasured(text: str, values: list[float]) -> set[str]:
     """The figures in a text's sentences that no measured number rounds to."""
     found = set()
-    for figure in FIGURE.finditer(BLOCKS.sub("", text)):
-        number = figure["number"].replace(",", "")
+    for figure in FIGURE.finditer(LINKS.sub("]", BLOCKS.sub("", text))):
+        number = (figure["number"] or figure["decimals"]).replace(",", "")
         half = 0.5 * 10.0 ** -len(number.partition(".")[2])
         at = bisect.bisect_left(values, float(number) - half * 1.001)
         if at == len(values) or values[at] > float(number) + half * 1.001:
-            found.add(f"{figure['number']} {figure['unit']}")
+            found.add(figure[0])
     return found
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_figures_in_sentences_were_measured(path: Path) -> None:
-    assert unmeasured(path.read_text(), measured()) == NOT_RECORDED.get(path.name, set())
+    text = path.read_text()
+    assert unmeasured(text, measured(text)) == set()
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
@@ -86,4 +97,14 @@ def test_a_typed_figure_is_noticed() -> None:
     values = [1.23456, 7100.4]
     assert unmeasured("It costs 1.2346 bits and 7,100 tokens/s.", values) == set()
     assert unmeasured("It costs 1.2345 bits and 7,101 tokens/s.", values) == {"1.2345 bits", "7,101 tokens/s"}
+    assert unmeasured("It costs 1.235, or 1.2346, and 7.100 at 1.236.", values) == {"7.100", "1.236"}
+    assert unmeasured("[a paper](https://example.org/2106.00170) on 1.2 of 3.", values) == set()
     assert unmeasured("```\n9.9 bits\n```\n<!-- table a.b -->\n| 9.9 bits |\n<!-- end of table -->\n", values) == set()
+
+
+def test_figures_are_looked_for_in_the_files_that_a_page_shows() -> None:
+    text = "<!-- table promoters.rows -->\n<!-- end of table -->\n"
+    own = json.loads((RESULTS / "promoters.json").read_text())["rows"]
+    assert set(measured(text)) == {float(n) for row in own for n in leaves(row)}
+    assert len(measured(text)) < len(measured("")) / 50
+    assert list(leaves(["0.3609/0.3883 ± 0.0003", {"a": "+1,402%"}, "line 3", True])) == [0.3609, 0.3883, 0.0003, 1402]
