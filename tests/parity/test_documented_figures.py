@@ -21,7 +21,7 @@ FIGURE = re.compile(
     r"(?P<unit>tokens/s|bases/s|bits|nats|MASE|MSE|MAE|ms\b|times (?:as|faster|slower)|MB/s)"
     r"|(?<![\w.,-])(?P<decimals>\d[\d,]*\.\d{3,})(?!\w|\.\d)"
 )
-"""Numbers with the unit of a measurement, and any that are told to three decimals or more, which only measuring gives."""
+"""Numbers with the unit of a measurement, and any of three decimals or more, which only measuring gives."""
 BLOCKS = re.compile(r"<!-- table.*?<!-- end of table -->|^```.*?^```|^ {4}.*?$|<!--.*?-->", re.DOTALL | re.MULTILINE)
 """Tables that are written from the results, and what a program printed."""
 LINKS = re.compile(r"\]\([^)]*\)")
