@@ -18,7 +18,7 @@ from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Aggregation, Pre
 from genomamba.prediction.progress import ClassifyProgress
 from genomamba.prediction.record_windows import RecordWindow, record_windows
 from genomamba.prediction.rows import ABSTAIN, Predictions
-from genomamba.prediction.stopping import stoppable, unstoppable
+from genomamba.prediction.stopping import InputRefused, stoppable, unstoppable, until_refused
 from genomamba.prediction.writers import OF_WINDOWS, output_format, table_writer
 from mamba_data_prep.errors import Interrupted, UserError
 from mamba_data_prep.genomes.fasta import stream_fasta
@@ -126,9 +126,10 @@ def run_classify(
         `rows`, `bases`, `seconds`, `counts`, `reasons` and `hint`, and under `text` the same for people.
 
     Raises:
-        UserError: something about the model, the file or the output; nothing is left under `out`.
-        Interrupted: stopped by Ctrl-C or SIGTERM. The rows so far are kept beside the output, as `NAME.partial.tsv`,
-            and the same call goes on after them; see `genomamba.prediction.partial`.
+        UserError: something about the model, the file or the output; nothing is left under `out`. Where the file is
+            refused in its middle, the rows of the records before are kept beside the output, as `NAME.partial.tsv`.
+        Interrupted: stopped by Ctrl-C or SIGTERM. The rows so far are kept in the same way, and the same call goes on
+            after them; see `genomamba.prediction.partial`.
     """
     check_classify(model=model, fasta=fasta, out=out, overwrite=overwrite)
     per_window = output_format(out) in OF_WINDOWS or per_window
@@ -174,6 +175,7 @@ class _Job:
 
         Raises:
             Interrupted: stopped; the rows so far are kept.
+            UserError: the file is refused where it has been read to; the rows so far are kept.
         """
         summary, began = Summary(self.predictor.model.config.classes), time.perf_counter()
         try:
@@ -182,6 +184,9 @@ class _Job:
         except KeyboardInterrupt as stop:
             with unstoppable():
                 raise Interrupted(self._told(summary, str(stop) or "the keyboard")) from None
+        except InputRefused as stop:
+            with unstoppable():
+                raise self._refused(summary, stop.error) from None
         summary.seconds = time.perf_counter() - began
         return summary
 
@@ -208,7 +213,8 @@ class _Job:
                 summary.take_over(self.kept)
                 _pass_over(windows, self.kept.rows, self.settings["per_window"])
                 progress.passed_over()
-            for rows in classify_windows(windows, replace(self.predictor, on_batch=progress.tick), **how):
+            made = classify_windows(windows, replace(self.predictor, on_batch=progress.tick), **how)
+            for rows in until_refused(made):
                 with whole():
                     writer.write(rows)
                     summary.add(rows)
@@ -228,13 +234,32 @@ class _Job:
             return f"by {by}, before the first row was done; nothing was written"
         if str(self.out) == "-":
             return f"by {by}; the first {summary.rows:,} rows are written, whole, to standard output"
-        path = partial_path(self.out)
-        seed = self.predictor.model.config.training.get("seed")
-        describe(path, fasta=self.fasta, model=self.model, settings=self.settings, result=summary.result(), seed=seed)
+        path = self._describe_kept(summary)
         again = "run the same command again to go on after them"
         if not can_go_on(path, self.fasta):
             again = "they can't be added to: run the same command with --overwrite to start from the beginning"
         return f"by {by}; the first {summary.rows:,} rows are kept in {path}: {again}"
+
+    def _refused(self, summary: Summary, error: UserError) -> UserError:
+        """What is said of a file that is refused in its middle: what it was, and where the rows so far are."""
+        if not summary.rows:
+            return error
+        if str(self.out) == "-":
+            rows = f"the first {summary.rows:,} rows are written, whole, to standard output"
+        else:
+            path = self._describe_kept(summary)
+            rows = f"the first {summary.rows:,} rows are kept in {path}, which --overwrite replaces when you run again"
+        return UserError(
+            error.problem, path=error.path, line=error.line, record=error.record, found=error.found,
+            accepted=error.accepted, fix=rows if error.fix is None else f"{error.fix}; {rows}",
+        )  # fmt: skip
+
+    def _describe_kept(self, summary: Summary) -> Path:
+        """The file of the rows so far, of which it is written beside it what they are."""
+        path = partial_path(self.out)
+        seed = self.predictor.model.config.training.get("seed")
+        describe(path, fasta=self.fasta, model=self.model, settings=self.settings, result=summary.result(), seed=seed)
+        return path
 
 
 def _pass_over(windows: Iterator[RecordWindow], rows: int, per_window: bool) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from genomamba.prediction.predictor import Aggregation, Predictor, RecordAverage
 from genomamba.prediction.record_windows import RecordWindow
 from genomamba.prediction.rows import Predictions, decide
+from mamba_data_prep.errors import UserError
 
 MIN_BASES = 16
 """Windows with fewer known bases than this are not scored: there is nothing in them to tell classes apart."""
@@ -27,6 +28,8 @@ def classify_windows(
 ) -> Iterator[Predictions]:
     """Prediction rows in the order of the windows, which are held back only as far as a buffer of some 1 Mb.
 
+    Where the windows end in a `UserError`, the rows of those before it are given first.
+
     Args:
         windows: of all records, in order.
         predictor: the classifier.
@@ -38,7 +41,8 @@ def classify_windows(
     table = _WindowRows(predictor, min_confidence) if per_window else _RecordRows(predictor, min_confidence, aggregate)
     buffer: list[RecordWindow] = []
     held = 0
-    for window in windows:
+    refused: list[UserError] = []
+    for window in _until_refused(windows, refused):
         buffer.append(window)
         held += len(window.ids)
         if held >= _BUFFER_BASES or len(buffer) >= _BUFFER_WINDOWS:
@@ -46,6 +50,16 @@ def classify_windows(
             buffer, held = [], 0
     if buffer:
         yield table.rows(buffer, _scored(buffer, predictor, min_bases))
+    if refused:
+        raise refused[0]
+
+
+def _until_refused(windows: Iterable[RecordWindow], refused: list[UserError]) -> Iterator[RecordWindow]:
+    """Ends where reading on is refused, and puts what is said of it aside."""
+    try:
+        yield from windows
+    except UserError as error:
+        refused.append(error)
 
 
 def _scored(buffer: list[RecordWindow], predictor: Predictor, min_bases: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """What a stopped classification keeps: the rows so far, in a file beside the output, which the next run takes over.
 
+A run is stopped by Ctrl-C or SIGTERM, or by a file that is refused in its middle; a mended file is another input.
+
 `predictions.tsv` that isn't finished is `predictions.partial.tsv`, a whole file of the same format, and
 `predictions.partial.tsv.json` says of which model, input and settings its rows are.
 """

@@ -1,12 +1,36 @@
-"""Ctrl-C and SIGTERM in a long piece of work: it stops at a place where what is done can be kept."""
+"""What stops a long piece of work, at a place where what is done can be kept: Ctrl-C, SIGTERM, a refused input."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+from mamba_data_prep.errors import UserError
+
+T = TypeVar("T")
+
+
+class InputRefused(Exception):
+    """The input is refused where it has been read to; `error` is what is said of it."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def until_refused(made: Iterable[T]) -> Iterator[T]:
+    """Passes on what is made of an input, and tells its errors apart from those of writing the results.
+
+    Raises:
+        InputRefused: making the next one ended in a `UserError`.
+    """
+    try:
+        yield from made
+    except UserError as error:
+        raise InputRefused(error) from None
 
 
 @contextmanager

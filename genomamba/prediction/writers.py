@@ -23,6 +23,7 @@ import numpy as np
 
 from genomamba.prediction.bigwig import BigWigTrack
 from genomamba.prediction.rows import ABSTAIN, Predictions
+from genomamba.prediction.stopping import InputRefused
 from mamba_data_prep.atomic import atomic_write, clean_orphans
 from mamba_data_prep.errors import UserError
 
@@ -89,7 +90,8 @@ def table_writer(
         path: the file, or `-`.
         classes: names, in the order of the probabilities' columns.
         track: the class that a bigWig shows, see `BigWigTrack`.
-        keep_as: asked, when `KeyboardInterrupt` stops the block, where the rows so far are kept, as a whole file.
+        keep_as: asked, when `KeyboardInterrupt` or `InputRefused` stops the block, where the rows so far are kept, as
+            a whole file.
     """
     ending = output_format(path)
     if str(path) == "-":
@@ -102,7 +104,7 @@ def table_writer(
         writer = _writer(ending, stream, classes, track)
         try:
             yield writer
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, InputRefused):
             with suppress(UserError):  # a bigWig of nothing cannot be
                 writer.close()
                 _keep(stream, keep_as())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -259,3 +260,129 @@ def test_ctrl_c_at_the_command_line_keeps_the_rows_and_exits_3(to: str, bundle: 
         text = (tmp_path / "out.partial.tsv").read_text()
     assert text.count("\n") == 1 + 16_384
     assert text.endswith("\n")
+
+
+BAD = {"letter": b">bad\nACGT\nAC*T\n>later\nACGT\n", "header": b">\nACGT\n", "cut": b""}
+
+
+@pytest.fixture
+def broken(reads: Path) -> Callable[[str], Path]:
+    """A function (kind) -> the twenty records with something that is refused behind them."""
+
+    def make(kind: str) -> Path:
+        if kind == "cut":
+            path = reads.with_name("reads.fa.gz")
+            path.write_bytes(gzip.compress(reads.read_bytes() + b">bad\n" + b"ACGT" * 5_000)[:-20])
+            return path
+        path = reads.with_name("broken.fa")
+        path.write_bytes(reads.read_bytes() + BAD[kind])
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("per_window", [False, True])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_file_that_is_refused_in_its_middle_keeps_the_rows_before(
+    ending: str, per_window: bool, bundle: Path, reads: Path, broken: Callable[[str], Path], tmp_path: Path
+) -> None:
+    if ending == ".bw":
+        reads.write_text(reads.read_text().replace(">r7\n", ""))
+    out, whole = tmp_path / f"out{ending}", tmp_path / f"whole{ending}"
+    asked = {"model": bundle, "per_window": per_window}
+    run_classify(**asked, fasta=reads, out=whole)
+    with pytest.raises(UserError, match="amino acid") as caught:
+        run_classify(**asked, fasta=broken("letter"), out=out)
+    lines = reads.read_text().count("\n")
+    assert (caught.value.line, caught.value.record) == (lines + 3, "bad")
+    assert f"rows are kept in {partial_path(out)}" in str(caught.value)
+    assert not out.exists()
+    if ending == ".bw":
+        assert partial_path(out).read_bytes() == whole.read_bytes()
+    else:
+        check_same(table(partial_path(out)), table(whole))
+    side = json.loads(Path(f"{partial_path(out)}.json").read_text())
+    assert side["result"]["rows"] == json.loads(Path(f"{whole}.json").read_text())["result"]["rows"]
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("header", 19), ("cut", 20)])
+def test_the_records_before_the_one_concerned_are_kept(
+    kind: str, rows: int, bundle: Path, broken: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"the first {rows} rows are kept in"):
+        run_classify(model=bundle, fasta=broken(kind), out=tmp_path / "out.tsv")
+    assert len(pd.read_csv(tmp_path / "out.partial.tsv", sep="\t")) == rows
+
+
+def test_a_refused_file_is_refused_again_and_the_mended_one_begun_anew(
+    bundle: Path, reads: Path, broken: Callable[[str], Path], tmp_path: Path
+) -> None:
+    fasta, out = broken("letter"), tmp_path / "out.tsv"
+    kept = []
+    for _ in range(2):
+        with pytest.raises(UserError, match="the first 20 rows are kept"):
+            run_classify(model=bundle, fasta=fasta, out=out)
+        kept.append((tmp_path / "out.partial.tsv").read_bytes())
+    assert kept[0] == kept[1]
+    fasta.write_bytes(reads.read_bytes())
+    with pytest.raises(UserError, match="another input"):
+        run_classify(model=bundle, fasta=fasta, out=out)
+    run_classify(model=bundle, fasta=fasta, out=out, overwrite=True)
+    assert out.read_bytes() == kept[0]
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.tsv", "out.tsv.json"]
+
+
+def test_a_file_that_is_refused_at_once_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
+    fasta = tmp_path / "a.fa"
+    fasta.write_text(">bad\nAC*T\n")
+    with pytest.raises(UserError) as caught:
+        run_classify(model=bundle, fasta=fasta, out=tmp_path / "out.tsv")
+    assert "kept" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.fa"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is simulated by /dev/full")
+def test_rows_of_a_disk_that_is_full_are_not_kept(
+    bundle: Path, reads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genomamba.prediction.writers import TableWriter, _Delimited
+
+    monkeypatch.setattr(classified, "_BUFFER_WINDOWS", 3)
+    real, calls = _Delimited.write, [0]
+
+    def full(self: TableWriter, rows: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            with open("/dev/full", "w", buffering=1) as disk:
+                disk.write("x\n")
+        real(self, rows)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(_Delimited, "write", full)
+    with pytest.raises(UserError, match="disk is full") as caught:
+        run_classify(model=bundle, fasta=reads, out=tmp_path / "out.tsv")
+    assert "kept" not in str(caught.value)
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("to", ["out.tsv", "-"])
+def test_a_refused_file_at_the_command_line_exits_2(
+    to: str, bundle: Path, broken: Callable[[str], Path], tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "genomamba",
+        "classify",
+        "--model",
+        bundle,
+        "--fasta",
+        broken("letter"),
+        "--out",
+        to,
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "the first 20 rows are" in done.stderr
+    text = done.stdout if to == "-" else (tmp_path / "out.partial.tsv").read_text()
+    assert text.count("\n") == 21
