@@ -250,7 +250,7 @@ def test_refusals_leave_no_output(
     fasta = write_fasta({"a": make_bases(50, 0)})
     out = tmp_path / "out.tsv"
     protein = tmp_path / "protein.fa"
-    protein.write_text(">ok\nACGTACGTACGTACGTACGT\n>p\nMKVLAAGIEQ\n")
+    protein.write_text(">p\nMKVLAAGIEQ\n>ok\nACGTACGTACGTACGTACGT\n")
     for bad in (
         {"fasta": tmp_path / "missing.fa"},
         {"fasta": protein},
