@@ -73,7 +73,7 @@ class ClassifierConfig:
         """
         if values.get("kind") != BUNDLE_KIND:
             raise UserError(
-                "Not a classifier",
+                "not a classifier",
                 path=path,
                 found=values.get("kind"),
                 accepted=BUNDLE_KIND,
@@ -81,16 +81,16 @@ class ClassifierConfig:
             )
         if values.get("format") != BUNDLE_FORMAT:
             raise UserError(
-                "Made by another version", path=path, found=values.get("format"), accepted=f"format {BUNDLE_FORMAT}",
+                "made by another version", path=path, found=values.get("format"), accepted=f"format {BUNDLE_FORMAT}",
                 fix="use the version of seqmamba that wrote it",
             )  # fmt: skip
         classes, window, temperature = values.get("classes"), values.get("window"), values.get("temperature", 1.0)
         if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(c, str) for c in classes):
-            raise UserError("The model's classes are damaged", path=path, found=classes, accepted="a list of names")
+            raise UserError("the model's classes are damaged", path=path, found=classes, accepted="a list of names")
         if not isinstance(window, int) or window < 1:
-            raise UserError("The model's window is damaged", path=path, found=window, accepted="a whole number")
+            raise UserError("the model's window is damaged", path=path, found=window, accepted="a whole number")
         if not isinstance(temperature, int | float) or not 0 < temperature < 1e6:
-            raise UserError("The model's temperature is damaged", path=path, found=temperature, accepted="above 0")
+            raise UserError("the model's temperature is damaged", path=path, found=temperature, accepted="above 0")
         return cls(
             model=validated(ModelConfig, values.get("model", {}), path=path),
             stem=validated(StemConfig, values.get("stem", {}), path=path),
@@ -217,7 +217,7 @@ class SequenceClassifier(nn.Module):
         new = [name for name in own if name not in fitting]
         misfit = [name for name in new if name.startswith(("backbone.", "embedding.", "stem."))]
         if misfit:
-            raise UserError("The model's weights do not fit this network", path=path, found=misfit[0])
+            raise UserError("the model's weights do not fit this network", path=path, found=misfit[0])
         self.load_state_dict(fitting, strict=False)
         return new
 
@@ -235,7 +235,7 @@ class SequenceClassifier(nn.Module):
         try:
             model.load_state_dict(bundle.state)
         except RuntimeError as error:
-            raise UserError("The weights do not fit the configuration", path=path, found=str(error)) from error
+            raise UserError("the weights do not fit the configuration", path=path, found=str(error)) from error
         return model.eval()
 
 

@@ -273,13 +273,13 @@ def _window_and_stride(network: SequenceClassifier, window: int | None, stride: 
     window = window or own
     if network.config.stem.positions and window > own:
         raise UserError(
-            "The window is longer than the model knows positions for", found=f"{window:,}", accepted=f"up to {own:,}",
+            "the window is longer than the model knows positions for", found=f"{window:,}", accepted=f"up to {own:,}",
             fix="leave --window out; longer records are read window by window",
         )  # fmt: skip
     stride = stride or window
     if stride > window:
         raise UserError(
-            "The stride skips bases", found=f"stride {stride:,}, window {window:,}", accepted=f"1 to {window:,}",
+            "the stride skips bases", found=f"stride {stride:,}, window {window:,}", accepted=f"1 to {window:,}",
             fix="give a smaller --stride; 1 to --window leaves no base out",
         )  # fmt: skip
     return window, stride

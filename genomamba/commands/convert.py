@@ -138,7 +138,7 @@ def _read_letters(text: str) -> dict[str, int]:
         name, _, number = part.strip().partition("=")
         if not name or not number.strip().isdecimal():
             raise UserError(
-                "The ids of the tokens are not understood", found=part, accepted="A=7,C=8,G=9,T=10,N=11",
+                "the ids of the tokens are not understood", found=part, accepted="A=7,C=8,G=9,T=10,N=11",
                 fix="write a whole number behind each letter, and commas between them",
             )  # fmt: skip
         ids[name.strip() if name.startswith("[") else name.strip().upper()] = int(number)

@@ -95,7 +95,7 @@ def _scored(predictor: Predictor, pairs: Iterable[tuple[np.ndarray, int]]) -> tu
     if held:
         parts.append(predictor.probabilities(held))
     if not labels:
-        raise UserError("No window with known bases is left to score", fix="give files with more sequence")
+        raise UserError("no window with known bases is left to score", fix="give files with more sequence")
     return np.array(labels, np.int64), np.concatenate(parts)
 
 

@@ -121,7 +121,7 @@ def evaluate_lm(*, model: Path, fasta: Path, split: str, out: Path | None, devic
         UserError: it is no language model, the split is unknown, or the regions of the training are not known.
     """
     if split not in _SPLITS:
-        raise UserError("The split is unknown", found=split, accepted=", ".join(_SPLITS))
+        raise UserError("the split is unknown", found=split, accepted=", ".join(_SPLITS))
     network = GenomeLM.from_bundle(model).to(pick_device(device))
     training = load_bundle(model).config.get("training", {})
     data = validated(DataConfig, training.get("settings", {}).get("data", {}), path=model)
@@ -135,12 +135,12 @@ def evaluate_lm(*, model: Path, fasta: Path, split: str, out: Path | None, devic
         made = make_split(genome, data)
         if made.description.get("digests") not in (None, training.get("split", {}).get("digests")):
             raise UserError(
-                "The training's split cannot be made again from the genome alone", path=model,
+                "the training's split cannot be made again from the genome alone", path=model,
                 fix="it was made with a BED file; score everything with --split all",
             )  # fmt: skip
         windows = made.tables()[used]
     if not len(windows):
-        raise UserError("No window is left to score", path=fasta, found=f"windows of {data.window:,} bases")
+        raise UserError("no window is left to score", path=fasta, found=f"windows of {data.window:,} bases")
     chosen = frozen(windows, data.final_bases)
     scored = evaluate_windows(network, GenomeWindows(genome, chosen))
     read = _read_of(training, genome, chosen)

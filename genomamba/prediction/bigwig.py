@@ -36,7 +36,7 @@ class BigWigTrack:
     def __init__(self, stream: IO[bytes], classes: tuple[str, ...], track: str | None = None) -> None:
         track = classes[-1] if track is None else track
         if track not in classes:
-            raise UserError("The model has no such class", found=track, accepted=", ".join(classes))
+            raise UserError("the model has no such class", found=track, accepted=", ".join(classes))
         self._stream, self._column = stream, classes.index(track)
         self._numbers: dict[str, int] = {}
         self._parts: list[np.ndarray] = []
@@ -71,7 +71,7 @@ class BigWigTrack:
         windows = np.concatenate([np.zeros(0, _WINDOW), *self._parts])
         if np.isnan(windows["value"]).all():
             raise UserError(
-                "No window was scored, and a bigWig cannot be empty", fix="write a .tsv to see why each record abstains"
+                "no window was scored, and a bigWig cannot be empty", fix="write a .tsv to see why each record abstains"
             )
         names, ends = list(self._numbers), _own_ends(windows, list(self._numbers))
         lengths = np.zeros(len(names), np.int64)
@@ -104,5 +104,5 @@ def _values(windows: np.ndarray, ends: np.ndarray, names: list[str]) -> Iterator
 
 def _repeated(name: str) -> UserError:
     return UserError(
-        "Two records have the same id, which a bigWig cannot tell apart", record=name, fix="rename one, or write a .bed"
+        "two records have the same id, which a bigWig cannot tell apart", record=name, fix="rename one, or write a .bed"
     )

@@ -67,7 +67,7 @@ class Predictor:
         except torch.OutOfMemoryError as error:
             fewer = f"give classify fewer bases at a time (--batch-bases {ids.numel() // 2})"
             raise UserError(
-                "The device's memory does not hold a batch",
+                "the device's memory does not hold a batch",
                 found=f"{ids.shape[0]:,} windows of up to {ids.shape[1]:,} bases",
                 fix=f"{fewer if len(ids) > 1 else 'give classify a smaller --window'}, or add --device cpu",
             ) from error

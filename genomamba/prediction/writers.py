@@ -68,7 +68,7 @@ def output_format(path: Path) -> str:
     found = [ending for ending in FORMATS if path.name.lower().endswith(ending)]
     if not found:
         raise UserError(
-            "The output's format is not known from its name", path=path, found=path.suffix or "no extension",
+            "the output's format is not known from its name", path=path, found=path.suffix or "no extension",
             accepted=", ".join(FORMATS), fix="name the file, for example, predictions.tsv",
         )  # fmt: skip
     return found[0]

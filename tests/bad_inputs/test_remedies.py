@@ -73,7 +73,7 @@ def test_a_genome_too_small_for_promoters_is_enough_with_the_settings_that_are_n
     annotated: tuple[Path, Path],
 ) -> None:
     data = FinetuneData(tss_distance=20)
-    with pytest.raises(UserError, match="No whole window is left") as caught:
+    with pytest.raises(UserError, match="no whole window is left") as caught:
         promoter_genome(*annotated, data, 0)
     mended = smaller(data, str(caught.value.fix), 20)
     assert (mended.upstream, mended.downstream) == (20, 20)
@@ -94,7 +94,7 @@ def test_a_start_site_without_a_strand_is_told_before_the_size_of_the_genome(ann
     with pytest.raises(UserError, match="has no strand") as caught:
         promoter_genome(genome, sites, FinetuneData(), 0)
     assert "--strand plus" in str(caught.value.fix)
-    with pytest.raises(UserError, match="No whole window is left"):
+    with pytest.raises(UserError, match="no whole window is left"):
         promoter_genome(genome, sites, FinetuneData(strand="plus"), 0)
 
 
@@ -104,7 +104,7 @@ def test_a_genome_too_small_for_a_window_is_enough_for_a_smaller_one(
     classes = {name: [write_fasta({"r": make_bases(4000, i), "none": "", "gap": "N" * 9}, f"{name}.fa")]
                for i, name in enumerate("ab")}  # fmt: skip
     data = FinetuneData(window=1000)
-    with pytest.raises(UserError, match="No whole window is left") as caught:
+    with pytest.raises(UserError, match="no whole window is left") as caught:
         species_data(classes, data)
     made = species_data(classes, smaller(data, str(caught.value.fix), 64))
     assert made.window == 64

@@ -132,7 +132,7 @@ def test_a_class_too_rare_for_three_splits_is_named_with_what_it_needs(tmp_path:
     lines = ["".join(rng.choice(list("ACGT"), 60)) + f",{i % 2}" for i in range(120)]
     path = tmp_path / "t.csv"
     path.write_text(HEADER + "\n".join([*lines, "ACGT" * 15 + ",rare"]) + "\n")
-    with pytest.raises(UserError, match="Class rare is too rare") as caught:
+    with pytest.raises(UserError, match="class rare is too rare") as caught:
         table_data([path], FinetuneData())
     assert caught.value.line == 122
     assert "1 different sequence" in str(caught.value.found)
@@ -141,7 +141,7 @@ def test_a_class_too_rare_for_three_splits_is_named_with_what_it_needs(tmp_path:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="no such file"):
         read_table(tmp_path / "none.csv")
 
 
@@ -162,7 +162,7 @@ def test_labels_that_are_no_classes_are_refused(tmp_path: Path, rows: list[str],
 def test_splits_that_cannot_be_scored_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("sequence,label,split\nAACC,a,test\nCCAA,b,test\nACAC,a,valid\nGCGC,b,valid\n")
-    with pytest.raises(UserError, match="No row is in the train split"):
+    with pytest.raises(UserError, match="no row is in the train split"):
         table_data([path], FinetuneData())
     path.write_text("sequence,label,split\nAACC,a,train\nCCAA,a,train\nACAC,b,valid\nGCGC,b,test\n")
     with pytest.raises(UserError, match="train split holds no example of class b"):

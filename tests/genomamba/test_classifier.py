@@ -94,7 +94,7 @@ def test_a_bundle_gives_the_same_answers_as_the_model_it_was_made_from(
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"kind": "genomamba-lm"}, "Not a classifier"),
+        ({"kind": "genomamba-lm"}, "not a classifier"),
         ({"format": 2}, "another version"),
         ({"classes": ["one"]}, "classes"),
         ({"classes": [1, 2]}, "classes"),

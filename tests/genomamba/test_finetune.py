@@ -160,7 +160,7 @@ def test_a_language_model_is_a_place_to_start(tmp_path: Path) -> None:
     assert network.config.stem.taps == 0
     assert network.config.head.pooling == "attention"
     assert network.backbone.config.d_model == 24
-    with pytest.raises(UserError, match="Not a classifier"):
+    with pytest.raises(UserError, match="not a classifier"):
         run_evaluate(model=tmp_path / "lm", table=table)
 
 

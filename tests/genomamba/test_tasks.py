@@ -139,11 +139,11 @@ def test_species_refuses_what_makes_no_sense(
     write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str]
 ) -> None:
     path = write_fasta({"a": make_bases(500, 1)})
-    with pytest.raises(UserError, match="At least two classes"):
+    with pytest.raises(UserError, match="at least two classes"):
         species_data({"one": [path]}, FinetuneData())
     with pytest.raises(UserError, match="given twice"):
         species_data({"one": [path], "two": [path]}, FinetuneData())
-    with pytest.raises(UserError, match="No whole window"):
+    with pytest.raises(UserError, match="no whole window"):
         species_data({"one": [path], "two": [write_fasta({"b": make_bases(500, 2)}, "b.fa")]}, FinetuneData(window=99))
 
 

@@ -73,7 +73,7 @@ def _species_window(genomes: Sequence[Genome], data: FinetuneData) -> int:
 def _check_classes(classes: Mapping[str, Sequence[Path]]) -> None:
     if len(classes) < 2:
         raise UserError(
-            "At least two classes are needed", found=", ".join(classes), accepted="--class NAME=FASTA twice or more",
+            "at least two classes are needed", found=", ".join(classes), accepted="--class NAME=FASTA twice or more",
             fix="add --class NAME=FASTA with sequence of another class",
         )  # fmt: skip
     seen: dict[Path, str] = {}
@@ -82,7 +82,7 @@ def _check_classes(classes: Mapping[str, Sequence[Path]]) -> None:
             other = seen.setdefault(path.resolve(), name)
             if other != name or list(paths).count(path) > 1:
                 raise UserError(
-                    "The same file is given twice", path=path, found=f"classes {other} and {name}",
+                    "the same file is given twice", path=path, found=f"classes {other} and {name}",
                     fix="give each class files of its own, each once",
                 )  # fmt: skip
 
@@ -97,7 +97,7 @@ def _section_windows(
     table = tile(genome, window, stride, regions=regions, max_n_fraction=data.max_n_fraction, last="drop")
     if not len(table):
         raise UserError(
-            f"The {split} split of this genome holds no window", path=genome.path,
+            f"the {split} split of this genome holds no window", path=genome.path,
             found=f"every window has more than {data.max_n_fraction:.0%} unknown bases",
             fix="take a smaller window, or allow more with --set data.max_n_fraction=0.1",
         )  # fmt: skip
@@ -139,7 +139,7 @@ def promoter_files(positive: Path, negative: Path, data: FinetuneData, seed: int
 def _is_whole(offset: int, is_last: bool, path: Path, line: int) -> bool:
     if offset or not is_last:
         raise UserError(
-            "The record is longer than a promoter", path=path, line=line, accepted="up to 2^20 bases a record",
+            "the record is longer than a promoter", path=path, line=line, accepted="up to 2^20 bases a record",
             fix="cut genomes by start sites with --fasta and --tss",
         )  # fmt: skip
     return True
@@ -241,7 +241,7 @@ def _negatives(
         kept = kept[rng.permutation(len(kept))]
     if len(kept) < wanted:
         raise UserError(
-            "There is not enough room away from start sites for negatives", path=genome.path,
+            "there is not enough room away from start sites for negatives", path=genome.path,
             found=f"{len(kept):,} of {wanted:,}",
             fix=f"give a smaller distance than {data.tss_distance:,} (--set data.tss_distance=N), or fewer negatives "
             "(--set data.negatives=0.5)",

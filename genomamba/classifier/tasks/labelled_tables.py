@@ -74,25 +74,25 @@ def read_table(
         with _opened(path) as text:
             rows = list(_rows(path, text, wanted))
     if not rows:
-        raise UserError("The table has a header and no rows", path=path, fix="give a table with labelled sequences")
+        raise UserError("the table has a header and no rows", path=path, fix="give a table with labelled sequences")
     return rows
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[io.TextIOBase]:
     if not path.is_file():
-        raise UserError("No such file", path=path, fix="check the spelling of the path")
+        raise UserError("no such file", path=path, fix="check the spelling of the path")
     try:
         with _bytes_of(path) as stream:
             yield io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(
-            f"The gzip file is damaged ({error})", path=path, line=_last_good_line(path) + 1,
+            f"the gzip file is damaged ({error})", path=path, line=_last_good_line(path) + 1,
             fix="copy or download it again",
         ) from error  # fmt: skip
     except UnicodeDecodeError as error:
         raise UserError(
-            "The table is not UTF-8 text", path=path, line=_last_good_line(path) + 1,
+            "the table is not UTF-8 text", path=path, line=_last_good_line(path) + 1,
             fix="save it as CSV or TSV in UTF-8",
         ) from error  # fmt: skip
 
@@ -147,7 +147,7 @@ def _delimited(path: Path, header: str, text: io.TextIOBase, delimiter: str) -> 
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            raise UserError(f"The row cannot be read ({error})", path=path, line=line, fix="mend the quotes") from error
+            raise UserError(f"the row cannot be read ({error})", path=path, line=line, fix="mend the quotes") from error
         if fields is None:
             return
         yield line, fields
@@ -156,7 +156,7 @@ def _delimited(path: Path, header: str, text: io.TextIOBase, delimiter: str) -> 
 def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Row numbers and cells as text of an Excel file's first sheet."""
     if not path.is_file():
-        raise UserError("No such file", path=path, fix="check the spelling of the path")
+        raise UserError("no such file", path=path, fix="check the spelling of the path")
     try:
         from openpyxl import load_workbook
     except ImportError as error:
@@ -174,7 +174,7 @@ def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise
     except Exception as error:  # whatever openpyxl meets in a damaged file, of which it reads the rows one by one
         raise UserError(
-            "This is not an Excel file that can be read", path=path, line=line + 1 if line else None, found=str(error),
+            "this is not an Excel file that can be read", path=path, line=line + 1 if line else None, found=str(error),
             fix="save the sheet as CSV",
         ) from error  # fmt: skip
 
@@ -189,7 +189,7 @@ def _checked_rows(
             continue
         if len(fields) != len(names):
             raise UserError(
-                "The row has another number of fields than the header",
+                "the row has another number of fields than the header",
                 path=path,
                 line=line,
                 found=f"{len(fields)} fields",
@@ -202,7 +202,7 @@ def _checked_rows(
 def _columns(path: Path, names: list[str], delimiter: str, wanted: _Wanted) -> dict[str, int]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise UserError("The header repeats a column", path=path, line=1, found=", ".join(repeated), fix="rename one")
+        raise UserError("the header repeats a column", path=path, line=1, found=", ".join(repeated), fix="rename one")
     usual = {"sequence": ("sequence", "seq"), "label": ("label", "class")}
     asked = {"sequence": wanted.sequence, "label": wanted.label}
     found: dict[str, int] = {}
@@ -213,7 +213,7 @@ def _columns(path: Path, names: list[str], delimiter: str, wanted: _Wanted) -> d
         if present is None:
             separated = {"\t": "tab", ";": "semicolon"}.get(delimiter, "comma")
             raise UserError(
-                f"The header lacks the column {own[0]}",
+                f"the header lacks the column {own[0]}",
                 path=path,
                 line=1,
                 found=", ".join(names) if any(names) else "no header",
@@ -228,14 +228,14 @@ def _row(path: Path, line: int, fields: list[str], columns: dict[str, int], spli
     label = fields[columns["label"]].strip()
     if label.lower() in _MISSING:
         raise UserError(
-            "The label is missing", path=path, line=line, found=label, accepted="a class name or number",
+            "the label is missing", path=path, line=line, found=label, accepted="a class name or number",
             fix="fill it in or remove the row",
         )  # fmt: skip
     if "split" in columns:
         named = fields[columns["split"]].strip()
         if named.lower() not in SPLIT_NAMES:
             raise UserError(
-                "The split is unknown", path=path, line=line, found=named, accepted=", ".join(SPLIT_NAMES),
+                "the split is unknown", path=path, line=line, found=named, accepted=", ".join(SPLIT_NAMES),
                 fix="use one of these names, or remove the column to split automatically",
             )  # fmt: skip
         split = SPLIT_NAMES[named.lower()]
@@ -244,13 +244,13 @@ def _row(path: Path, line: int, fields: list[str], columns: dict[str, int], spli
 
 def _bases(path: Path, line: int, sequence: str) -> np.ndarray:
     if not sequence:
-        raise UserError("The sequence is empty", path=path, line=line, fix="fill it in or remove the row")
+        raise UserError("the sequence is empty", path=path, line=line, fix="fill it in or remove the row")
     bases = _UPPER[np.frombuffer(sequence.encode("utf-8"), np.uint8)]
     bad = np.flatnonzero(~_LETTERS[bases])
     if len(bad):
         letter = chr(bases[bad[0]]) if bases[bad[0]] < 128 else "a letter outside ASCII"
         raise UserError(
-            f"The sequence holds a letter that is no base, at position {bad[0] + 1:,}",
+            f"the sequence holds a letter that is no base, at position {bad[0] + 1:,}",
             path=path,
             line=line,
             found=letter,

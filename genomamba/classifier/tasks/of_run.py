@@ -118,7 +118,7 @@ class TrainedOn:
             if wrong is not None:
                 classes = ", ".join(label for label, places in own.items() if recorded[wrong] in places)
                 raise UserError(
-                    f"The model was trained on this file, and not as class {name}", path=wrong, found=name,
+                    f"the model was trained on this file, and not as class {name}", path=wrong, found=name,
                     accepted=classes or "files of one class", fix=f"--class {classes or 'NAME'}={wrong}",
                 )  # fmt: skip
         places = self._places({place: path for path, place in recorded.items()})
@@ -146,7 +146,7 @@ class TrainedOn:
                 continue
             if not Path(path).is_file() or fingerprint(path).xxh3_128 != content:
                 raise UserError(
-                    "The splits of the training cannot be made again: a file of it is gone or has changed", path=path,
+                    "the splits of the training cannot be made again: a file of it is gone or has changed", path=path,
                     fix="put it back, or score everything, training rows too, with --split all",
                 )  # fmt: skip
             places[path] = Path(path)
@@ -157,7 +157,7 @@ class TrainedOn:
         before = {name: sum((self.described.get("counts") or {}).get(name, {}).values()) for name in counts}
         if how != self.described.get("split") or dict(counts) != before:
             raise UserError(
-                "The splits of the training cannot be made again: this version splits by another rule",
+                "the splits of the training cannot be made again: this version splits by another rule",
                 path=self.model, found=self.described.get("split"), accepted=str(how),
                 fix="score everything, training rows too, with --split all; or train again",
             )  # fmt: skip

@@ -96,7 +96,7 @@ def chosen_rows(
         rows = [row for row in rows if row.split == (wanted or "test")]
     elif wanted is not None:
         raise UserError(
-            f"The table has no {wanted} split: it has no column split, and the model was not trained on it", path=table,
+            f"the table has no {wanted} split: it has no column split, and the model was not trained on it", path=table,
             fix="leave --split out to score all rows, or add a column split",
         )  # fmt: skip
     else:
@@ -104,7 +104,7 @@ def chosen_rows(
     wanted = wanted or "test"
     if not rows:
         raise UserError(
-            f"The table has no row in the {wanted} split", path=table,
+            f"the table has no row in the {wanted} split", path=table,
             fix="name another with --split, or score all rows with --split all",
         )  # fmt: skip
     said = f"the {wanted} rows of a table that the model was trained on" if known else f"the table's {wanted} rows"
@@ -129,7 +129,7 @@ def chosen_windows(
     wanted = _split_name(split)
     for name in files:
         if name not in config.classes:
-            raise UserError("This is none of the model's classes", found=name, accepted=", ".join(config.classes[:20]))
+            raise UserError("this is none of the model's classes", found=name, accepted=", ".join(config.classes[:20]))
     paths = [path for several in files.values() for path in several]
     known = trained_on.known(paths)
     new = [path for path in paths if path not in known]
@@ -138,13 +138,13 @@ def chosen_windows(
         return ScoredRows(files, "all", bool(known), said)
     if new and known:
         raise UserError(
-            "The model was trained on some of these files and not on others", path=new[0],
+            "the model was trained on some of these files and not on others", path=new[0],
             found=f"new, beside {next(iter(known))}, which was trained on",
             fix="score them apart; or everything, training windows too, with --split all",
         )  # fmt: skip
     if new:
         raise UserError(
-            f"The files have no {wanted} split: the model was not trained on them", path=new[0],
+            f"the files have no {wanted} split: the model was not trained on them", path=new[0],
             fix="leave --split out to score all windows",
         )  # fmt: skip
     wanted = wanted or "test"
@@ -156,7 +156,7 @@ def _split_name(split: str | None) -> str | None:
     if split is None or split.lower() == "all":
         return None if split is None else "all"
     if split.lower() not in SPLIT_NAMES:
-        raise UserError("The split is unknown", found=split, accepted=_ACCEPTED)
+        raise UserError("the split is unknown", found=split, accepted=_ACCEPTED)
     return SPLIT_NAMES[split.lower()]
 
 
@@ -168,7 +168,7 @@ def _check_labels(rows: list[TableRow], config: ClassifierConfig) -> None:
     unknown = next((row for row in rows if row.label not in config.classes), None)
     if unknown is not None:
         raise UserError(
-            "The label is none of the model's classes", path=unknown.path, line=unknown.line, found=unknown.label,
+            "the label is none of the model's classes", path=unknown.path, line=unknown.line, found=unknown.label,
             accepted=", ".join(config.classes[:20]), fix="correct it, or remove the row",
         )  # fmt: skip
 

@@ -108,7 +108,7 @@ def cut_sections(
     for split in SPLITS:
         if not any(section.split == split for section in sections):
             raise UserError(
-                f"No whole window is left for the {split} split",
+                f"no whole window is left for the {split} split",
                 found=f"{total:,} bases in {len(lengths):,} records, window {window:,}, gap {gap:,}",
                 accepted="a genome of at least some 50 windows",
                 fix=f"take a smaller window ({smaller}) or give more sequence",

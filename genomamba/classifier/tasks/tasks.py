@@ -54,7 +54,7 @@ def table_rows(
     rows = [row for table in tables for row in read_table(table, "train" if given else None, *columns)]
     if given and any(row.split != "train" for row in rows):
         raise UserError(
-            "The table has a split column, and --valid or --test was given too", path=tables[0],
+            "the table has a split column, and --valid or --test was given too", path=tables[0],
             fix="remove the column, or leave --valid and --test out",
         )  # fmt: skip
     rows += read_table(valid, "valid", *columns) if valid is not None else []
@@ -126,12 +126,12 @@ def _classes(rows: list[TableRow]) -> tuple[str, ...]:
     names = {row.label for row in rows}
     if len(names) < 2:
         raise UserError(
-            "The table has a single class", path=rows[0].path, found=f"label {rows[0].label!r} on every row",
+            "the table has a single class", path=rows[0].path, found=f"label {rows[0].label!r} on every row",
             accepted="at least two labels", fix="add sequences of another class",
         )  # fmt: skip
     if len(names) > min(MAX_CLASSES, len(rows) // 2):
         raise UserError(
-            "There are nearly as many labels as rows", path=rows[0].path, found=f"{len(names):,} labels",
+            "there are nearly as many labels as rows", path=rows[0].path, found=f"{len(names):,} labels",
             accepted=f"classes, at most {MAX_CLASSES}, each on several rows", fix="group measured values into classes",
         )  # fmt: skip
     numeric = all(name.lstrip("-").isdecimal() for name in names)
@@ -143,7 +143,7 @@ def _splits(rows: list[TableRow], keys: list[bytes], data: FinetuneData, seed: i
     given = {row.split for row in rows if row.split is not None}
     missing = [name for name in ("valid", "test") if name not in given]
     if given and "train" not in given:
-        raise UserError("No row is in the train split", path=rows[0].path, found=", ".join(sorted(given)))
+        raise UserError("no row is in the train split", path=rows[0].path, found=", ".join(sorted(given)))
     shares = {"valid": data.valid_fraction, "test": data.test_fraction}
     splits = np.array([row.split or "train" for row in rows], dtype="U5")
     free = {key: row for row, key, split in zip(rows, keys, splits, strict=True) if split == "train"}
@@ -181,7 +181,7 @@ def _drawn(free: dict[bytes, TableRow], seed: int, shares: dict[str, float]) -> 
 def _too_rare(label: str, keys: list[bytes], free: dict[bytes, TableRow], shares: dict[str, float]) -> UserError:
     row = free[keys[0]]
     return UserError(
-        f"Class {label} is too rare to be trained and scored", path=row.path, line=row.line,
+        f"class {label} is too rare to be trained and scored", path=row.path, line=row.line,
         found=f"{len(keys)} different sequence{'s' if len(keys) > 1 else ''}, both strands counted as one",
         accepted=f"{len(shares) + 1} or more: at least one each in train, {' and '.join(shares)}",
         fix=f"add sequences of class {label}, remove its rows, or join it with another class",
@@ -234,7 +234,7 @@ def checked(made: LabelledData, path: Path) -> LabelledData:
         absent = [name for name, count in counts.items() if count == 0]
         if absent and (split == "train" or len(absent) == len(counts)):
             raise UserError(
-                f"The {split} split holds no example of class {', '.join(absent[:5])}",
+                f"the {split} split holds no example of class {', '.join(absent[:5])}",
                 path=path,
                 found=", ".join(f"{name} {count:,}" for name, count in counts.items()),
                 fix="give more sequences, or another split",
