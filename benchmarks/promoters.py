@@ -20,7 +20,7 @@ from genomamba import tokens
 from genomamba.classifier.config import FinetuneData
 from genomamba.classifier.examples import Examples, LabelledData
 from genomamba.classifier.kmers import fit_logistic, kmer_baseline
-from genomamba.classifier.metrics import Metrics, score
+from genomamba.classifier.metrics import Metrics, measure
 from genomamba.classifier.tasks.tasks import table_data
 from genomamba.commands.finetune import run_finetune
 
@@ -79,8 +79,8 @@ def _baselines(data: LabelledData) -> list[dict[str, Any]]:
 def _one_hot_logistic(data: LabelledData, n_classes: int) -> Metrics:
     train, valid, test = (_one_hot(examples, data.window) for examples in data.splits().values())
     fits = [fit_logistic(train, data.train.labels, n_classes, strength) for strength in STRENGTHS]
-    best = max(fits, key=lambda fit: score(data.valid.labels, fit.probabilities(valid)).mcc)
-    return score(data.test.labels, best.probabilities(test))
+    best = max(fits, key=lambda fit: measure(data.valid.labels, fit.probabilities(valid)).mcc)
+    return measure(data.test.labels, best.probabilities(test))
 
 
 def _one_hot(examples: Examples, window: int) -> np.ndarray:

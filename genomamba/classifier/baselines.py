@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from genomamba.classifier.examples import Examples, LabelledData
 from genomamba.classifier.kmers import KmerResult, fit_logistic, kmer_baseline
-from genomamba.classifier.metrics import Metrics, majority, score
+from genomamba.classifier.metrics import Metrics, majority, measure
 
 MAX_EXAMPLES = 100_000
 """So that a table of the frequencies of all 6-mers stays within 2 GB."""
@@ -51,7 +51,7 @@ def fit_baselines(data: LabelledData, progress: Callable[[str], None] | None = N
     kmer = kmer_baseline((train, train.labels), (valid, valid.labels), (test, test.labels), n, progress=progress)
     fit = fit_logistic(_outside(train), train.labels, n, 1.0)
     return Baselines(
-        kmer, score(test.labels, fit.probabilities(_outside(test))), majority(data.train.labels, test.labels, n)
+        kmer, measure(test.labels, fit.probabilities(_outside(test))), majority(data.train.labels, test.labels, n)
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from genomamba.classifier.metrics import Metrics, fit_temperature, negative_log_likelihood, score, softmax
+from genomamba.classifier.metrics import Metrics, fit_temperature, measure, negative_log_likelihood, softmax
 
 _CODE = np.full(256, 4, np.uint8)
 _CODE[np.frombuffer(b"ACGTacgt", np.uint8)] = [0, 1, 2, 3, 0, 1, 2, 3]
@@ -157,8 +157,8 @@ def kmer_baseline(
         best.both_strands,
         best.temperature,
         len(train[1]),
-        score(valid[1], best.probabilities(kmer_table(valid[0], best.k))),
-        score(test[1], probabilities),
+        measure(valid[1], best.probabilities(kmer_table(valid[0], best.k))),
+        measure(test[1], probabilities),
         probabilities,
     )
 

@@ -75,7 +75,7 @@ class Metrics:
         return {name: getattr(self, name) for name in names}
 
 
-def score(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
+def measure(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
     """Scores probabilities (M, C) against labels (M,).
 
     Raises:
@@ -154,7 +154,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, lowest: float = 0.05
 def majority(train_labels: np.ndarray, labels: np.ndarray, n_classes: int) -> Metrics:
     """Scores of always answering with the training split's class frequencies."""
     frequency = np.bincount(train_labels, minlength=n_classes) / max(len(train_labels), 1)
-    return score(labels, np.tile(frequency, (len(labels), 1)))
+    return measure(labels, np.tile(frequency, (len(labels), 1)))
 
 
 def spread(values: list[float]) -> tuple[float, float]:

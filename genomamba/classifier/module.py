@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from genomamba.classifier.data import Batch
-from genomamba.classifier.metrics import score, softmax
+from genomamba.classifier.metrics import measure, softmax
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.config import OptimConfig
 from mamba_training.optim import configured
@@ -60,7 +60,7 @@ class FinetuneModule(LightningModule):
         labels = self._gathered(torch.cat([part for _, part in self._seen]))
         self._seen.clear()
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
-        metrics = score(labels.cpu().numpy(), softmax(logits.cpu().numpy().astype(np.float64)))
+        metrics = measure(labels.cpu().numpy(), softmax(logits.cpu().numpy().astype(np.float64)))
         loss = functional.cross_entropy(logits, labels, weights)
         self.log_dict({"val_loss": loss, "val_accuracy": metrics.accuracy, "val_mcc": metrics.mcc}, prog_bar=True)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from genomamba.classifier.metrics import Metrics, score
+from genomamba.classifier.metrics import Metrics, measure
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.classifier.read_before import Reading, ReadShare
+from genomamba.classifier.tasks.evaluated_rows import chosen_rows, chosen_windows
 from genomamba.classifier.tasks.of_run import TrainedOn
-from genomamba.classifier.tasks.scored_rows import chosen_rows, chosen_windows
 from genomamba.classifier.tasks.tasks import named_files
 from genomamba.commands.checks import check_evaluate
 from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Predictor
@@ -68,7 +68,7 @@ def run_evaluate(
     else:
         rows = chosen_windows(named_files(classes), network.config, trained_on, split)
     share = ReadShare(Reading.of_training_record(network.config.training, model))
-    metrics = score(*_scored(predictor, rows.pairs(network.config, share)))
+    metrics = measure(*_scored(predictor, rows.pairs(network.config, share)))
     names = network.config.classes
     result = {
         "model": str(model), "classes": list(names), "both_strands": both_strands, "split": rows.split,

@@ -10,10 +10,10 @@ from genomamba.classifier.baselines import fit_baselines
 from genomamba.classifier.card import save_classifier
 from genomamba.classifier.config import FinetuneConfig
 from genomamba.classifier.examples import LabelledData
+from genomamba.classifier.held_out import judge_seed
 from genomamba.classifier.read_before import Reading, pretraining_note
 from genomamba.classifier.report import build_report, chosen, comparison_table, write_report
 from genomamba.classifier.request import Request, resolve
-from genomamba.classifier.scoring import score_seed
 from genomamba.classifier.tasks.of_run import labelled_data
 from genomamba.classifier.training import make_start, shaped, start_bundle, train_seed
 from genomamba.prediction.rows import ABSTAIN
@@ -77,7 +77,7 @@ def run_finetune(
     for seed in range(settings.train.seed, settings.train.seed + request.seeds):
         folder = out if request.seeds == 1 else out / "seeds" / str(seed)
         run, networks[seed] = train_seed(start, data, seed, folder, resume)
-        results.append(score_seed(networks[seed], data, seed, folder, run, device))
+        results.append(judge_seed(networks[seed], data, seed, folder, run, device))
     if not is_first_process():
         return {}
     report = build_report(data, results, fit_baselines(data, say), pretrained)

@@ -25,7 +25,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return table.assign(truth=table["seq_id"].str.partition(":")[0])
 
 
-def score(path: Path) -> tuple[int, int]:
+def recognised(path: Path) -> tuple[int, int]:
     """How many fragments were given their own species, and how many there are."""
     table = read_predictions(path)
     return int(np.count_nonzero(table["predicted"].to_numpy() == table["truth"].to_numpy())), len(table)

@@ -104,9 +104,9 @@ def _run(title: str, command: list[str]) -> None:
 
 
 def _show(out: Path, seconds: float) -> None:
-    from genomamba.demo.picture import draw, score
+    from genomamba.demo.picture import draw, recognised
 
-    right, total = score(out / "predictions.tsv")
+    right, total = recognised(out / "predictions.tsv")
     picture = draw(out)
     print(f"\n== Done in {seconds:.0f} s: {right} of {total} fragments were given their species\n")
     with (out / "predictions.tsv").open() as table:

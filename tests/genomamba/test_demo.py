@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from genomamba.demo import steps as demo
-from genomamba.demo.picture import read_predictions, score
+from genomamba.demo.picture import read_predictions, recognised
 from mamba_data_prep.errors import UserError
 
 COLUMNS = ["seq_id", "start", "end", "strand", "length", "n_frac", "predicted", "confidence"]
@@ -70,7 +70,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, capsys: pytest
 def test_the_score_counts_fragments_given_their_species(tmp_path: Path) -> None:
     path = tmp_path / "predictions.tsv"
     path.write_text("seq_id\tpredicted\nhuman:1-9\thuman\necoli:5-8\thuman\necoli:9-12\tecoli\n")
-    assert score(path) == (2, 3)
+    assert recognised(path) == (2, 3)
 
 
 def test_commands_are_shown_as_a_user_would_type_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from genomamba.classifier.config import DEFAULT_PRESET, PRETRAINED_PRESET, FinetuneConfig, FinetuneData
+from genomamba.classifier.held_out import logits_of
 from genomamba.classifier.metrics import softmax
 from genomamba.classifier.network import SequenceClassifier
-from genomamba.classifier.scoring import logits_of
 from genomamba.classifier.tasks.tasks import table_data
 from genomamba.commands.classify import run_classify
 from genomamba.commands.evaluate import run_evaluate
@@ -257,8 +257,8 @@ def test_a_run_on_the_cpu_is_scored_on_the_cpu(tmp_path: Path, monkeypatch: pyte
         seen.append(arguments[-1])
         return scored(*arguments)
 
-    scored = finetune.score_seed
-    monkeypatch.setattr(finetune, "score_seed", noted)
+    scored = finetune.judge_seed
+    monkeypatch.setattr(finetune, "judge_seed", noted)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a machine with a GPU, which this run is not to use
     overrides = (*SMALL, "train.epochs=1", "train.accelerator=cpu", "train.precision=32-true", "train.devices=1")
     _finetune(tmp_path / "run", _table(tmp_path / "t.csv", real=True, n=60), overrides=overrides)

@@ -12,8 +12,8 @@ from genomamba.classifier.metrics import (
     N_BINS,
     fit_temperature,
     majority,
+    measure,
     negative_log_likelihood,
-    score,
     softmax,
     spread,
 )
@@ -29,7 +29,7 @@ def _case(n: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 @given(n=st.integers(1, 60), n_classes=st.integers(2, 5), seed=st.integers(0, 999))
 def test_scores_are_the_ones_that_reviewers_know(n: int, n_classes: int, seed: int) -> None:
     labels, p = _case(n, n_classes, seed)
-    found, predicted = score(labels, p), p.argmax(1)
+    found, predicted = measure(labels, p), p.argmax(1)
     assert found.accuracy == pytest.approx(sk.accuracy_score(labels, predicted))
     assert found.balanced_accuracy == pytest.approx(sk.balanced_accuracy_score(labels, predicted))
     assert found.macro_f1 == pytest.approx(sk.f1_score(labels, predicted, average="macro", zero_division=0))
@@ -61,7 +61,7 @@ def test_classes_that_are_absent_do_not_count(n: int, n_classes: int, absent: in
     present = n_classes - absent
     labels = np.concatenate([np.arange(present), rng.integers(0, present, n)])
     p = softmax(rng.normal(size=(len(labels), n_classes)))
-    found, predicted = score(labels, p), p.argmax(1)
+    found, predicted = measure(labels, p), p.argmax(1)
     recall = [(predicted[labels == one] == one).mean() for one in range(present)]
     assert found.balanced_accuracy == pytest.approx(np.mean(recall))
     if present > 1:
@@ -79,7 +79,7 @@ def test_the_bins_that_are_drawn_are_those_of_the_calibration_error() -> None:
     rng = np.random.default_rng(5)
     p = np.round(softmax(2 * rng.normal(size=(500, 3))), 1)
     p = np.where(p.sum(1, keepdims=True) == 1, p, [[1.0, 0.0, 0.0]])  # many confidences on the bins' very edges
-    found = score(rng.integers(0, 3, 500), p)
+    found = measure(rng.integers(0, 3, 500), p)
     error = sum(b.count * abs(b.accuracy - b.confidence) for b in found.reliability) / found.n
     assert found.ece == pytest.approx(error, abs=1e-6)
     assert found.reliability[-1].lower == found.reliability[-1].upper == 1
@@ -87,14 +87,14 @@ def test_the_bins_that_are_drawn_are_those_of_the_calibration_error() -> None:
 
 def test_perfect_and_useless_predictions_have_the_extreme_scores() -> None:
     labels = np.array([0, 1, 0, 1])
-    perfect = score(labels, np.eye(2)[labels])
+    perfect = measure(labels, np.eye(2)[labels])
     assert (perfect.accuracy, perfect.mcc, perfect.auroc, perfect.brier, perfect.ece) == (1, 1, 1, 0, 0)
     useless = majority(np.array([0, 0, 0, 1]), labels, 2)
     assert (useless.accuracy, useless.mcc, useless.auroc) == (0.5, 0, 0.5)
 
 
 def test_one_class_alone_has_no_auroc_but_scores() -> None:
-    found = score(np.array([1, 1]), np.array([[0.2, 0.8], [0.6, 0.4]]))
+    found = measure(np.array([1, 1]), np.array([[0.2, 0.8], [0.6, 0.4]]))
     assert found.auroc is None
     assert found.balanced_accuracy == 0.5
 
@@ -113,9 +113,9 @@ def test_the_temperature_undoes_a_known_scale(scale: float) -> None:
 
 def test_shapes_and_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="got"):
-        score(np.array([0]), np.zeros((2, 2)))
+        measure(np.array([0]), np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"0\.\.1"):
-        score(np.array([2]), np.array([[0.5, 0.5]]))
+        measure(np.array([2]), np.array([[0.5, 0.5]]))
 
 
 def test_spread_of_one_value_is_zero() -> None:

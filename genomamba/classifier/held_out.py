@@ -10,7 +10,7 @@ import torch
 
 from genomamba import tokens
 from genomamba.classifier.examples import Examples, LabelledData
-from genomamba.classifier.metrics import fit_temperature, score, softmax
+from genomamba.classifier.metrics import fit_temperature, measure, softmax
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.classifier.report import SeedResult
 from genomamba.prediction.predictor import Predictor
@@ -19,7 +19,7 @@ from mamba_training.run import RunResult
 _EVALUATION_BASES = 2**16
 
 
-def score_seed(
+def judge_seed(
     network: SequenceClassifier, data: LabelledData, seed: int, folder: Path, run: RunResult, device: torch.device
 ) -> SeedResult:
     """Fit the temperature on validation, which the network keeps, and score both held-out splits.
@@ -40,8 +40,8 @@ def score_seed(
     probabilities = softmax(test, temperature)
     return SeedResult(
         seed=seed, status=run.status, steps=run.step, seconds=run.seconds, temperature=temperature,
-        valid=score(data.valid.labels, softmax(valid, temperature)), test=score(data.test.labels, probabilities),
-        raw_ece=score(data.test.labels, softmax(test)).ece, probabilities=probabilities, folder=folder,
+        valid=measure(data.valid.labels, softmax(valid, temperature)), test=measure(data.test.labels, probabilities),
+        raw_ece=measure(data.test.labels, softmax(test)).ece, probabilities=probabilities, folder=folder,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ _ACCEPTED = "train, valid, test or all"
 
 
 @dataclass(frozen=True, eq=False)
-class ScoredRows:
+class EvaluatedRows:
     """The rows or files that are scored, and what is to be said of them.
 
     Attributes:
@@ -71,7 +71,7 @@ def chosen_rows(
     split: str | None,
     sequence_column: str | None = None,
     label_column: str | None = None,
-) -> ScoredRows:
+) -> EvaluatedRows:
     """The rows of a table that are asked for.
 
     Args:
@@ -89,7 +89,7 @@ def chosen_rows(
     names = sequence_column or (own and own.sequence_column), label_column or (own and own.label_column)
     rows = read_table(table, None, *names)
     if wanted == "all":
-        return ScoredRows(rows, "all", bool(known), "all rows of the table" + _trained(bool(known)))
+        return EvaluatedRows(rows, "all", bool(known), "all rows of the table" + _trained(bool(known)))
     if known:
         rows = trained_on.rows(table, known[table], wanted or "test")
     elif rows[0].split is not None:
@@ -100,7 +100,7 @@ def chosen_rows(
             fix="leave --split out to score all rows, or add a column split",
         )  # fmt: skip
     else:
-        return ScoredRows(rows, "all", False, "all rows of a table new to the model")
+        return EvaluatedRows(rows, "all", False, "all rows of a table new to the model")
     wanted = wanted or "test"
     if not rows:
         raise UserError(
@@ -108,12 +108,12 @@ def chosen_rows(
             fix="name another with --split, or score all rows with --split all",
         )  # fmt: skip
     said = f"the {wanted} rows of a table that the model was trained on" if known else f"the table's {wanted} rows"
-    return ScoredRows(rows, wanted, bool(known), said)
+    return EvaluatedRows(rows, wanted, bool(known), said)
 
 
 def chosen_windows(
     files: Mapping[str, Sequence[Path]], config: ClassifierConfig, trained_on: TrainedOn, split: str | None
-) -> ScoredRows:
+) -> EvaluatedRows:
     """The windows of FASTA files that are asked for.
 
     Args:
@@ -135,7 +135,7 @@ def chosen_windows(
     new = [path for path in paths if path not in known]
     if wanted == "all" or (new and not known and wanted is None):
         said = f"all windows{_trained(bool(known))}" if known else "all windows of files new to the model"
-        return ScoredRows(files, "all", bool(known), said)
+        return EvaluatedRows(files, "all", bool(known), said)
     if new and known:
         raise UserError(
             "the model was trained on some of these files and not on others", path=new[0],
@@ -149,7 +149,7 @@ def chosen_windows(
         )  # fmt: skip
     wanted = wanted or "test"
     examples = trained_on.examples(files, known, wanted)
-    return ScoredRows(examples, wanted, True, f"the {wanted} windows of files that the model was trained on")
+    return EvaluatedRows(examples, wanted, True, f"the {wanted} windows of files that the model was trained on")
 
 
 def _split_name(split: str | None) -> str | None:
