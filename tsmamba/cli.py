@@ -61,7 +61,9 @@ def _reading(command: CommandT) -> CommandT:
         click.option("--freq", metavar="FREQ", help="Step of the series, e.g. h, 15min, D, W-SUN, MS."),
         click.option("--static", type=FILE, metavar="FILE", help="A row of features for each series."),
         click.option("--future", type=FILE, metavar="FILE", help="Covariates that are known for the time to come."),
-        click.option("--id", "id_column", metavar="COLUMN", help="Column that names the series (long files)."),
+        click.option(
+            "--id", "id_column", multiple=True, metavar="COLUMN", help="Column that names the series; repeatable."
+        ),
         click.option("--target", "targets", multiple=True, metavar="COLUMN", help="What to forecast; repeatable."),
         click.option("--time", "time_column", metavar="COLUMN", help="Column of times."),
     ):
@@ -104,8 +106,9 @@ _horizon = click.option(
 _method = click.option(
     "--method",
     metavar="NAME",
-    help="auto (by default), or one of: naive, seasonal_naive, drift, ets, theta, zero, ridge, mamba; with _x behind "
-    "it (ridge_x) what covariates known ahead add is taken off first.",
+    help="auto (by default), or one of: naive, seasonal_naive, drift, ets, theta, zero, ridge, mamba, smamba, tsmamba, "
+    "causal; with _x behind it (ridge_x) what covariates known ahead add is taken off first, with _log behind a learnt "
+    "one (ridge_log) it learns logarithms.",
 )
 _levels = click.option(
     "--level",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from mamba_configs import preset_text
 from tsmamba.cli import cli
+from tsmamba.methods.names import LEARNED, LOCAL, PRETRAINED
 
 COMMANDS = ["fit", "forecast", "backtest", "report", "info"]
 
@@ -244,6 +246,7 @@ def roll(*arguments, **named):
 tsmamba.evaluation.selection.roll = roll
 from mamba_configs import preset_text
 from tsmamba.cli import cli
+from tsmamba.methods.names import LEARNED, LOCAL, PRETRAINED
 cli(["forecast", sys.argv[1], "--horizon", "5"], prog_name="tsmamba")
 """
 
@@ -313,3 +316,20 @@ def test_an_option_given_twice_is_refused_where_one_would_be_lost(words: list[st
     result = run("forecast", sales, *words)
     assert result.exit_code == 2
     assert f"{words[0]} is given 2 times" in result.stderr
+
+
+def test_two_columns_may_name_a_series(tmp_path: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=40)
+    rows = [f"{s},{i},{day:%Y-%m-%d},{n % 7 + s + i}" for s in (1, 2) for i in (1, 2) for n, day in enumerate(days)]
+    path = tmp_path / "panel.csv"
+    path.write_text("\n".join(("store,item,ds,y", *rows, "")))
+    out = tmp_path / "next.csv"
+    told = ("--id", "store", "--id", "item", "--horizon", 3, "--method", "naive", "--out", out)
+    assert run("forecast", path, *told).exit_code == 0
+    assert pd.read_csv(out)["unique_id"].unique().tolist() == ["1/1", "1/2", "2/1", "2/2"]
+
+
+def test_help_names_every_method() -> None:
+    shown = " ".join(run("forecast", "--help").output.split())
+    named = shown[shown.index("or one of:") : shown.index("--config")]
+    assert all(re.search(rf"\b{name}\b", named) for name in (*LOCAL, *PRETRAINED, *LEARNED))

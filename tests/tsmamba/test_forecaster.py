@@ -45,7 +45,10 @@ def test_the_default_horizon_is_a_season() -> None:
     assert fitted.task_.season == 7
     assert len(fitted.predict()) == 7
     assert len(fitted.predict(3)) == 3
+    before = fitted.predict()
     assert len(fitted.predict(9)) == 9
+    assert (fitted.task_.horizon, fitted.get_params()["horizon"]) == (7, None)
+    pd.testing.assert_frame_equal(fitted.predict(), before)
 
 
 def test_scikit_learn_may_clone_and_change_it() -> None:

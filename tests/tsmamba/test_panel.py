@@ -139,3 +139,28 @@ def test_scales_know_the_training_rows_only_and_survive_json() -> None:
 def test_a_constant_series_keeps_its_unit(level: float) -> None:
     panel = Panel.wide(np.full((10, 1), level))
     np.testing.assert_array_equal(PanelScaler.fit(panel, [2]).values(panel.series[0]), np.zeros(10))
+
+
+@pytest.mark.parametrize(
+    "index",
+    [[*range(15), *range(15)], [n * 3 + n % 2 for n in range(30)]],
+    ids=["concatenated", "filtered"],
+)
+def test_an_index_that_only_numbers_rows_is_no_covariate(index: list[int]) -> None:
+    plain = pd.DataFrame({"ds": pd.date_range("2024-01-01", periods=30), "y": np.arange(30.0) ** 2})
+    frame = frame_of(plain.set_axis(index, axis=0))
+    assert (frame.ids, frame.past_covariates) == (["y"], ())
+
+
+def test_an_index_that_is_a_column_too_is_read_once() -> None:
+    plain = pd.DataFrame({"ds": pd.date_range("2024-01-01", periods=30), "y": np.arange(30.0) ** 2})
+    assert frame_of(plain.set_index("ds", drop=False)).time_column == "ds"
+    years = pd.DataFrame({"sales": np.arange(30.0) ** 2}, index=range(1990, 2020))
+    assert frame_of(years.sort_index()).ids == ["sales"]
+
+
+def test_rows_ahead_are_counted_wherever_they_lie() -> None:
+    late = table({"a": 40}).drop(columns="y").iloc[34:]
+    assert panel_of(frame_of(table({"a": 30}), future=late)).known_ahead(10) == 6
+    gap = table({"a": 40}).drop(columns="y").iloc[[30, 31, 36, 37]]
+    assert panel_of(frame_of(table({"a": 30}), future=gap)).known_ahead(10) == 4

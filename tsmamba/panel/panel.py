@@ -121,9 +121,9 @@ class Panel:
                 )  # fmt: skip
 
     def known_ahead(self, horizon: int) -> int:
-        """Rows beyond its end, at most `horizon`, of which every series has some covariate known ahead."""
+        """How many of the `horizon` rows beyond its end every series has some covariate of, wherever they lie."""
         later = [np.isfinite(one.future[len(one) : len(one) + horizon]).any(axis=-1) for one in self.series]
-        return min((int(np.argmin(np.append(known, False))) for known in later), default=horizon)
+        return min((int(known.sum()) for known in later), default=horizon)
 
     def future_times(self, horizon: int) -> list[Times]:
         """The `horizon` times after each series' end."""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import ReadOptions, SeriesFrame, read_series
+from mamba_data_prep.series.words import is_time_name
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import ID, TARGET, TIME, Panel, Series
 
@@ -63,7 +64,7 @@ def frame_of(
     Raises:
         UserError: it cannot be understood without guessing.
     """
-    zones = {str(part.dt.tz) for _, part in table.reset_index().items() if isinstance(part.dtype, pd.DatetimeTZDtype)}
+    zones = {str(part.dt.tz) for _, part in _with_index(table).items() if isinstance(part.dtype, pd.DatetimeTZDtype)}
     if len(zones) == 1 and options.zone is None:
         options = replace(options, zone=zones.pop())
     with tempfile.TemporaryDirectory() as folder:
@@ -139,11 +140,28 @@ def _named(*parts: pd.DataFrame | None) -> list[tuple[str, pd.DataFrame | None]]
 def _stored(part: pd.DataFrame | None, path: Path) -> Path | None:
     if part is None:
         return None
-    part = part if isinstance(part.index, pd.RangeIndex) else part.reset_index()
+    part = _with_index(part)
     aware = [name for name in part.columns if isinstance(part[name].dtype, pd.DatetimeTZDtype)]
     part = part.assign(**{name: part[name].dt.tz_localize(None) for name in aware})  # the options tell the zone
     part.rename(columns=str).to_parquet(path, index=False)
     return path
+
+
+def _with_index(part: pd.DataFrame) -> pd.DataFrame:
+    """A table with its index as columns, without levels that it has as columns already or that only number its rows.
+
+    Numbers without a name are what concatenating and filtering leave: they tell times only where no column does and
+    none of them comes twice.
+    """
+    index = part.index
+    numbers = index.nlevels == 1 and index.name is None and pd.api.types.is_numeric_dtype(index.dtype)
+    told = any(is_time_name(str(n)) or pd.api.types.is_datetime64_any_dtype(part[n].dtype) for n in part.columns)
+    if isinstance(index, pd.RangeIndex) or (numbers and (told or index.has_duplicates)):
+        return part.reset_index(drop=True)
+    held = [level for level, name in enumerate(index.names) if name is not None and name in part.columns]
+    if held:
+        part = part.reset_index(level=held, drop=True)
+    return part if len(held) == index.nlevels else part.reset_index()
 
 
 def _after(frame: SeriesFrame, end: pd.Timestamp, rows: pd.DataFrame, names: list[str]) -> np.ndarray:

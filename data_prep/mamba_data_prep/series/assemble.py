@@ -35,7 +35,10 @@ def assemble(table: Table, column: TimeColumn, roles: Roles, options: ReadOption
     names = [*roles.targets, *roles.past, *roles.future]
     values = np.column_stack([roles.values[name] for name in names])
     rows = Rows(groups, times, values, table.lines)
-    grid = to_grid(rows, list(keys.index), table, zone, options, report, index=column.format.is_index)
+    grid = to_grid(
+        *(rows, list(keys.index), table, zone, replace(options, time=column.names), report),
+        index=column.format.is_index,
+    )
     grid, beyond = _split_future(grid, roles, keys)
     frame, keys = _frame(grid, keys, roles)
     _facts(frame, roles, report)

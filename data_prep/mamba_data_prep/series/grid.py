@@ -72,7 +72,7 @@ def to_grid(
     Raises:
         UserError: rows contradict each other, or no step fits the times.
     """
-    rows = _without_duplicates(_sorted(rows, report), names, table, options.duplicates, report, index=index)
+    rows = _without_duplicates(_sorted(rows, report), names, table, options, report, index=index)
     frequency = _frequency(rows, names, table, zone, options, report, index=index)
     origins = _origins(rows, frequency, binned=options.frequency is not None)
     counts = frequency.count(_as_times(rows.times, index), _as_times(origins, index)[rows.series])
@@ -105,7 +105,7 @@ def _sorted(rows: Rows, report: IngestReport) -> Rows:
 
 
 def _without_duplicates(
-    rows: Rows, names: list[str], table: Table, policy: str, report: IngestReport, *, index: bool
+    rows: Rows, names: list[str], table: Table, options: ReadOptions, report: IngestReport, *, index: bool
 ) -> Rows:
     """One row a series and time: equal rows are merged, contradicting ones follow the policy or are refused."""
     new = np.append([True], (np.diff(rows.series) != 0) | (np.diff(rows.times) != 0))
@@ -120,11 +120,11 @@ def _without_duplicates(
         lines = rows.lines[starts[merged] + 1]
         what = "rows that repeat a time without contradicting each other were merged"
         report.repair("duplicate_rows", what, count=int((sizes[merged] - 1).sum()), lines=lines[:5].tolist())
-    values = high
+    values, policy = high, options.duplicates
     if conflict.any():
         first = starts[np.flatnonzero(conflict)[0]]
         if policy == "refuse":
-            raise _conflict(rows, int(first), int(conflict.sum()), names, table, index=index)
+            raise _conflict(rows, int(first), int(conflict.sum()), names, table, options.time, index=index)
         values = _settled(rows, starts, policy, high, conflict)
         what = f"rows that contradict each other about one time: the {policy} of their values is used"
         before = " | ".join(f"{value:g}" for value in rows.values[first : first + 2, 0])
@@ -151,13 +151,17 @@ def _settled(rows: Rows, starts: np.ndarray, policy: str, merged: np.ndarray, co
     return np.where(conflict[:, None], chosen, merged)
 
 
-def _conflict(rows: Rows, first: int, count: int, names: list[str], table: Table, *, index: bool) -> UserError:
+def _conflict(
+    rows: Rows, first: int, count: int, names: list[str], table: Table, columns: tuple[str, ...], *, index: bool
+) -> UserError:
     time = rows.times[first] if index else str(rows.times[first].astype("datetime64[ns]"))[:19]
     differing = np.flatnonzero(rows.values[first] != rows.values[first + 1])
     pair = " and ".join(f"{value:g}" for value in rows.values[first : first + 2, differing[0] if len(differing) else 0])
     name = names[int(rows.series[first])]
+    where = f" in column {' + '.join(columns)!r}" if columns else ""
     return UserError(
-        f"two rows contradict each other about {time}{f' of series {name!r}' if name else ''} ({count:,} times so)",
+        f"two rows contradict each other about {time}{f' of series {name!r}' if name else ''}"
+        f"{where} ({count:,} times so)",
         path=table.path,
         line=int(rows.lines[first + 1]),
         found=f"{pair} (line {rows.lines[first]:,} and this one)",
@@ -272,7 +276,7 @@ def _snapped(
         what = "times that lie beside the grid were moved to its nearest step"
         examples = [(str(times[row])[:23], str(snapped[row])[:23]) for row in moved[:5]]
         report.repair("off_grid", what, count=len(moved), lines=rows.lines[moved[:5]].tolist(), examples=examples)
-        settled = _without_duplicates(on_grid, names, table, options.duplicates, report, index=True)
+        settled = _without_duplicates(on_grid, names, table, options, report, index=True)
     return settled, settled.times
 
 

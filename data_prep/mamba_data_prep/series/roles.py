@@ -102,9 +102,11 @@ def _ids(table: Table, column: TimeColumn, free: list[str], options: ReadOptions
     offset = column.times.offset
     frame = pd.DataFrame({"": column.times.values if offset is None else column.times.values - offset * 1_000_000_000})
     repeated = int(frame.duplicated().sum())
-    if not repeated or not column.names:
+    if not column.names:
         return ()
     candidates = _id_candidates(table, free)
+    if not repeated:
+        return _one_after_another(table, frame[""].to_numpy(), candidates, free)
     for name in candidates:
         frame[name] = pd.factorize(table.text(name).to_pandas())[0]
     least = 0.02 * len(table)
@@ -115,6 +117,22 @@ def _ids(table: Table, column: TimeColumn, free: list[str], options: ReadOptions
             if left <= least and (is_named or (left == 0 and repeated >= 0.1 * len(table))) and left < 0.5 * repeated:
                 return chosen
     return ()
+
+
+def _one_after_another(table: Table, times: np.ndarray, candidates: list[str], free: list[str]) -> tuple[str, ...]:
+    """The columns named like ids whose values follow each other in time: series that never overlap are no one series.
+
+    Each value must hold for two rows at least and never come back, or else it is a state that one series passes through.
+    """
+    order = np.argsort(times, kind="stable")
+    chosen: tuple[str, ...] = ()
+    for name in (name for name in candidates if plain(name) in IDS):
+        codes = pd.factorize(table.text(name).to_pandas())[0][order]
+        kinds = int(codes.max()) + 1
+        in_blocks = int(np.count_nonzero(np.diff(codes))) == kinds - 1 and int(np.bincount(codes).min()) > 1
+        if kinds > 1 and in_blocks and len(chosen) + 1 < len(free):
+            chosen = (*chosen, name)
+    return chosen
 
 
 def _id_candidates(table: Table, free: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,11 @@ FOOTER = 20
 
 _COUNTERS = frozenset(("ds", "time", "timestamp", "ts", "t", "step", "period", "date", "epoch"))
 _PERIODS = {"quarter": "Q", "qtr": "Q", "week": "W"}
+_INTERVAL = (
+    r"^(?P<start>.*?\d:\d\d\S*?(?: [^-\d]*?)?|.*?\d[-./]\d\S*?)"
+    r"(?: +(?:-|–|—|to|until|bis) +.*\d[-./:]\d.*|/\d{4}-\d\d.*)$"
+)
+_DAY = 86_400_000_000_000
 _CLOCK = r"^\d{1,2}[:.h]\d{2}([:.]\d{2})?( ?[AaPp][Mm])?$"
 
 
@@ -50,8 +56,10 @@ def find_times(table: Table, options: ReadOptions, report: IngestReport) -> tupl
     """
     names, detected = _chosen(table, options)
     if detected is None:
+        table = _without_last_words(table, report)
         return table, _counted(len(table))
     cells = _joined(table, names)
+    _tell_intervals(table, names, cells, report)
     _refuse_two_orders(table, names, cells, detected)
     times = _with_other_formats(table, names, cells, detected, options, report)
     table, times, cells = _without_footer(table, times, cells, report)
@@ -73,16 +81,19 @@ def _chosen(table: Table, options: ReadOptions) -> tuple[tuple[str, ...], Detect
     taken = {*options.id, *options.target, *options.ignore, *options.past_covariates, *options.future_covariates}
     names = [name for name in table.columns if name not in taken]
     ranked = sorted((rank, i, name) for i, name in enumerate(names) if (rank := time_rank(name)) is not None)
+    if options.time_format:
+        return _in_format(table, options.time_format, [*(name for _, _, name in ranked), *names])
     for _, _, name in ranked:
         if plain(name) in ("year", "yr", "month", "day") and (parts := _calendar_parts(names)):
             detected = detect_times(_joined(table, parts), dayfirst=options.dayfirst)
             if detected and detected.share >= BY_CONTENT:
                 return parts, detected
-        detected = detect_times(table.text(name), dayfirst=options.dayfirst, integers=True)
+        detected = detect_times(_starts(table.text(name)), dayfirst=options.dayfirst, integers=True)
+        detected = _in_quarters(detected, _starts(table.text(name)), name)
         if detected and detected.share >= BY_NAME and _fits_name(detected, name):
             return _with_clock(table, name, names, detected, options)
     for name in names:
-        detected = detect_times(table.text(name), dayfirst=options.dayfirst, integers=name == names[0])
+        detected = detect_times(_starts(table.text(name)), dayfirst=options.dayfirst, integers=name == names[0])
         if detected and detected.share >= BY_CONTENT and _fits_content(detected):
             return _with_clock(table, name, names, detected, options)
     _refuse_unread(table, [name for _, _, name in ranked])
@@ -94,7 +105,7 @@ def _refuse_unread(table: Table, names: list[str]) -> None:
     for name in names:
         cells = table.text(name)
         certain = (time_rank(name) or 0) <= len(STRONG_TIMES)
-        expression = r"\p{L}|\d[:/]\d" if certain else r"\p{L}{3}|\d[:/]\d"
+        expression = r"\p{L}|\d[-:/]\d" if certain else r"\p{L}{3}|\d[-:/]\d"
         words = pc.match_substring_regex(cells, expression).to_numpy(zero_copy_only=False)
         if words.mean() >= BY_NAME:
             row = int(np.flatnonzero(words)[0])
@@ -118,7 +129,9 @@ def _as_told(table: Table, options: ReadOptions) -> Detected:
         format = TimeFormat(options.time_format)
         times = format.parse(cells)
         return Detected(format, times, float(times.ok.mean()))
-    detected = detect_times(cells, dayfirst=options.dayfirst, integers=True)
+    detected = _in_quarters(
+        detect_times(cells, dayfirst=options.dayfirst, integers=True), cells, " ".join(options.time)
+    )
     if detected is None:
         raise UserError(
             f"column {' + '.join(options.time)!r} holds no times",
@@ -157,7 +170,7 @@ def _even(gaps: np.ndarray) -> bool:
 
 def _joined(table: Table, names: tuple[str, ...]) -> pa.Array:
     if len(names) == 1:
-        return table.text(names[0])
+        return _starts(table.text(names[0]))
     texts = [table.text(name) for name in names]
     if plain(names[0]) in ("year", "yr"):
         if (letter := _PERIODS.get(plain(names[1]))) is not None:
@@ -172,6 +185,75 @@ def _joined(table: Table, names: tuple[str, ...]) -> pa.Array:
     if not pc.any(pc.match_substring_regex(clock, r"[:.h]")).as_py():
         clock = pc.binary_join_element_wise(clock, "00", ":")
     return pc.binary_join_element_wise(texts[0], clock, " ")
+
+
+def _starts(cells: pa.Array) -> pa.Array:
+    """The beginnings of intervals such as "1.1.2021 00:00 - 1.1.2021 01:00"; the cells as they are where they are none."""
+    found = pc.extract_regex(cells, _INTERVAL)
+    is_interval = pc.is_valid(found)
+    filled = pc.sum(pc.not_equal(cells, "")).as_py() or 0
+    if not filled or (pc.sum(is_interval).as_py() or 0) < BY_CONTENT * filled:
+        return cells
+    start = pc.utf8_trim_whitespace(pc.struct_field(found, "start"))
+    return pc.if_else(is_interval, start, cells)
+
+
+def _tell_intervals(table: Table, names: tuple[str, ...], cells: pa.Array, report: IngestReport) -> None:
+    written = table.text(names[0])
+    if len(names) == 1 and not cells.equals(written):
+        report.repair(
+            "time_intervals",
+            "intervals of time were read as their beginnings",
+            count=len(table),
+            lines=table.lines[:5].tolist(),
+            examples=[(written[row].as_py(), cells[row].as_py()) for row in range(min(2, len(table)))],
+            column=names[0],
+        )
+
+
+def _in_format(table: Table, pattern: str, names: list[str]) -> tuple[tuple[str, ...], Detected]:
+    """The first column, of those named like times first, that is written in a format that was told."""
+    format = TimeFormat(pattern)
+    for name in names:
+        cells = _starts(table.text(name))
+        times = format.parse(cells)
+        filled = pc.sum(pc.not_equal(cells, "")).as_py() or 0
+        if filled and times.ok.sum() >= BY_NAME * filled:
+            return (name,), Detected(format, times, float(times.ok.sum() / filled))
+    raise UserError(
+        "no column holds times in this format",
+        path=table.path,
+        line=int(table.lines[0]),
+        found=pattern,
+        accepted="the directives of strftime, and %q for a quarter, %G-W%V for a week, %s for seconds since 1970",
+        fix="correct time_format, or name the column with --time",
+    )
+
+
+def _in_quarters(detected: Detected | None, cells: pa.Array, name: str) -> Detected | None:
+    """Months of which only 1 to 4 occur, in a column named like quarters, as the quarters they are."""
+    if detected is None or not {"quarter", "quarters", "qtr", "quartal", "trimestre"} & set(plain(name).split()):
+        return detected
+    format = TimeFormat(re.sub("%-?m", "%q", detected.format.pattern))
+    if "d" in detected.format.directives or format.pattern == detected.format.pattern:
+        return detected
+    times = format.parse(cells)
+    return detected if times.ok.sum() < detected.times.ok.sum() else Detected(format, times, detected.share)
+
+
+def _without_last_words(table: Table, report: IngestReport) -> Table:
+    """Leave out last lines that begin with words where the lines before begin with numbers: totals and remarks."""
+    name = next(iter(table.columns))
+    words = pc.match_substring_regex(table.text(name), r"\p{L}").to_numpy(zero_copy_only=False)
+    end = len(table) - int(np.argmin(np.append(words[::-1], False)))
+    tail = len(table) - end
+    if not 0 < tail <= FOOTER or end < 2 or words[:end].any() or len(table.columns) < 2:
+        return table
+    texts = [" | ".join(str(c[row].as_py() or "") for c in table.columns.values()) for row in range(end, len(table))]
+    what = "lines at the end that begin with words (totals, sources, remarks) were left out"
+    examples = [(text.rstrip(" |"), "") for text in texts]
+    report.repair("footer_lines", what, count=tail, lines=table.lines[end:].tolist(), examples=examples)
+    return table.keep(np.arange(len(table)) < end)
 
 
 def _calendar_parts(names: list[str]) -> tuple[str, ...]:
@@ -208,7 +290,21 @@ def _with_clock(
         joined = detect_times(_joined(table, (name, other)), dayfirst=options.dayfirst)
         if joined and joined.share >= BY_CONTENT and (clock >= BY_CONTENT or "hour" in words or words == {"time"}):
             return (name, other), joined
-    return single
+    return _finer(table, name, names, detected, options) or single
+
+
+def _finer(
+    table: Table, name: str, names: list[str], detected: Detected, options: ReadOptions
+) -> tuple[tuple[str, ...], Detected] | None:
+    """Another column, whatever its name, with even times of day on the very days that this one repeats."""
+    for other in (one for one in names if one != name):
+        finer = detect_times(_starts(table.text(other)), dayfirst=options.dayfirst)
+        if finer is None or finer.share < BY_CONTENT or not finer.format.has_hours or finer.times.offset is not None:
+            continue
+        same = finer.times.values // _DAY == detected.times.values // _DAY
+        if same.mean() >= BY_CONTENT and _even(np.diff(np.unique(finer.times.values))):
+            return (other,), finer
+    return None
 
 
 def _refuse_two_orders(table: Table, names: tuple[str, ...], cells: pa.Array, detected: Detected) -> None:
