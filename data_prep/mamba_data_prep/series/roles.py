@@ -122,7 +122,7 @@ def _ids(table: Table, column: TimeColumn, free: list[str], options: ReadOptions
 def _one_after_another(table: Table, times: np.ndarray, candidates: list[str], free: list[str]) -> tuple[str, ...]:
     """The columns named like ids whose values follow each other in time: series that never overlap are no one series.
 
-    Each value must hold for two rows at least and never come back, or else it is a state that one series passes through.
+    Each value must hold for two rows at least and never come back, or else it is a state that a series passes through.
     """
     order = np.argsort(times, kind="stable")
     chosen: tuple[str, ...] = ()

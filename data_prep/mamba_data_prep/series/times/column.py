@@ -27,7 +27,7 @@ _COUNTERS = frozenset(("ds", "time", "timestamp", "ts", "t", "step", "period", "
 _PERIODS = {"quarter": "Q", "qtr": "Q", "week": "W"}
 _INTERVAL = (
     r"^(?P<start>.*?\d:\d\d\S*?(?: [^-\d]*?)?|.*?\d[-./]\d\S*?)"
-    r"(?: +(?:-|–|—|to|until|bis) +.*\d[-./:]\d.*|/\d{4}-\d\d.*)$"
+    r"(?: +(?:-|\x{2013}|\x{2014}|to|until|bis) +.*\d[-./:]\d.*|/\d{4}-\d\d.*)$"
 )
 _DAY = 86_400_000_000_000
 _CLOCK = r"^\d{1,2}[:.h]\d{2}([:.]\d{2})?( ?[AaPp][Mm])?$"
@@ -188,7 +188,7 @@ def _joined(table: Table, names: tuple[str, ...]) -> pa.Array:
 
 
 def _starts(cells: pa.Array) -> pa.Array:
-    """The beginnings of intervals such as "1.1.2021 00:00 - 1.1.2021 01:00"; the cells as they are where they are none."""
+    """The beginnings of intervals such as "1.1.2021 00:00 - 1.1.2021 01:00"; other cells as they are."""
     found = pc.extract_regex(cells, _INTERVAL)
     is_interval = pc.is_valid(found)
     filled = pc.sum(pc.not_equal(cells, "")).as_py() or 0
