@@ -119,10 +119,12 @@ def test_days_that_no_calendar_has_are_no_times() -> None:
 
 @pytest.mark.parametrize(
     ("days", "step"),
-    [("2022-03-31,2022-04-29,2022-05-31,2022-06-30", "ME"), ("2022-04-01,2022-05-02,2022-06-01,2022-07-01", "MS")],
+    [("2022-03-31,2022-04-29,2022-05-31,2022-06-30", "BME"), ("2022-04-01,2022-05-02,2022-06-01,2022-07-01", "BMS")],
 )
 def test_business_days_at_the_edges_of_months_are_months(days: str, step: str, tmp_path: Path) -> None:
     (path := tmp_path / "table.csv").write_text("date,y\n" + "".join(f"{day},1.5\n" for day in days.split(",")))
     read = read_series(path)
     assert (read.frequency.alias, len(read.frame)) == (step, 4)
-    assert [finding.rule for finding in read.report.findings] == ["off_grid"]
+    assert read.report.findings == []
+    expected = pd.date_range(days.split(",")[-1], periods=8, freq=step)[1:]
+    assert read.format_times(read.future_times(7)["ds"]) == expected.strftime("%Y-%m-%d").tolist()

@@ -44,6 +44,7 @@ class Frequency:
         zone: IANA name, or an offset like "+02:00", or None.
         day: for months, the day of the month; 31 stands for the last day.
         anchor: for weeks the weekday (0 = Monday), for quarters and years the month (1 = January) that a step falls on.
+        weekdays: for months, whether a day at the weekend gives way to the next working day inside the month.
     """
 
     unit: Literal["index", "duration", "day", "business", "month"]
@@ -51,6 +52,7 @@ class Frequency:
     zone: str | None = None
     day: int = 1
     anchor: int = 0
+    weekdays: bool = False
 
     @classmethod
     def from_alias(cls, alias: str, zone: str | None = None) -> Frequency:
@@ -68,11 +70,13 @@ class Frequency:
         if name in ("D", "W", "B"):
             weekday = _WEEKDAYS.index(anchor) if anchor in _WEEKDAYS else 6
             return cls("business" if name == "B" else "day", count * (7 if name == "W" else 1), zone, anchor=weekday)
+        if name in ("BMS", "BME"):
+            return cls("month", count, zone, 1 if name == "BMS" else 31, weekdays=True)
         if name in _MONTH_ALIASES:
             months, day = _MONTH_ALIASES[name]
             default = {3: 1, 12: 1}.get(months, 0) if day == 1 else {3: 12, 12: 12}.get(months, 0)
             return cls("month", count * months, zone, day, _MONTHS.index(anchor) + 1 if anchor in _MONTHS else default)
-        accepted = "s, min, h, D, B, W-SUN, MS, QS, YS and multiples such as 15min"
+        accepted = "s, min, h, D, B, W-SUN, MS, BME, QS, YS and multiples such as 15min"
         raise UserError("there is no such frequency", found=alias, accepted=accepted)
 
     @property
@@ -97,7 +101,7 @@ class Frequency:
             quarter = (month - 1) % 3
             named = _MONTHS[quarter + 9] if edge == "E" else _MONTHS[quarter]
             return _many(self.step // 3, f"Q{edge}-{named}")
-        return _many(self.step, f"M{edge}")
+        return _many(self.step, f"{'B' if self.weekdays else ''}M{edge}")
 
     @property
     def seasonal_periods(self) -> tuple[int, ...]:
@@ -146,6 +150,8 @@ class Frequency:
             months = date.astype("datetime64[M]") + steps
             last = (months + 1).astype("datetime64[D]") - 1
             dates = np.minimum(months.astype("datetime64[D]") + (self.day - 1), last)
+            if self.weekdays:
+                dates = np.busday_offset(dates, 0, roll="forward" if self.day == 1 else "backward")
         return dates.astype("datetime64[ns]") + time_of_day
 
     def count(self, times: np.ndarray, origin: Instant | np.ndarray) -> np.ndarray:

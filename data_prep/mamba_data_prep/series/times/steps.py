@@ -80,16 +80,16 @@ def _months(wall: np.ndarray, gaps: np.ndarray, zone: str | None, inside: np.nda
     months = dates.astype("datetime64[M]")
     day = (dates - months.astype("datetime64[D]")).astype(np.int64) + 1
     is_last = ((dates + 1).astype("datetime64[M]") != months) if len(dates) else np.array([])
-    common = int(np.bincount(day).argmax())
+    common, weekdays = int(np.bincount(day).argmax()), False
     if is_last.mean() >= _ON_GRID and common > 27:
         common = 31
     elif np.mean(day == common) < _ON_GRID:
         first = months.astype("datetime64[D]")
         last = (months + 1).astype("datetime64[D]") - 1
         if np.mean(dates == np.busday_offset(last, 0, roll="backward")) >= _ON_GRID:
-            common = 31
+            common, weekdays = 31, True
         elif np.mean(dates == np.busday_offset(first, 0, roll="forward")) >= _ON_GRID:
-            common = 1
+            common, weekdays = 1, True
         else:
             return None
     number = months.astype(np.int64)
@@ -97,7 +97,8 @@ def _months(wall: np.ndarray, gaps: np.ndarray, zone: str | None, inside: np.nda
     if step < 1 or np.mean(np.diff(number)[inside] % step == 0) < _ON_GRID:
         return None
     anchor = int(np.bincount(number % 12).argmax()) + 1 if step % 3 == 0 else 0
-    return Frequency("month", step, zone, day=common, anchor=anchor)
+    weekdays = weekdays and step % 3 != 0  # quarters and years have no such alias
+    return Frequency("month", step, zone, day=common, anchor=anchor, weekdays=weekdays)
 
 
 def _days(wall: np.ndarray, gaps: np.ndarray, step: int, zone: str | None) -> Frequency:
