@@ -21,7 +21,6 @@ from tsmamba.evaluation.conformal import Calibration
 from tsmamba.evaluation.outcome import unknown_ahead
 from tsmamba.evaluation.selection import Selection, describe, select
 from tsmamba.fitting.fitted import BUNDLE_KIND, FittedModel
-from tsmamba.methods.baselines import Smoothing
 from tsmamba.methods.covariate_effects import Effects
 from tsmamba.methods.methods import Combination, FittedMethod, Learned, Local, Regressed, Task
 from tsmamba.methods.names import LOCAL, PRETRAINED, reads_ahead
@@ -43,8 +42,8 @@ class Forecaster:
 
     Args:
         horizon: rows ahead; a season or so by default.
-        method: `auto` compares them all; or one of naive, seasonal_naive, drift, ets, theta, zero, ridge, mamba,
-            smamba, tsmamba, causal; with `_log` behind a learnt one to learn logarithms, with `_x` behind any to take
+        method: `auto` compares them all; or one of naive, seasonal_naive, drift, ets, theta, arima,
+            croston, zero, ridge, mamba, smamba, tsmamba, causal; with `_log` behind a learnt one to learn logarithms, with `_x` behind any to take
             off first what covariates known ahead add linearly.
         levels: of the quantiles, ascending.
         season: rows of a season; found in the data by default.
@@ -200,7 +199,7 @@ class Forecaster:
             "parameters": {**self.get_params(), "levels": list(self.levels)},
             "frequency": self.frequency_,
             "source": self.source_.to_dict(),
-            "forms": {name: asdict(form) for one in locals_ for name, form in one.forms.items()},
+            "forms": {name: form for one in locals_ for name, form in one.forms.items()},
             "effects": {one.name: one.effects.to_dict() for one in outer if isinstance(one, Regressed)},
             "calibration": self.selection_.calibration.to_dict(),
             "selection": {
@@ -252,7 +251,7 @@ class Forecaster:
     def _from(cls, bundle: Bundle, found: Mapping[str, Any]) -> Forecaster:
         parameters = {**found["parameters"], "levels": tuple(found["parameters"]["levels"])}
         task = Task(**{**found["task"], "levels": tuple(found["task"]["levels"])})
-        forms = {name: Smoothing(**form) for name, form in found["forms"].items()}
+        forms = {name: _form(form) for name, form in found["forms"].items()}
         members: list[FittedMethod] = []
         for name in found["members"]:
             plain = name.removesuffix("_x")
@@ -299,6 +298,14 @@ class Forecaster:
     def _check_fitted(self) -> None:
         if not hasattr(self, "selection_"):
             raise UserError("this forecaster was not fitted", fix="call fit first")
+
+
+def _form(found: str | Mapping[str, str]) -> str:
+    """A form of exponential smoothing; earlier versions kept its trend and its season in words, with additive errors."""
+    if isinstance(found, str):
+        return found
+    trends, seasons = {"none": "N", "linear": "A", "damped": "Ad"}, {"none": "N", "add": "A", "mul": "M"}
+    return "A" + trends[found["trend"]] + seasons[found["seasonal"]]
 
 
 def _pretrained(bundle: Bundle, shape: Mapping[str, Any]) -> ZeroNetwork:

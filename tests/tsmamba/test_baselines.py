@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tsmamba.methods import baselines
-from tsmamba.methods.baselines import Smoothing
 from tsmamba.panel.seasonality import autocorrelation, choose_season, seasonal_strength
 
 NAN = float("nan")
@@ -24,7 +23,9 @@ def every_method(history: np.ndarray, horizon: int, season: int) -> dict[str, np
         "seasonal naive": baselines.seasonal_naive(history, horizon, season),
         "drift": baselines.drift(history, horizon),
         "theta": baselines.theta(history, horizon, season),
-        "ets": baselines.choose_smoothing(history, horizon, season).forecast(history, horizon, season),
+        "ets": baselines.ets(history, horizon, season),
+        "ets of a fixed form": baselines.ets(history, horizon, season, "MAdM"),
+        "croston": baselines.croston(history, horizon),
     }
 
 
@@ -49,29 +50,54 @@ def test_nothing_observed_gives_no_forecast() -> None:
 
 
 def test_smoothing_with_a_multiplied_season_follows_a_growing_season() -> None:
-    chosen = baselines.choose_smoothing(AIRLINE[:-12], 12, 12)
-    error = np.abs(chosen.forecast(AIRLINE[:-12], 12, 12) - AIRLINE[-12:]).mean()
-    assert chosen.seasonal == "mul"
+    form = baselines.ets_form(AIRLINE[:-12], 12)
+    error = np.abs(baselines.ets(AIRLINE[:-12], 12, 12, form) - AIRLINE[-12:]).mean()
+    assert form.endswith("M")
     assert error < 0.05 * np.abs(baselines.seasonal_naive(AIRLINE[:-12], 12, 12) - AIRLINE[-12:]).mean()
 
 
 def test_a_long_season_is_taken_out_first() -> None:
     rows = np.arange(300.0)
     values = 5 * np.sin(2 * np.pi * rows / 60) + 0.1 * rows
-    error = np.abs(Smoothing("linear", "add").forecast(values[:-60], 60, 60) - values[-60:]).mean()
-    assert error < 0.5
+    for method in (baselines.ets, baselines.theta):
+        assert np.abs(method(values[:-60], 60, 60) - values[-60:]).mean() < 0.5
 
 
 def test_gaps_are_bridged_by_the_season() -> None:
     holed = AIRLINE.copy()
     holed[[30, 31, 61, 80]] = NAN
-    whole = Smoothing("linear", "mul").forecast(AIRLINE, 12, 12)
-    assert Smoothing("linear", "mul").forecast(holed, 12, 12) == pytest.approx(whole, rel=0.05)
+    whole = baselines.ets(AIRLINE, 12, 12, "AAM")
+    assert baselines.ets(holed, 12, 12, "AAM") == pytest.approx(whole, rel=0.05)
 
 
 def test_the_choice_does_not_see_what_follows() -> None:
     longer = np.concatenate([AIRLINE, np.full(12, 1e6)])
-    assert baselines.choose_smoothing(longer[:-12], 12, 12) == baselines.choose_smoothing(AIRLINE, 12, 12)
+    assert baselines.ets_form(longer[:-12], 12) == baselines.ets_form(AIRLINE, 12)
+
+
+def test_methods_are_those_of_statsforecast() -> None:
+    from statsforecast.models import AutoARIMA, AutoETS, AutoTheta
+
+    history = AIRLINE[:-12] / AIRLINE[:-12].mean()  # theirs mind the unit, and ours are asked in this one
+    for ours, theirs in ((baselines.ets, AutoETS), (baselines.theta, AutoTheta), (baselines.arima, AutoARIMA)):
+        expected = theirs(season_length=12).forecast(history, 12)["mean"]
+        assert ours(history, 12, 12) == pytest.approx(expected, rel=1e-6), theirs.__name__
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3, 7.0])
+def test_a_unit_changes_nothing(unit: float) -> None:
+    noisy = AIRLINE + np.random.default_rng(2).normal(0, 5, len(AIRLINE))
+    for name, point in every_method(noisy * unit, 12, 12).items():
+        assert point / unit == pytest.approx(every_method(noisy, 12, 12)[name], rel=1e-6), name
+
+
+def test_sparse_demand_has_a_positive_mean() -> None:
+    generator = np.random.default_rng(3)
+    demand = generator.poisson(3, 200) * (generator.random(200) < 0.15)
+    assert baselines.is_intermittent(demand.astype(float))
+    assert not baselines.is_intermittent(AIRLINE)
+    assert not baselines.is_intermittent(-demand.astype(float))
+    assert baselines.croston(demand.astype(float), 4) == pytest.approx(np.full(4, demand.mean()), rel=0.4)
 
 
 @settings(deadline=None, max_examples=12)

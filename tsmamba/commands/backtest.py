@@ -201,7 +201,7 @@ def _text(board: Sequence[Backtest], result: Mapping[str, Any]) -> str:
         table.add_row(str(row["method"]), *cells)
     lines = [
         f"{result['origins']} origins, {result['horizon']:,} rows ahead, season {result['season']}, "
-        f"step {result['frequency']}; best MASE first",
+        f"step {result['frequency']}; best first",
         table_text(table),
         *(f"not tried: {name}: {why}" for name, why in result["left_out"].items()),
     ]

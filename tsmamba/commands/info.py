@@ -37,7 +37,7 @@ def run_info(what: str | None) -> dict[str, Any]:
 
 
 def _installation() -> dict[str, Any]:
-    facts = {name: metadata.version(name) for name in ("seqmamba", "torch", "numpy", "pandas", "statsmodels")}
+    facts = {name: metadata.version(name) for name in ("seqmamba", "torch", "numpy", "pandas", "statsforecast")}
     facts["python"] = platform.python_version()
     presets = list_presets(APP)
     lines = [*(f"{name:11} {value}" for name, value in facts.items()), f"{'presets':11} {', '.join(presets)}"]

@@ -14,7 +14,7 @@ from jaxtyping import Float64
 
 from mamba_data_prep.errors import UserError
 from tsmamba.evaluation import metrics
-from tsmamba.methods.methods import FittedMethod, Learned
+from tsmamba.methods.methods import FittedMethod, Learned, are_intermittent
 from tsmamba.methods.pretrained import Pretrained, joined_quantiles
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
@@ -46,6 +46,8 @@ class Backtest:
         quantiles: the quantile forecasts; NaN where there are none yet.
         error_scale: (S,) `seasonal_error` of each series before the first origin.
         rms_scale: (S,) `seasonal_rms` of the same rows.
+        intermittent: whether most series are mostly zero. Their middle value is 0, so forecasts of their mean are
+            compared by squared errors.
     """
 
     method: str
@@ -57,6 +59,7 @@ class Backtest:
     quantiles: Float64[np.ndarray, "K S H Q"]
     error_scale: Float64[np.ndarray, " S"]
     rms_scale: Float64[np.ndarray, " S"]
+    intermittent: bool = False
 
     @property
     def horizon(self) -> int:
@@ -101,18 +104,25 @@ class Backtest:
         """A row of scores for each step ahead."""
         return _rows(self.scores(axis=(0, 1)), "step", range(1, self.horizon + 1))
 
+    @property
+    def measure(self) -> str:
+        """The name of what methods are compared by."""
+        return "RMSSE" if self.intermittent else "MASE"
+
     def loss(self) -> float:
         """What methods are compared by: the mean of `losses` over all that was observed; infinite where nothing was."""
-        loss = float(metrics.mase(self.actual, self.point, self._scale()))
+        loss = float(self._error(None))
         return loss if np.isfinite(loss) else float("inf")
 
     def losses(self) -> Float64[np.ndarray, " K"]:
-        """MASE at each origin; the mean absolute error where no series has a scale."""
-        return np.asarray(metrics.mase(self.actual, self.point, self._scale(), (1, 2)), np.float64)
+        """MASE (of intermittent series RMSSE) at each origin; in the series' unit where no series has a scale."""
+        return np.asarray(self._error((1, 2)), np.float64)
 
-    def _scale(self) -> Float64[np.ndarray, "1 S 1"]:
-        scale = self.error_scale if np.isfinite(self.error_scale).any() else np.ones(len(self.ids))
-        return scale[None, :, None]
+    def _error(self, axis: tuple[int, ...] | None) -> Any:
+        scale = self.rms_scale if self.intermittent else self.error_scale
+        scale = (scale if np.isfinite(scale).any() else np.ones(len(self.ids)))[None, :, None]
+        error = metrics.rmsse if self.intermittent else metrics.mase
+        return error(self.actual, self.point, scale, axis)
 
 
 def rolling_origins(
@@ -238,6 +248,7 @@ def _beside(found: Sequence[Forecast], name: str, panel: Panel, steps_back: Sequ
         np.stack([one.quantiles for one in found]).astype(np.float64),
         np.array([metrics.seasonal_error(one.values, season) for one in first.series]),
         np.array([metrics.seasonal_rms(one.values, season) for one in first.series]),
+        are_intermittent(first),
     )
 
 

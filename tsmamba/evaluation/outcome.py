@@ -37,7 +37,7 @@ def outcome_notes(selection: Selection, choices: Mapping[str, Backtest], judged:
     elif mambas:
         loss = min(choices[name].loss() for name in mambas)
         notes.append(
-            f"Mamba did not win on past rows (MASE {loss:.3f} against {ours.loss():.3f}): "
+            f"Mamba did not win on past rows ({ours.measure} {loss:.3f} against {ours.loss():.3f}): "
             f"fell back to {selection.name}."
         )
     elif "mamba" in selection.left_out:
@@ -58,7 +58,7 @@ def _on_mamba(selection: Selection, choices: Mapping[str, Backtest], ours: Backt
     rest = {name: one for name, one in others.items() if plain_name(name) not in MAMBAS and name != selection.name}
     beside = min(rest, key=lambda name: rest[name].loss())
     outcome = (
-        f"{selection.name} has MASE {ours.loss():.3f} on past rows against {rest[beside].loss():.3f} of the best other "
+        f"{selection.name} has {ours.measure} {ours.loss():.3f} on past rows against {rest[beside].loss():.3f} of the best other "
         f"method ({beside})"
     )
     kept = {"on past rows": network_kept(judged), "in this forecast": network_kept(selection.method)}

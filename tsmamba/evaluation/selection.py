@@ -35,6 +35,7 @@ from tsmamba.methods.methods import (
     Combination,
     FittedMethod,
     Task,
+    are_intermittent,
     evenly,
     fit_method,
     is_positive,
@@ -69,6 +70,10 @@ def candidates(panel: Panel, task: Task) -> tuple[list[str], dict[str, str]]:
         left_out["seasonal_naive"] = "there is no season"
     if is_positive(panel):
         names.append("ridge_log")
+    if are_intermittent(panel):
+        names.append("croston")
+    else:
+        left_out["croston"] = "the series are not intermittent"
     if panel.future_names:
         names += ["theta_x", "zero_x", "ridge_x"]
     windows = sum(max(length - 2 * task.horizon, 0) for length in panel.lengths)

@@ -1,17 +1,16 @@
-"""Simple forecasts that every model is shown beside: naive, seasonal naive, drift, exponential smoothing and Theta.
+"""Simple forecasts that every model is shown beside: naive, seasonal naive, drift, exponential smoothing, Theta and more.
 
 Each works on one series at a time: `history` in the data's unit, NaN where missing, to `horizon` values. What was not
-observed is skipped by the naive methods, and filled in from neighbouring seasons for exponential smoothing and Theta.
+observed is skipped by the naive methods and Croston's, and filled in from neighbouring seasons for the others.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -20,12 +19,14 @@ from threadpoolctl import ThreadpoolController
 History = Float64[np.ndarray, " _"]
 Point = Float64[np.ndarray, " H"]
 
+ANY_FORM = "ZZZ"
+"""Leaves it to the data which form of exponential smoothing is taken."""
+
 _LONGEST_SEASON = 24
 """Seasons up to this length are smoothed state by state; longer ones are taken out by STL first, as `stlf` does."""
 _MOST_CYCLES, _MOST_ROWS = 10, 400
 """Exponential smoothing reads so many seasons or rows, whichever is more, the latest: it forgets older ones anyway."""
 _FEWEST_ROWS = 10
-_ORIGINS = 3
 
 
 def naive(history: History, horizon: int) -> Point:
@@ -59,107 +60,117 @@ def drift(history: History, horizon: int) -> Point:
 
 
 def theta(history: History, horizon: int, season: int) -> Point:
-    """The Theta method, seasonally adjusted where a test finds a season.
+    """The best of the Theta method's four forms, seasonally adjusted where a test finds a season.
 
-    Source: Assimakopoulos, Nikolopoulos 2000, The theta model, International Journal of Forecasting 16(4).
+    Source: Assimakopoulos, Nikolopoulos 2000, The theta model, International Journal of Forecasting 16(4); Fiorucci and
+    others 2016, Models for optimising the theta method and their relationship to state space models (statsforecast).
+    """
+
+    def estimate(values: History, season: int) -> Point:
+        from statsforecast.models import AutoTheta
+
+        return AutoTheta(season_length=season).forecast(values, horizon)["mean"]
+
+    return _estimated(estimate, history, horizon, season)
+
+
+def ets(history: History, horizon: int, season: int, form: str = ANY_FORM) -> Point:
+    """Exponential smoothing, its parameters estimated on the history; of the form with the smallest AICc by default.
+
+    Args:
+        history: of one series.
+        horizon: rows to forecast.
+        season: rows of a season.
+        form: as `ets_form` gives it; one that the history does not allow is chosen anew.
+
+    Source: Hyndman, Koehler, Ord, Snyder 2008, Forecasting with Exponential Smoothing (statsforecast).
+    """
+
+    def estimate(values: History, season: int) -> Point:
+        fixed = form if season > 1 or form == ANY_FORM else form[:-1] + "N"
+        try:
+            return _smoothing(fixed, season).forecast(values, horizon)["mean"]
+        except Exception:  # statsforecast raises it bare for a form that a series has too few rows for
+            return _smoothing(ANY_FORM, season).forecast(values, horizon)["mean"]
+
+    return _estimated(estimate, history, horizon, season)
+
+
+def ets_form(history: History, season: int) -> str:
+    """The form of exponential smoothing with the smallest AICc: error, trend and season, such as `MAdM` or `ANN`."""
+    found = ANY_FORM
+
+    def estimate(values: History, season: int) -> Point:
+        nonlocal found
+        error, trend, seasonal, damped = _smoothing(ANY_FORM, season).fit(values).model_["components"]
+        found = error + trend + ("d" if damped == "D" else "") + seasonal
+        return values[:1]
+
+    _estimated(estimate, history, 1, season)
+    return found
+
+
+def arima(history: History, horizon: int, season: int) -> Point:
+    """ARIMA of the order with the smallest AICc.
+
+    Source: Hyndman, Khandakar 2008, Automatic time series forecasting, Journal of Statistical Software 27(3)
+    (statsforecast).
+    """
+
+    def estimate(values: History, season: int) -> Point:
+        from statsforecast.models import AutoARIMA
+
+        return AutoARIMA(season_length=season).forecast(values, horizon)["mean"]
+
+    return _estimated(estimate, history, horizon, season)
+
+
+def croston(history: History, horizon: int) -> Point:
+    """The mean demand of an intermittent series, from its demands' sizes and distances; the mean value of another.
+
+    Source: Syntetos, Boylan 2005, The accuracy of intermittent demand estimates, International Journal of Forecasting
+    21(2) (statsforecast).
+    """
+    seen = history[np.isfinite(history)]
+    if not is_intermittent(history) or np.count_nonzero(seen) < 2:
+        return np.full(horizon, seen.mean() if len(seen) else np.nan)
+    from statsforecast.models import CrostonSBA
+
+    return CrostonSBA().forecast(seen, horizon)["mean"]
+
+
+def is_intermittent(history: History) -> bool:
+    """Whether demands are so far apart that they are forecast as such: 1.32 rows in the mean, none of them negative.
+
+    Source: Syntetos, Boylan, Croston 2005, On the categorization of demand patterns, Journal of the Operational
+    Research Society 56(5).
+    """
+    seen = history[np.isfinite(history)]
+    demands = np.count_nonzero(seen)
+    return bool(demands > 0 and seen.min() >= 0 and len(seen) / demands > 1.32)
+
+
+def _smoothing(form: str, season: int) -> Any:
+    from statsforecast.models import AutoETS
+
+    damped = None if form == ANY_FORM else "d" in form
+    return AutoETS(season_length=season, model=form.replace("d", ""), damped=damped)
+
+
+def _estimated(estimate: Callable[[History, int], Point], history: History, horizon: int, season: int) -> Point:
+    """What a method says of a history without gaps, in units of its own size; the drift where there are too few rows.
+
+    A season that two of the history don't hold is none. A long one is taken out first.
     """
     values = _prepared(history, season)
     if len(values) < _FEWEST_ROWS or _is_constant(values):
         return drift(history, horizon)
-    if season > _LONGEST_SEASON and len(values) >= 2 * season:
-        return _season_apart(values, horizon, season, lambda adjusted: theta(adjusted, horizon, 1))
-    import pandas as pd
-    from statsmodels.tsa.forecasting.theta import ThetaModel
-
-    seasonal = 1 < season <= len(values) // 2
-
-    def estimate() -> Point:
-        model = ThetaModel(pd.Series(values), period=season if seasonal else 1, deseasonalize=seasonal)
-        return model.fit().forecast(horizon).to_numpy(np.float64)
-
-    return _sane(estimate, history, horizon, season)
-
-
-@dataclass(frozen=True)
-class Smoothing:
-    """A form of exponential smoothing.
-
-    Attributes:
-        trend: none, a straight line, or one that flattens out.
-        seasonal: none, added, or multiplied.
-    """
-
-    trend: Literal["none", "linear", "damped"]
-    seasonal: Literal["none", "add", "mul"]
-
-    def forecast(self, history: History, horizon: int, season: int) -> Point:
-        """Estimates the form's parameters on the history and forecasts; the drift where there are too few rows.
-
-        Source: Holt 1957; Winters 1960; Gardner, McKenzie 1985, with additive errors.
-        """
-        values = _prepared(history, season)
-        if len(values) < _FEWEST_ROWS or _is_constant(values):
-            return drift(history, horizon)
-        if season > _LONGEST_SEASON and self.seasonal != "none" and len(values) >= 2 * season:
-            flat = Smoothing(self.trend, "none")
-            return _season_apart(values, horizon, season, lambda adjusted: flat.forecast(adjusted, horizon, 1))
-        from statsmodels.tsa.holtwinters import ExponentialSmoothing
-
-        seasonal = self.seasonal if 1 < season <= len(values) // 2 and self.seasonal != "none" else None
-        if seasonal == "mul" and values.min() <= 0:
-            seasonal = "add"
-
-        def estimate() -> Point:
-            model = ExponentialSmoothing(
-                values,
-                trend=None if self.trend == "none" else "add",
-                damped_trend=self.trend == "damped",
-                seasonal=seasonal,
-                seasonal_periods=season if seasonal else None,
-                initialization_method="estimated" if len(values) >= 10 + 2 * (season // 2) else "heuristic",
-            )
-            return np.asarray(model.fit().forecast(horizon), np.float64)
-
-        return _sane(estimate, history, horizon, season)
-
-
-def seasonal_kinds(history: History, season: int) -> list[Literal["none", "add", "mul"]]:
-    """What a series allows, the richest first: a season from two seasons on, a multiplied one for positive values."""
-    if not 1 < season <= len(history) // 2:
-        return ["none"]
-    seen = history[np.isfinite(history)]
-    positive = season <= _LONGEST_SEASON and len(seen) > 0 and float(seen.min()) > 0
-    return ["mul", "add", "none"] if positive else ["add", "none"]
-
-
-def choose_smoothing(history: History, horizon: int, season: int) -> Smoothing:
-    """The form with the smallest error on the end of the history, forecast from rows one horizon apart.
-
-    First the season's kind is chosen beside a straight trend, then the trend beside that. A history too short for that
-    gets the usual form: a damped trend, seasonal if there are two seasons.
-    """
-    kinds = seasonal_kinds(history, season)
-    least = max(2 * season, _FEWEST_ROWS) if kinds[0] != "none" else _FEWEST_ROWS
-    cuts = [len(history) - horizon * number for number in range(1, _ORIGINS + 1)]
-    cuts = [cut for cut in cuts if cut >= least]
-    if not cuts or _is_constant(history):
-        return Smoothing("damped", kinds[0])
-    errors: dict[Smoothing, float] = {}
-
-    def best(forms: list[Smoothing]) -> Smoothing:
-        for form in forms:
-            if form not in errors:
-                errors[form] = _held_out_error(form, history, cuts, horizon, season)
-        return min(forms, key=lambda form: errors[form])
-
-    kind = best([Smoothing("linear", kind) for kind in kinds]).seasonal
-    return best([Smoothing("linear", kind), Smoothing("damped", kind), Smoothing("none", kind)])
-
-
-def _held_out_error(form: Smoothing, history: History, cuts: Sequence[int], horizon: int, season: int) -> float:
-    errors = [np.abs(history[cut : cut + horizon] - form.forecast(history[:cut], horizon, season)) for cut in cuts]
-    whole = np.concatenate(errors)
-    return float(np.nanmean(whole)) if np.isfinite(whole).any() else float("inf")
+    if season > len(values) // 2:
+        season = 1
+    if season > _LONGEST_SEASON:
+        return _season_apart(values, horizon, season, lambda rest: _estimated(estimate, rest, horizon, 1))
+    size = float(np.abs(values).mean())
+    return _sane(lambda: estimate(values / size, season) * size, history, horizon, season)
 
 
 def _prepared(history: History, season: int) -> History:
@@ -202,7 +213,7 @@ def _sane(estimate: Callable[[], Point], history: History, horizon: int, season:
     try:
         with _quiet(), _blas().limit(limits=1):
             point = estimate()
-    except (ValueError, np.linalg.LinAlgError, FloatingPointError, ZeroDivisionError, OverflowError):
+    except Exception:  # statsforecast raises it bare where an optimiser fails
         return seasonal_naive(history, horizon, season)
     low, high = np.nanmin(history), np.nanmax(history)
     margin = 10 * (high - low) + 1e-9

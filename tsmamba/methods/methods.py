@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +13,6 @@ from mamba_data_prep.errors import UserError
 from tsmamba.config import load_config
 from tsmamba.fitting.fitted import FittedModel
 from tsmamba.methods import baselines
-from tsmamba.methods.baselines import Smoothing
 from tsmamba.methods.covariate_effects import Effects
 from tsmamba.methods.names import (
     LOCAL,
@@ -32,8 +30,8 @@ from tsmamba.panel.panel import Panel
 _LARGEST = 700.0
 """Logarithms beyond which a double overflows."""
 
-_VOTERS = 4
-"""Series that choose the form of exponential smoothing where there are more of them."""
+_FORMS = 24
+"""Series whose form of exponential smoothing is kept; the others choose theirs whenever they are forecast."""
 
 
 @runtime_checkable
@@ -60,26 +58,20 @@ class Local:
     Attributes:
         name: one of `LOCAL`.
         task: what is forecast.
-        forms: of exponential smoothing, by series.
+        forms: of exponential smoothing, by series; see `baselines.ets_form`.
     """
 
     name: str
     task: Task
-    forms: Mapping[str, Smoothing] = field(default_factory=dict)
+    forms: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, name: str, panel: Panel, task: Task) -> Local:
-        """Chooses the form of exponential smoothing; the other methods have nothing to fit.
-
-        A few series choose each for themselves; of many, some choose for all.
-        """
-        if name != "ets" or not panel.series:
+        """Chooses each series' form of exponential smoothing; the other methods have nothing to fit."""
+        if name != "ets":
             return cls(name, task)
-        voters = evenly(panel, _VOTERS)
-        found = [baselines.choose_smoothing(one.values, task.horizon, task.season) for one in voters.series]
-        if len(voters) == len(panel):
-            return cls(name, task, dict(zip(panel.ids, found, strict=True)))
-        return cls(name, task, dict.fromkeys(panel.ids, Counter(found).most_common(1)[0][0]))
+        chosen = evenly(panel, _FORMS).series
+        return cls(name, task, {one.unique_id: baselines.ets_form(one.values, task.season) for one in chosen})
 
     def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
         """See `FittedMethod`."""
@@ -89,16 +81,21 @@ class Local:
 
     def _point(self, unique_id: str, history: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " H"]:
         horizon, season = self.task.horizon, self.task.season
-        if self.name == "naive":
-            return baselines.naive(history, horizon)
-        if self.name == "seasonal_naive":
-            return baselines.seasonal_naive(history, horizon, season)
-        if self.name == "drift":
-            return baselines.drift(history, horizon)
-        if self.name == "theta":
-            return baselines.theta(history, horizon, season)
-        form = self.forms.get(unique_id) or baselines.choose_smoothing(history, horizon, season)
-        return form.forecast(history, horizon, season)
+        match self.name:
+            case "naive":
+                return baselines.naive(history, horizon)
+            case "seasonal_naive":
+                return baselines.seasonal_naive(history, horizon, season)
+            case "drift":
+                return baselines.drift(history, horizon)
+            case "theta":
+                return baselines.theta(history, horizon, season)
+            case "arima":
+                return baselines.arima(history, horizon, season)
+            case "croston":
+                return baselines.croston(history, horizon)
+            case _:
+                return baselines.ets(history, horizon, season, self.forms.get(unique_id, baselines.ANY_FORM))
 
 
 @dataclass(frozen=True)
@@ -295,6 +292,12 @@ def is_positive(panel: Panel) -> bool:
     """Whether every observed value is above zero."""
     lows = [np.nanmin(one.values) for one in panel.series if np.isfinite(one.values).any()]
     return bool(lows) and float(min(lows)) > 0
+
+
+def are_intermittent(panel: Panel) -> bool:
+    """Whether most series are those of an intermittent demand."""
+    found = [baselines.is_intermittent(one.values) for one in panel.series]
+    return 2 * sum(found) > len(found)
 
 
 def logarithms(panel: Panel) -> Panel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mamba_data_prep.errors import UserError
 from tsmamba.config import MODELS
 
-LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta")
+LOCAL = ("naive", "seasonal_naive", "drift", "ets", "theta", "arima", "croston")
 """Methods that work on one series at a time and look at nothing but its history."""
 
 PRETRAINED = ("zero",)
