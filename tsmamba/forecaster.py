@@ -22,7 +22,7 @@ from tsmamba.evaluation.outcome import unknown_ahead
 from tsmamba.evaluation.selection import Selection, describe, select
 from tsmamba.fitting.fitted import BUNDLE_KIND, FittedModel
 from tsmamba.methods.covariate_effects import Effects
-from tsmamba.methods.methods import Combination, FittedMethod, Learned, Local, Regressed, Task
+from tsmamba.methods.methods import FittedMethod, Learned, Local, Regressed, Task, assembled, parts_of
 from tsmamba.methods.names import LOCAL, PRETRAINED, reads_ahead
 from tsmamba.methods.pretrained import Pretrained
 from tsmamba.panel.forecast import Forecast
@@ -43,8 +43,8 @@ class Forecaster:
     Args:
         horizon: rows ahead; a season or so by default.
         method: `auto` compares them all; or one of naive, seasonal_naive, drift, ets, theta, arima,
-            croston, zero, ridge, mamba, smamba, tsmamba, causal; with `_log` behind a learnt one to learn logarithms, with `_x` behind any to take
-            off first what covariates known ahead add linearly.
+            croston, zero, ridge, mamba, smamba, tsmamba, causal; with `_log` behind a learnt one to learn logarithms,
+            with `_x` behind any to take off first what covariates known ahead add linearly.
         levels: of the quantiles, ascending.
         season: rows of a season; found in the data by default.
         seed: of whatever is drawn at random.
@@ -188,18 +188,19 @@ class Forecaster:
             extra: further plain values to keep.
         """
         self._check_fitted()
-        outer = _members(self.selection_.method)
+        outer = parts_of(self.selection_.method)
         members = [one.inner if isinstance(one, Regressed) else one for one in outer]
         learnt = next((one for one in members if isinstance(one, Learned)), None)
         locals_ = [one for one in members if isinstance(one, Local)]
         config: dict[str, Any] = learnt.model.describe() if learnt else {"kind": BUNDLE_KIND, "versions": versions()}
         config["forecaster"] = {
             "members": list(self.selection_.members),
+            "own": {series: list(names) for series, names in self.selection_.own.items()},
             "task": asdict(self.task_),
             "parameters": {**self.get_params(), "levels": list(self.levels)},
             "frequency": self.frequency_,
             "source": self.source_.to_dict(),
-            "forms": {name: form for one in locals_ for name, form in one.forms.items()},
+            "forms": {series: form for one in locals_ for series, form in one.forms.items()},
             "effects": {one.name: one.effects.to_dict() for one in outer if isinstance(one, Regressed)},
             "calibration": self.selection_.calibration.to_dict(),
             "selection": {
@@ -252,8 +253,9 @@ class Forecaster:
         parameters = {**found["parameters"], "levels": tuple(found["parameters"]["levels"])}
         task = Task(**{**found["task"], "levels": tuple(found["task"]["levels"])})
         forms = {name: _form(form) for name, form in found["forms"].items()}
-        members: list[FittedMethod] = []
-        for name in found["members"]:
+        own = {series: tuple(names) for series, names in found.get("own", {}).items()}
+        fits: dict[str, FittedMethod] = {}
+        for name in dict.fromkeys(name for names in (found["members"], *own.values()) for name in names):
             plain = name.removesuffix("_x")
             inner: FittedMethod
             if plain in LOCAL:
@@ -262,13 +264,13 @@ class Forecaster:
                 inner = Pretrained(plain, task, _pretrained(bundle, found["zero"]))
             else:
                 inner = Learned(plain, task, FittedModel.from_bundle(_without_zero(bundle)))
-            members.append(Regressed(Effects.from_dict(found["effects"][name]), inner) if reads_ahead(name) else inner)
-        method = members[0] if len(members) == 1 else Combination(tuple(members))
+            fits[name] = Regressed(Effects.from_dict(found["effects"][name]), inner) if reads_ahead(name) else inner
+        method = assembled(fits, found["members"], own)
         forecaster = cls(**parameters)
         forecaster.task_, forecaster.frame_ = task, None
         notes = tuple(found["selection"]["notes"])
         calibration = Calibration.from_dict(found["calibration"])
-        forecaster.selection_ = Selection(tuple(found["members"]), method, calibration, notes=notes)
+        forecaster.selection_ = Selection(tuple(found["members"]), method, calibration, notes=notes, own=own)
         forecaster.frequency_, forecaster.about_ = found["frequency"], found["selection"]
         forecaster.source_ = Source.from_dict(found["source"])
         return forecaster
@@ -301,7 +303,7 @@ class Forecaster:
 
 
 def _form(found: str | Mapping[str, str]) -> str:
-    """A form of exponential smoothing; earlier versions kept its trend and its season in words, with additive errors."""
+    """A form of exponential smoothing; earlier versions kept it in words, with additive errors."""
     if isinstance(found, str):
         return found
     trends, seasons = {"none": "N", "linear": "A", "damped": "Ad"}, {"none": "N", "add": "A", "mul": "M"}
@@ -324,10 +326,6 @@ def _without_zero(bundle: Bundle) -> Bundle:
 def _untimed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A leaderboard without seconds, so that the same fit gives the same bundle."""
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
-def _members(method: FittedMethod) -> tuple[FittedMethod, ...]:
-    return method.members if isinstance(method, Combination) else (method,)
 
 
 def _as_frame(

@@ -12,7 +12,8 @@ FORBID = """
 import sys
 class Forbidden:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "lightning", "numba", "matplotlib", "statsmodels", "statsforecast", "sklearn"}:
+        heavy = {"torch", "lightning", "numba", "matplotlib", "statsmodels", "statsforecast", "sklearn"}
+        if name.partition(".")[0] in heavy:
             raise RuntimeError(f"{name} was imported")
 sys.meta_path.insert(0, Forbidden())
 from PROGRAM.cli import main

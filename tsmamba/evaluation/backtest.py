@@ -5,7 +5,7 @@ Shapes: `K` origins, earliest first; `S` series; `H` horizon; `Q` quantile level
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Float64
 
 from mamba_data_prep.errors import UserError
 from tsmamba.evaluation import metrics
-from tsmamba.methods.methods import FittedMethod, Learned, are_intermittent
+from tsmamba.methods.methods import Apart, FittedMethod, Learned, are_intermittent, forecasts
 from tsmamba.methods.pretrained import Pretrained, joined_quantiles
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
@@ -22,7 +22,7 @@ from tsmamba.panel.panel import Panel
 _MOST = 12
 """Origins by default."""
 
-_FEWEST_ORIGINS = 4
+FEWEST_ORIGINS = 4
 """Origins without which none of two methods is clearly better."""
 
 _ROUNDING = 1e-9
@@ -118,6 +118,10 @@ class Backtest:
         """MASE (of intermittent series RMSSE) at each origin; in the series' unit where no series has a scale."""
         return np.asarray(self._error((1, 2)), np.float64)
 
+    def losses_of_series(self) -> Float64[np.ndarray, "K S"]:
+        """The same for each series by itself."""
+        return np.asarray(self._error((2,)), np.float64)
+
     def _error(self, axis: tuple[int, ...] | None) -> Any:
         scale = self.rms_scale if self.intermittent else self.error_scale
         scale = (scale if np.isfinite(scale).any() else np.ones(len(self.ids)))[None, :, None]
@@ -202,8 +206,8 @@ def roll(
         season: rows of a season, for the scales of errors.
         tick: called after each origin.
     """
-    if isinstance(fitted, Pretrained) or (isinstance(fitted, Learned) and fitted.model.is_causal):
-        return _beside(fitted.predict_many(panel, steps_back), fitted.name, panel, steps_back, season)
+    if isinstance(fitted, Apart | Pretrained) or (isinstance(fitted, Learned) and fitted.model.is_causal):
+        return _beside(forecasts(fitted, panel, steps_back), fitted.name, panel, steps_back, season)
     return roll_refitted(lambda history: fitted, fitted.name, panel, steps_back, season, tick)
 
 
@@ -260,6 +264,20 @@ def mean_backtest(backtests: Sequence[Backtest]) -> Backtest:
     return replace(backtests[0], method=method, point=point, quantiles=joined_quantiles(point, points, quantiles))
 
 
+def chosen_backtest(
+    backtests: Mapping[str, Backtest], members: Sequence[str], own: Mapping[str, Sequence[str]]
+) -> Backtest:
+    """The backtest of the mean of some methods, and of other ones for some series; see `assembled`."""
+    found = mean_backtest([backtests[name] for name in members])
+    if not own:
+        return found
+    point, quantiles = found.point.copy(), found.quantiles.copy()
+    for series, names in own.items():
+        place, theirs = found.ids.index(series), mean_backtest([backtests[name] for name in names])
+        point[:, place], quantiles[:, place] = theirs.point[:, place], theirs.quantiles[:, place]
+    return replace(found, point=point, quantiles=quantiles)
+
+
 def clearly_better(one: Backtest, other: Backtest) -> bool:
     """Whether one saves more than a standard error over the origins: what is more complex has to show more than luck.
 
@@ -267,7 +285,7 @@ def clearly_better(one: Backtest, other: Backtest) -> bool:
     """
     saved = other.losses() - one.losses()
     saved = saved[np.isfinite(saved)]
-    return len(saved) >= _FEWEST_ORIGINS and bool(saved.mean() > saved.std(ddof=1) / np.sqrt(len(saved)))
+    return len(saved) >= FEWEST_ORIGINS and bool(saved.mean() > saved.std(ddof=1) / np.sqrt(len(saved)))
 
 
 def actuals(panel: Panel, steps_back: Sequence[int], horizon: int) -> Float64[np.ndarray, "K S H"]:

@@ -27,6 +27,7 @@ class Selection:
         left_out: why a method was not tried.
         seconds: that each method took to fit and forecast.
         notes: plain sentences on the outcome.
+        own: the methods of those series that have others, where these were clearly better.
     """
 
     members: tuple[str, ...]
@@ -38,11 +39,12 @@ class Selection:
     left_out: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The taken methods' names, joined by a plus."""
-        return " + ".join(self.members)
+        """The taken methods' names, joined by a plus, and how many series have others."""
+        return taken_name(self.members, self.own)
 
     def skills(self) -> dict[str, float]:
         """Share of each baseline's error that what was taken saves on the same origins."""
@@ -59,6 +61,11 @@ class Selection:
             for one in self.leaderboard
             if one.method in BASELINES
         }
+
+
+def taken_name(members: Sequence[str], own: Mapping[str, Sequence[str]]) -> str:
+    """What is taken, in few words: `zero + theta, 3 series by others`."""
+    return " + ".join(members) + (f", {len(own):,} series by others" if own else "")
 
 
 def _at(one: Backtest, steps_back: Sequence[int]) -> Backtest:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tsmamba.evaluation.backtest import Backtest, clearly_better, mean_backtest
+from tsmamba.evaluation.backtest import Backtest, chosen_backtest, clearly_better
 from tsmamba.evaluation.choice import Selection
-from tsmamba.methods.methods import Combination, FittedMethod, learned
+from tsmamba.methods.methods import FittedMethod, learned, parts_of
 from tsmamba.methods.names import plain_name, reads_ahead
 from tsmamba.panel.panel import Panel
 
@@ -29,7 +29,7 @@ def outcome_notes(selection: Selection, choices: Mapping[str, Backtest], judged:
         choices: the backtests among which it was taken.
         judged: what was taken, as it was fitted for its backtest; `selection.method` was fitted on more rows.
     """
-    ours = mean_backtest([choices[name] for name in selection.members])
+    ours = chosen_backtest(choices, selection.members, selection.own)
     mambas = [name for name in choices if plain_name(name) in MAMBAS]
     notes = []
     if any(name in mambas for name in selection.members):
@@ -50,6 +50,14 @@ def outcome_notes(selection: Selection, choices: Mapping[str, Backtest], judged:
     return notes
 
 
+def own_notes(own: Mapping[str, Sequence[str]]) -> list[str]:
+    """A word on the series that are forecast by other methods than the rest."""
+    if not own:
+        return []
+    listed = _listed([f"{series} by {' + '.join(names)}" for series, names in own.items()])
+    return [f"Other methods were clearly better on the past rows of some series, which are forecast by them: {listed}."]
+
+
 def _on_mamba(selection: Selection, choices: Mapping[str, Backtest], ours: Backtest, judged: FittedMethod) -> str:
     """The sentence on a forecast in which a Mamba model has a part."""
     board = {one.method: one for one in selection.leaderboard}
@@ -58,8 +66,8 @@ def _on_mamba(selection: Selection, choices: Mapping[str, Backtest], ours: Backt
     rest = {name: one for name, one in others.items() if plain_name(name) not in MAMBAS and name != selection.name}
     beside = min(rest, key=lambda name: rest[name].loss())
     outcome = (
-        f"{selection.name} has {ours.measure} {ours.loss():.3f} on past rows against {rest[beside].loss():.3f} of the best other "
-        f"method ({beside})"
+        f"{selection.name} has {ours.measure} {ours.loss():.3f} on past rows against {rest[beside].loss():.3f} of the "
+        f"best other method ({beside})"
     )
     kept = {"on past rows": network_kept(judged), "in this forecast": network_kept(selection.method)}
     silent = [where for where, network in kept.items() if network in ("off", "identity")]
@@ -78,7 +86,7 @@ def _on_mamba(selection: Selection, choices: Mapping[str, Backtest], ours: Backt
 
 def _saves(fitted: FittedMethod) -> str | None:
     """What held-out rows say that the Mamba saves; None where it was not compared with its ridge and a linear map."""
-    for one in fitted.members if isinstance(fitted, Combination) else (fitted,):
+    for one in parts_of(fitted):
         learnt = learned(one)
         report: Mapping[str, Any] = learnt.model.report if learnt is not None else {}
         if report.get("mamba_helped") and report.get("mamba_saves"):
@@ -95,8 +103,8 @@ def network_kept(fitted: FittedMethod) -> str | None:
 
     Of a combination it is that of its one learnt member.
     """
-    if isinstance(fitted, Combination):
-        return next((kept for kept in map(network_kept, fitted.members) if kept is not None), None)
+    if parts_of(fitted) != [fitted]:
+        return next((kept for kept in map(network_kept, parts_of(fitted)) if kept is not None), None)
     learnt = learned(fitted)
     if learnt is None:
         return None

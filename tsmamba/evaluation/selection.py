@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 
 from mamba_data_prep.errors import UserError
 from tsmamba.config import Note
 from tsmamba.evaluation import metrics
 from tsmamba.evaluation.backtest import (
+    FEWEST_ORIGINS,
     Backtest,
     Tick,
+    chosen_backtest,
     clearly_better,
     is_testable,
     mean_backtest,
@@ -28,18 +30,19 @@ from tsmamba.evaluation.backtest import (
     roll_refitted,
     rolling_origins,
 )
-from tsmamba.evaluation.choice import BASELINES, Selection
+from tsmamba.evaluation.choice import BASELINES, Selection, taken_name
 from tsmamba.evaluation.conformal import Calibration, calibrate, guessed_shifts
-from tsmamba.evaluation.outcome import outcome_notes, short_notes, unread_notes
+from tsmamba.evaluation.outcome import outcome_notes, own_notes, short_notes, unread_notes
 from tsmamba.methods.methods import (
-    Combination,
     FittedMethod,
     Task,
     are_intermittent,
+    assembled,
     evenly,
     fit_method,
     is_positive,
     learned,
+    parts_of,
 )
 from tsmamba.methods.names import LOCAL, PRETRAINED, plain_name
 from tsmamba.panel.panel import Panel, Series
@@ -53,9 +56,12 @@ _FEWEST_WINDOWS = 1000
 """Windows from which a Mamba model is worth its training time."""
 _SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
 """Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
-_SLOW = ("ets", "theta")
+_SLOW = ("ets", "theta", "arima")
+_SURE = 2.0
+"""Standard errors by which another method has to be better for a series to be forecast by it alone."""
 _USUAL = "zero"
-"""What is taken unless past rows speak clearly for something else."""
+_USUAL_SPARSE = "croston"
+"""What is taken unless past rows speak clearly for something else: for most series, and for intermittent ones."""
 _ROWS_READ = 500_000
 """Rows that `zero` reads at most in order to be calibrated."""
 
@@ -118,25 +124,27 @@ def select(
     choices = {name: compared[name] for name in names if name in compared}
     if not choices:
         raise UserError("no method could be fitted", found="; ".join(f"{k}: {v}" for k, v in failed.items()))
-    members = _best(choices, np.ones((len(origins), task.horizon), dtype=np.bool_))
+    members, own = _choice(choices, np.ones((len(origins), task.horizon), dtype=np.bool_))
     note(f"fitting {' + '.join(members)} on all rows")
-    taken = _joined(
-        [_final(fits[name], panel, task, origins[0], _training(name, "fitting", note, folder)) for name in members]
-    )
-    past = _many_origins(_joined([fits[name] for name in members]), panel, task, origins, note)
+    used = dict.fromkeys(name for names in (members, *own.values()) for name in names)
+    final = {
+        name: _final(fits[name], panel, task, origins[0], _training(name, "fitting", note, folder)) for name in used
+    }
+    taken, judged_fit = assembled(final, members, own), assembled(fits, members, own)
+    past = _many_origins(judged_fit, panel, task, origins, note)
     judged = panel.select(past.ids)
     past, calibration = calibrate(past, judged, task.season)
     calibration = _with_guesses(calibration, whole, panel, task, "zero" in map(plain_name, members))
     board = [_with_quantiles(one, judged, task) for one in compared.values()]
-    if len(members) > 1:
-        board.append(_with_quantiles(mean_backtest([compared[name] for name in members]), judged, task))
+    if len(members) > 1 or own:
+        mixed = replace(chosen_backtest(compared, members, own), method=taken_name(members, own))
+        board.append(_with_quantiles(mixed, judged, task))
     board = sorted(board, key=lambda one: one.loss())
     honest = honest_choice(choices, origins)
     selection = Selection(
-        members, taken, calibration, tuple(board), honest, past, left_out, seconds,
+        members, taken, calibration, tuple(board), honest, past, left_out, seconds, own=own,
     )  # fmt: skip
-    judged_fit = _joined([fits[name] for name in members])
-    notes = [*outcome_notes(selection, choices, judged_fit), *unread_notes(panel, members, taken)]
+    notes = [*outcome_notes(selection, choices, judged_fit), *own_notes(own), *unread_notes(panel, members, taken)]
     notes += short_notes(whole, panel)
     return replace(selection, notes=tuple(notes))
 
@@ -228,11 +236,49 @@ def _shown(names: Sequence[str], task: Task) -> list[str]:
     return [name for name in BASELINES if name not in names and (task.season > 1 or name != "seasonal_naive")]
 
 
+def _choice(
+    compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """What is taken for all series on the past rows that are known, and what for those that others clearly suit better.
+
+    A series' own rows are few, so they have to speak more clearly than those of the whole panel.
+    """
+    members = _best(compared, known)
+    one = next(iter(compared.values()))
+    if "naive" not in compared or len(one.ids) < 2 or len(one.steps_back) < FEWEST_ORIGINS:
+        return members, {}
+    visible = {name: _masked(one, known) for name, one in compared.items()}
+    alone = [name for name in visible if plain_name(name) in (*LOCAL, *PRETRAINED)]
+    options = [(name,) for name in alone]
+    options += [(_USUAL, name) for name in alone if name != _USUAL and _USUAL in visible]
+    options = [names for names in options if names != members]
+    usual = mean_backtest([visible[name] for name in members]).losses_of_series()
+    sure = np.stack([
+        _surely_saved(usual - mean_backtest([visible[name] for name in names]).losses_of_series()) for names in options
+    ])  # fmt: skip
+    best = sure.argmax(axis=0)
+    return members, {
+        series: options[best[place]] for place, series in enumerate(one.ids) if sure[best[place], place] > 0
+    }
+
+
+def _surely_saved(saved: Float64[np.ndarray, "K S"]) -> Float64[np.ndarray, " S"]:
+    """The mean over the origins less its standard errors; nothing where there are few origins."""
+    known = np.isfinite(saved)
+    count = known.sum(axis=0)
+    values = np.where(known, saved, 0.0)
+    mean = values.sum(axis=0) / np.maximum(count, 1)
+    spread = np.where(known, values - mean, 0.0)
+    error = np.sqrt((spread**2).sum(axis=0) / np.maximum(count - 1, 1) / np.maximum(count, 1))
+    return np.where(count >= FEWEST_ORIGINS, mean - _SURE * error, -np.inf)
+
+
 def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> tuple[str, ...]:
     """What is taken on the evidence of the past rows that are known.
 
     Where all methods are compared it is `zero`, unless something is clearly better: a few past rows seldom tell which
-    of good methods is the best, and `zero` was the best on the M1 competition's series. Of a few methods that were
+    of good methods is the best, and `zero` was the best on the M1 competition's series (of intermittent series it is
+    Croston's method, which forecasts their mean). Of a few methods that were
     named it is the one with the smallest loss, or the mean of the best few where that is clearly better.
     """
     visible = {name: _masked(one, known) for name, one in compared.items()}
@@ -247,10 +293,11 @@ def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> t
             more, fewer = (mean_backtest([visible[one] for one in names]) for names in (several, best))
             if clearly_better(more, fewer):
                 best = several
-    if {"naive", _USUAL} <= set(ranked) and not clearly_better(
-        mean_backtest([visible[one] for one in best]), visible[_USUAL]
+    usual = _USUAL_SPARSE if next(iter(visible.values())).intermittent else _USUAL
+    if {"naive", usual} <= set(ranked) and not clearly_better(
+        mean_backtest([visible[one] for one in best]), visible[usual]
     ):
-        return (_USUAL,)
+        return (usual,)
     return best
 
 
@@ -266,9 +313,8 @@ def honest_choice(compared: Mapping[str, Backtest], origins: Sequence[int]) -> B
     for place, now in enumerate(back):
         known = np.arange(1, horizon + 1)[None, :] <= (back - now)[:, None]
         if known.all(axis=1).any():
-            members = _best(compared, known)
             places.append(place)
-            parts.append(mean_backtest([compared[name] for name in members]).origins([place]))
+            parts.append(chosen_backtest(compared, *_choice(compared, known)).origins([place]))
     if not parts:
         return None
     merged = {
@@ -280,9 +326,10 @@ def honest_choice(compared: Mapping[str, Backtest], origins: Sequence[int]) -> B
 def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Sequence[int], note: Note) -> Backtest:
     """Forecasts from as many past rows as the method's speed allows, between the first and the last origin."""
     judged = evenly(panel, _JUDGES)
-    slow = any(plain_name(name) in _SLOW for name in fitted.name.split(" + "))
+    names = {plain_name(part.name) for part in parts_of(fitted)}
+    slow = bool(names & set(_SLOW))
     most = min(_SLOW_ORIGINS, _SLOW_FITS // len(judged)) if slow else _FAST_ORIGINS
-    if "zero" in map(plain_name, fitted.name.split(" + ")):
+    if "zero" in names:
         most = min(most, _ROWS_READ // max(sum(min(length, MOST_ROWS) for length in judged.lengths), 1))
     most = max(most, len(origins))
     span = origins[0] - task.horizon
@@ -297,10 +344,6 @@ def _final(fitted: FittedMethod, panel: Panel, task: Task, held_back: int, optio
     if trained and 5 * held_back <= 1.05 * float(np.median(panel.lengths)):
         return fitted
     return fit_method(fitted.name, panel, task, **options)
-
-
-def _joined(members: Sequence[FittedMethod]) -> FittedMethod:
-    return members[0] if len(members) == 1 else Combination(tuple(members))
 
 
 def _with_quantiles(one: Backtest, panel: Panel, task: Task) -> Backtest:

@@ -1,4 +1,4 @@
-"""Simple forecasts that every model is shown beside: naive, seasonal naive, drift, exponential smoothing, Theta and more.
+"""Simple forecasts that every model is shown beside: naive ones, drift, exponential smoothing, Theta, ARIMA, Croston.
 
 Each works on one series at a time: `history` in the data's unit, NaN where missing, to `horizon` values. What was not
 observed is skipped by the naive methods and Croston's, and filled in from neighbouring seasons for the others.

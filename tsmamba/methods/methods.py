@@ -208,6 +208,89 @@ class Combination:
 
 
 @dataclass(frozen=True)
+class Apart:
+    """Forecasts some series by methods of their own, and every other one by the usual method.
+
+    Attributes:
+        usual: the common method.
+        own: the methods of the series that have one of their own.
+    """
+
+    usual: FittedMethod
+    own: Mapping[str, FittedMethod]
+
+    @property
+    def name(self) -> str:
+        """The usual method's."""
+        return self.usual.name
+
+    def parts(self) -> list[FittedMethod]:
+        """The different methods, the usual one first."""
+        return list({id(one): one for one in (self.usual, *self.own.values())}.values())
+
+    def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
+        """See `FittedMethod`."""
+        return self.predict_many(panel, [steps_back])[0]
+
+    def predict_many(self, panel: Panel, steps_back: Sequence[int]) -> list[Forecast]:
+        """What `predict` gives from several rows."""
+        ids = panel.ids
+        method_of = [self.own.get(name, self.usual) for name in ids]
+        found: list[tuple[list[int], list[Forecast]]] = []
+        for part in self.parts():
+            places = [place for place, one in enumerate(method_of) if one is part]
+            if places:
+                found.append((places, forecasts(part, panel.select([ids[place] for place in places]), steps_back)))
+        if not found:
+            return forecasts(self.usual, panel, steps_back)
+        return [
+            self._together(ids, [(places, many[number]) for places, many in found]) for number in range(len(steps_back))
+        ]
+
+    @staticmethod
+    def _together(ids: Sequence[str], parts: Sequence[tuple[list[int], Forecast]]) -> Forecast:
+        order = np.argsort([place for places, _ in parts for place in places])
+        point = np.concatenate([one.point for _, one in parts])[order]
+        quantiles = np.concatenate([one.quantiles for _, one in parts])[order]
+        return replace(parts[0][1], ids=tuple(ids), point=point, quantiles=quantiles)
+
+
+def forecasts(fitted: FittedMethod, panel: Panel, steps_back: Sequence[int]) -> list[Forecast]:
+    """Forecasts from several rows, in as few passes as the method can."""
+    if isinstance(fitted, Apart | Learned | Pretrained):
+        return fitted.predict_many(panel, steps_back)
+    return [fitted.predict(panel, back) for back in steps_back]
+
+
+def assembled(
+    fits: Mapping[str, FittedMethod], members: Sequence[str], own: Mapping[str, Sequence[str]]
+) -> FittedMethod:
+    """One method of several: the mean of `members`, and of other ones for the series in `own`.
+
+    Args:
+        fits: the fitted methods by name.
+        members: names of the usual ones.
+        own: names by series.
+    """
+    distinct = {tuple(names): _mean_of([fits[name] for name in names]) for names in (members, *own.values())}
+    usual = distinct[tuple(members)]
+    return Apart(usual, {series: distinct[tuple(names)] for series, names in own.items()}) if own else usual
+
+
+def _mean_of(members: Sequence[FittedMethod]) -> FittedMethod:
+    return members[0] if len(members) == 1 else Combination(tuple(members))
+
+
+def parts_of(fitted: FittedMethod) -> list[FittedMethod]:
+    """The single methods of which one consists."""
+    if isinstance(fitted, Combination):
+        return list(fitted.members)
+    if isinstance(fitted, Apart):
+        return list({one.name: one for part in fitted.parts() for one in parts_of(part)}.values())
+    return [fitted]
+
+
+@dataclass(frozen=True)
 class Regressed:
     """A method that forecasts what the linear effects of covariates known ahead leave of the series.
 
