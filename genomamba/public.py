@@ -98,7 +98,7 @@ def score(model: GenomeLM, sequences: Sequence[str] | Mapping[str, str]) -> pd.D
             nats, n_bases = float(found), int(counted)
         bits = nats / n_bases / math.log(2) if n_bases else math.nan
         rows.append((piece.record, len(piece.sequence), n_bases, -nats, bits))
-    return pd.DataFrame(rows, columns=["seq_id", "length", "bases", "log_likelihood", "bits"])
+    return pd.DataFrame(rows, columns=pd.Index(["seq_id", "length", "bases", "log_likelihood", "bits"]))
 
 
 def _records(sequences: Sequence[str] | Mapping[str, str]) -> Iterator[FastaPiece]:

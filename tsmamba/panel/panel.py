@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -173,7 +174,7 @@ def calendar_features(wall: Times) -> Float64[np.ndarray, "T C"]:
     """
     if not np.issubdtype(wall.dtype, np.datetime64):
         return np.zeros((len(wall), 0))
-    index = pd.DatetimeIndex(wall)
+    index: Any = pd.DatetimeIndex(wall)  # pandas 2 makes its parts at run time
     seconds = index.hour * 3600 + index.minute * 60 + index.second
     parts = (seconds / 82_800, index.day_of_week / 6, (index.day - 1) / 30, (index.day_of_year - 1) / 365)
     return np.stack([np.asarray(part, np.float64) - 0.5 for part in parts], axis=1)

@@ -190,7 +190,7 @@ def _facts(frame: pd.DataFrame, roles: Roles, report: IngestReport) -> None:
     }
     for rule, (mask, what) in kinds.items():
         if mask.any():
-            shown = ", ".join(map(str, summary.index[mask][:5]))
+            shown = ", ".join(map(str, list(summary.index[mask])[:5]))
             report.note(rule, f"{what}: {shown}", count=int(mask.sum()))
     _note_ended(frame, report)
     if missing == len(y):
