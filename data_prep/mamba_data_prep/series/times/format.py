@@ -1,6 +1,7 @@
 """Times as text: directives like those of `strftime`, which both read and write, and never guess."""
 
-# pyright: reportAttributeAccessIssue=false  (pandas 2 makes the parts of a DatetimeIndex at run time)
+# pandas 2 makes the parts of a DatetimeIndex at run time:
+# pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
