@@ -190,7 +190,8 @@ def _facts(frame: pd.DataFrame, roles: Roles, report: IngestReport) -> None:
     }
     for rule, (mask, what) in kinds.items():
         if mask.any():
-            shown = ", ".join(map(str, list(summary.index[mask])[:5]))
+            names = pd.Index(summary.index)[np.asarray(mask)]
+            shown = ", ".join(str(name) for name in np.asarray(names)[:5])
             report.note(rule, f"{what}: {shown}", count=int(mask.sum()))
     _note_ended(frame, report)
     if missing == len(y):
