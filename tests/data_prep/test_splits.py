@@ -64,6 +64,28 @@ def test_evaluation_windows_do_not_move_with_the_training_stride(genome: Genome)
     assert audit(genome, dense).ok
 
 
+def test_blocks_are_whole_windows_and_about_four_times_the_root_of_their_number(genome: Genome) -> None:
+    blocks = {block: split_by_block(genome, 100, block=block).description["block"] for block in (401, 500, 501)}
+    assert blocks == {401: 500, 500: 500, 501: 600}
+    assert split_by_block(genome, 100).description["block"] == 800  # 990 windows, 124 blocks
+    assert split_by_block(genome, 100, regions=[Interval("chr3", 0, 900)]).description["block"] == 100
+
+
+def test_only_training_windows_follow_the_stride_and_the_seed_is_zero_unless_given(
+    genome: Genome, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.bed"
+    path.write_text("chr1\t0\t1000\ttrain\nchr1\t3000\t3500\tvalid\nchr2\t0\t300\ttest\n")
+    by_bed = [split_by_bed(genome, path, 100, stride=stride) for stride in (None, 100, 50)]
+    assert [[len(t) for t in split.tables().values()] for split in by_bed] == [[10, 5, 3], [10, 5, 3], [19, 5, 3]]
+    by_record = [split_by_record(genome, 100, valid=["chr2"], test=["chr3"], stride=s) for s in (None, 100, 50)]
+    sizes = [[len(t) for t in split.tables().values()] for split in by_record]
+    assert sizes == [[600, 300, 90], [600, 300, 90], [1199, 300, 90]]
+    assert {split.description["gap"] for split in (*by_bed, *by_record)} == {0}  # how far apart is the user's affair
+    assert split_by_record(genome, 100).description == split_by_record(genome, 100, seed=0).description
+    assert split_by_block(genome, 100).description == split_by_block(genome, 100, seed=0).description
+
+
 @pytest.mark.parametrize("gap", [100, 150, 1000])
 def test_gap_is_kept(gap: int, genome: Genome) -> None:
     report = audit(genome, split_by_block(genome, 100, (0.6, 0.2, 0.2), gap=gap, block=500))
@@ -156,6 +178,32 @@ def test_split_by_bed(genome: Genome, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert audit(genome, split).ok
     assert split.description["intervals"] == {"train": 2, "valid": 1, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("label", "split"),
+    [
+        ("train", 0),
+        ("training", 0),
+        ("valid", 1),
+        ("val", 1),
+        ("validation", 1),
+        ("dev", 1),
+        ("Test", 2),
+        ("testing", 2),
+    ],
+)
+def test_splits_have_the_names_that_people_give_them(label: str, split: int, genome: Genome) -> None:
+    parts = split_by_bed(genome, [Interval("chr1", 0, 100, ".", label)], 100).tables().values()
+    assert [len(part) for part in parts] == [int(number == split) for number in range(3)]
+
+
+def test_intervals_that_overlap_are_joined_wherever_they_stand(genome: Genome) -> None:
+    places = [("chr2", 0, 200), ("chr1", 250, 400), ("chr1", 200, 300), ("chr1", 0, 100), ("chr1", 400, 450)]
+    split = split_by_bed(genome, [Interval(name, start, end, ".", "train") for name, start, end in places], 100)
+    starts = [0, 200, 300, 400, 0, 100]  # those that only touch are cut apart
+    assert split.train.start.tolist() == starts
+    assert split.train.record.tolist() == [0, 0, 0, 0, 1, 1]
 
 
 def test_bed_whose_splits_share_bases_is_refused(genome: Genome, tmp_path: Path) -> None:

@@ -82,6 +82,30 @@ def test_windows_of_a_record_weigh_by_their_known_bases() -> None:
     assert np.isnan(RecordAverage(2, "mean").result()).all()
 
 
+def test_a_window_that_rules_a_class_out_leaves_the_mean_of_logarithms_finite() -> None:
+    logs = RecordAverage(2, "log-mean")
+    logs.add(np.array([1.0, 0.0]), 5)
+    logs.add(np.array([0.4, 0.6]), 5)
+    assert logs.result() == pytest.approx([1, 0], abs=1e-9)
+
+
+def test_windows_without_bases_make_batches_too() -> None:
+    assert [len(batch) for batch in length_batches([0, 0, 0], 2)] == [2, 1]
+
+
+@pytest.mark.parametrize(("windows", "remedy"), [(2, "--batch-bases 10"), (1, "a smaller --window")])
+def test_a_batch_beyond_the_device_s_memory_is_refused_with_half_of_it(
+    windows: int, remedy: str, make_classifier: Callable[..., SequenceClassifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> None:
+        raise torch.OutOfMemoryError
+
+    network = make_classifier()
+    monkeypatch.setattr(network, "forward", full)
+    with pytest.raises(UserError, match=f"give classify .*{remedy}"):
+        Predictor(network, torch.device("cpu")).logits([np.full(10, tokens.FIRST_BASE, np.uint8)] * windows)
+
+
 def test_a_bundle_gives_the_same_answers_as_the_model_it_was_made_from(
     make_classifier: Callable[..., SequenceClassifier], bundle: Path
 ) -> None:

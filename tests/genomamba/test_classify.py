@@ -69,8 +69,16 @@ def test_windows_lie_alike_from_both_ends_however_the_file_was_cut(
 
 
 def test_a_stride_that_skips_bases_is_refused() -> None:
-    with pytest.raises(ValueError, match="stride"):
-        list(record_windows([], 10, 11))
+    for stride in (0, 11):
+        with pytest.raises(ValueError, match="stride"):
+            list(record_windows([], 10, stride))
+
+
+def test_windows_wait_for_a_buffer_of_some_megabase(bundle: Path) -> None:
+    predictor = Predictor(SequenceClassifier.from_bundle(bundle), torch.device("cpu"))
+    unknown = np.full(1_000, tokens.N, np.uint8)
+    windows = [RecordWindow(f"r{i}", 0, 1_000, unknown, 0, 0, True) for i in range(3_000)]
+    assert [len(rows) for rows in classified.classify_windows(windows, predictor)] == [1_049, 1_049, 902]
 
 
 def _expected(network: SequenceClassifier, text: str, starts: tuple[int, ...] = (0,)) -> np.ndarray:
