@@ -106,9 +106,9 @@ _horizon = click.option(
 _method = click.option(
     "--method",
     metavar="NAME",
-    help="auto (by default), or one of: naive, seasonal_naive, drift, ets, theta, zero, ridge, mamba, smamba, tsmamba, "
-    "causal; with _x behind it (ridge_x) what covariates known ahead add is taken off first, with _log behind a learnt "
-    "one (ridge_log) it learns logarithms.",
+    help="auto (by default), or one of: naive, seasonal_naive, drift, ets, theta, arima, croston, zero, ridge, mamba, "
+    "smamba, tsmamba, causal; with _x behind it (ridge_x) what covariates known ahead add is taken off first, with "
+    "_log behind a learnt one (ridge_log) it learns logarithms.",
 )
 _levels = click.option(
     "--level",

@@ -246,7 +246,6 @@ def roll(*arguments, **named):
 tsmamba.evaluation.selection.roll = roll
 from mamba_configs import preset_text
 from tsmamba.cli import cli
-from tsmamba.methods.names import LEARNED, LOCAL, PRETRAINED
 cli(["forecast", sys.argv[1], "--horizon", "5"], prog_name="tsmamba")
 """
 

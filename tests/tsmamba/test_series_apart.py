@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from tsmamba import Forecaster
+from tsmamba.evaluation.backtest import roll
+from tsmamba.evaluation.conformal import calibrate
 from tsmamba.evaluation.selection import select
-from tsmamba.methods.methods import Task, fit_method
+from tsmamba.methods.methods import Task, assembled, fit_method
 from tsmamba.panel.panel import Panel
 
 ROWS = 120
@@ -50,12 +52,29 @@ def test_a_series_gets_the_method_that_suits_it(fitted: Forecaster) -> None:
 
 
 def test_the_others_are_forecast_as_without_it(fitted: Forecaster) -> None:
-    alone = fit_method(fitted.selection_.members[0], fitted._panel_, fitted.task_).predict(fitted._panel_)
-    joint = fitted.selection_.method.predict(fitted._panel_)
-    others = [place for place, name in enumerate(joint.ids) if name not in fitted.selection_.own]
+    panel, task, selection = fitted._panel_, fitted.task_, fitted.selection_
+    alone = np.mean([fit_method(name, panel, task).predict(panel).point for name in selection.members], axis=0)
+    joint = selection.method.predict(panel)
+    others = [place for place, name in enumerate(joint.ids) if name not in selection.own]
     assert others
-    if len(fitted.selection_.members) == 1:
-        assert joint.point[others] == pytest.approx(alone.point[others])
+    assert joint.point[others] == pytest.approx(alone[others])
+
+
+def test_each_series_has_the_width_of_its_own_method(fitted: Forecaster) -> None:
+    """A method that gives points alone gets its width from its own errors, whatever spread the others' method has."""
+    panel = fitted._panel_
+    own = {"exact": ("theta",)}
+    fits = {name: fit_method(name, panel.before(60), fitted.task_) for name in ("zero", "theta")}
+    back = list(range(60, 5, -6))
+    past = roll(assembled(fits, ("zero",), own), panel, back, 12)
+    mixed, calibration = calibrate(past, panel, 12, apart=own)
+    exact, rest = ["exact"], [name for name in panel.ids if name != "exact"]
+    alone = calibrate(roll(fits["theta"], panel.select(exact), back, 12), panel.select(exact), 12)[1]
+    usual = calibrate(roll(fits["zero"], panel.select(rest), back, 12), panel.select(rest), 12)[1]
+    assert calibration.own["exact"] == pytest.approx(alone.pooled)
+    assert calibration.pooled == pytest.approx(usual.pooled)
+    assert np.ptp(calibration.own["exact"], axis=-1).min() > 0
+    assert mixed.ids == tuple(panel.ids)
 
 
 def test_the_order_of_series_changes_nothing(fitted: Forecaster) -> None:
@@ -76,7 +95,8 @@ def test_a_bundle_keeps_it(fitted: Forecaster, tmp_path: Path) -> None:
 
 def test_methods_that_were_named_are_for_all_series() -> None:
     panel = Panel.wide(np.stack([saw(), walk(0)], axis=1))
-    assert not select(panel, Task(6, 12), ["theta", "drift"]).own
+    for names in (["theta", "drift"], ["naive"], ["zero"]):
+        assert not select(panel, Task(6, 12), names).own
 
 
 def test_sparse_demand_is_forecast_by_its_mean() -> None:

@@ -72,6 +72,13 @@ class Backtest:
         cut = {name: getattr(self, name)[list(places)] for name in ("actual", "point", "quantiles")}
         return replace(self, steps_back=tuple(self.steps_back[place] for place in places), **cut)
 
+    def series(self, ids: Sequence[str]) -> Backtest:
+        """Gives the same backtest of some of its series alone."""
+        places = [self.ids.index(name) for name in ids]
+        cut = {name: getattr(self, name)[:, places] for name in ("actual", "point", "quantiles")}
+        scales = {name: getattr(self, name)[places] for name in ("error_scale", "rms_scale")}
+        return replace(self, ids=tuple(ids), **cut, **scales)
+
     def scores(self, axis: tuple[int, ...] | None = None) -> dict[str, Any]:
         """Every score, averaged over the observed values along `axis` of (K, S, H); over all by default.
 

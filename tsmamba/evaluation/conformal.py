@@ -14,7 +14,7 @@ Shapes: `K` origins, earliest first; `S` series; `H` horizon; `Q` quantile level
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -107,18 +107,23 @@ class Calibration:
         return cls(tuple(values["levels"]), int(values["season"]), pooled, own, int(values["origins"]))
 
 
-def calibrate(past: Backtest, panel: Panel, season: int) -> tuple[Backtest, Calibration]:
+def calibrate(
+    past: Backtest, panel: Panel, season: int, *, apart: Collection[str] = ()
+) -> tuple[Backtest, Calibration]:
     """Reads the errors of forecasts from past rows.
 
     Args:
         past: forecasts by the method, or one fitted like it, that is to be calibrated.
         panel: the series that were forecast.
         season: rows of a season.
+        apart: series that other methods forecast than the rest, whose errors tell nothing of the others'.
 
     Returns:
         The backtest with the quantiles that could have been given at its origins, from the errors known by then (NaN at
         the first ones, before which too little is known), and the calibration of forecasts from the panel's end.
     """
+    if apart:
+        return _calibrated_apart(past, panel, season, apart)
     back = np.array(past.steps_back)
     scale = recent_scales(panel, past.steps_back, season)
     # What never changed before an origin does not tell by how much others err.
@@ -143,6 +148,22 @@ def calibrate(past: Backtest, panel: Panel, season: int) -> tuple[Backtest, Cali
     guessed = np.zeros_like(pooled) if own_spread else guessed_shifts(panel, past.horizon, past.levels, season)
     pooled = np.where(np.isfinite(pooled), pooled, guessed)
     return replace(past, quantiles=quantiles), Calibration(past.levels, season, pooled, own, len(back))
+
+
+def _calibrated_apart(
+    past: Backtest, panel: Panel, season: int, apart: Collection[str]
+) -> tuple[Backtest, Calibration]:
+    """The rest from the rest's errors, and each series of `apart` from its own."""
+    rest = [name for name in past.ids if name not in apart]
+    parts = [
+        calibrate(past.series(names), panel.select(names), season) for names in (rest, *([n] for n in apart)) if names
+    ]
+    quantiles, own = past.quantiles.copy(), {}
+    for one, calibration in parts:
+        quantiles[:, [past.ids.index(name) for name in one.ids]] = one.quantiles
+        own |= calibration.own
+        own |= {name: calibration.pooled for name in one.ids if name in apart}
+    return replace(past, quantiles=quantiles), replace(parts[0][1], own=own)
 
 
 def guessed_shifts(panel: Panel, horizon: int, levels: Sequence[float], season: int) -> Float64[np.ndarray, "H Q"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tsmamba.evaluation.backtest import Backtest, chosen_backtest, clearly_better
 from tsmamba.evaluation.choice import Selection
-from tsmamba.methods.methods import FittedMethod, learned, parts_of
+from tsmamba.methods.methods import Apart, Combination, FittedMethod, learned, parts_of
 from tsmamba.methods.names import plain_name, reads_ahead
 from tsmamba.panel.panel import Panel
 
@@ -103,7 +103,7 @@ def network_kept(fitted: FittedMethod) -> str | None:
 
     Of a combination it is that of its one learnt member.
     """
-    if parts_of(fitted) != [fitted]:
+    if isinstance(fitted, Apart | Combination):
         return next((kept for kept in map(network_kept, parts_of(fitted)) if kept is not None), None)
     learnt = learned(fitted)
     if learnt is None:
@@ -151,7 +151,7 @@ def unknown_ahead(selection: Selection, panel: Panel, horizon: int) -> list[str]
         return []
     return [
         f"The covariates ({_listed(panel.future_names)}) are given for {known:,} of the {horizon:,} rows ahead: "
-        "beyond, their mean stands for them. Give later rows with --future."
+        "in the others their mean stands for them. Give all rows with --future."
     ]
 
 

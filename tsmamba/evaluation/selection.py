@@ -133,12 +133,12 @@ def select(
     taken, judged_fit = assembled(final, members, own), assembled(fits, members, own)
     past = _many_origins(judged_fit, panel, task, origins, note)
     judged = panel.select(past.ids)
-    past, calibration = calibrate(past, judged, task.season)
+    past, calibration = calibrate(past, judged, task.season, apart=own)
     calibration = _with_guesses(calibration, whole, panel, task, "zero" in map(plain_name, members))
     board = [_with_quantiles(one, judged, task) for one in compared.values()]
     if len(members) > 1 or own:
         mixed = replace(chosen_backtest(compared, members, own), method=taken_name(members, own))
-        board.append(_with_quantiles(mixed, judged, task))
+        board.append(calibrate(mixed, judged, task.season, apart=own)[0])
     board = sorted(board, key=lambda one: one.loss())
     honest = honest_choice(choices, origins)
     selection = Selection(
@@ -245,12 +245,12 @@ def _choice(
     """
     members = _best(compared, known)
     one = next(iter(compared.values()))
-    if "naive" not in compared or len(one.ids) < 2 or len(one.steps_back) < FEWEST_ORIGINS:
+    if not {"naive", _USUAL} <= set(compared) or len(one.ids) < 2 or len(one.steps_back) < FEWEST_ORIGINS:
         return members, {}
     visible = {name: _masked(one, known) for name, one in compared.items()}
     alone = [name for name in visible if plain_name(name) in (*LOCAL, *PRETRAINED)]
     options = [(name,) for name in alone]
-    options += [(_USUAL, name) for name in alone if name != _USUAL and _USUAL in visible]
+    options += [(_USUAL, name) for name in alone if name != _USUAL]
     options = [names for names in options if names != members]
     usual = mean_backtest([visible[name] for name in members]).losses_of_series()
     sure = np.stack([
@@ -277,9 +277,9 @@ def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> t
     """What is taken on the evidence of the past rows that are known.
 
     Where all methods are compared it is `zero`, unless something is clearly better: a few past rows seldom tell which
-    of good methods is the best, and `zero` was the best on the M1 competition's series (of intermittent series it is
-    Croston's method, which forecasts their mean). Of a few methods that were
-    named it is the one with the smallest loss, or the mean of the best few where that is clearly better.
+    of good methods is the best, and `zero` was the best on the M1 competition's series. For intermittent series it is
+    Croston's method, which forecasts their mean. Of a few methods that were named it is the one with the smallest loss,
+    or the mean of the best few where that is clearly better.
     """
     visible = {name: _masked(one, known) for name, one in compared.items()}
     ranked = sorted(visible, key=lambda name: visible[name].loss())

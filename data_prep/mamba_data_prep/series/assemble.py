@@ -35,10 +35,8 @@ def assemble(table: Table, column: TimeColumn, roles: Roles, options: ReadOption
     names = [*roles.targets, *roles.past, *roles.future]
     values = np.column_stack([roles.values[name] for name in names])
     rows = Rows(groups, times, values, table.lines)
-    grid = to_grid(
-        *(rows, list(keys.index), table, zone, replace(options, time=column.names), report),
-        index=column.format.is_index,
-    )
+    options = replace(options, time=column.names)
+    grid = to_grid(rows, list(keys.index), table, zone, options, report, index=column.format.is_index)
     grid, beyond = _split_future(grid, roles, keys)
     frame, keys = _frame(grid, keys, roles)
     _facts(frame, roles, report)
@@ -190,8 +188,7 @@ def _facts(frame: pd.DataFrame, roles: Roles, report: IngestReport) -> None:
     }
     for rule, (mask, what) in kinds.items():
         if mask.any():
-            names = pd.Index(summary.index)[np.asarray(mask)]
-            shown = ", ".join(str(name) for name in np.asarray(names)[:5])
+            shown = ", ".join(map(str, np.asarray(summary.index)[mask.to_numpy()][:5]))
             report.note(rule, f"{what}: {shown}", count=int(mask.sum()))
     _note_ended(frame, report)
     if missing == len(y):
