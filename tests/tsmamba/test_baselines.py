@@ -75,6 +75,24 @@ def test_the_choice_does_not_see_what_follows() -> None:
     assert baselines.ets_form(longer[:-12], 12) == baselines.ets_form(AIRLINE, 12)
 
 
+def test_a_long_season_is_not_left_out_for_having_many_rows() -> None:
+    """The AICc alone takes a flat line here, as it charges for each of the day's 24 rows."""
+    from statsforecast.models import AutoETS
+
+    generator = np.random.default_rng(3)
+    angle = 2 * np.pi * np.arange(24 * 20) / 24
+    wanders = np.zeros(len(angle))
+    for row in range(1, len(angle)):
+        wanders[row] = 0.9 * wanders[row - 1] + 0.5 * generator.normal()
+    values = 30 + 10 * np.sin(angle) + 7 * np.sin(2 * angle) + 5 * wanders
+    past, actual = values[:-24], values[-24:]
+    flat = AutoETS(season_length=24).fit(past / past.mean())
+    assert flat.model_["components"][2] == "N"
+    assert baselines.ets_form(past, 24)[-1] in "AM"
+    error = np.abs(baselines.ets(past, 24, 24) - actual).mean()
+    assert error < 0.5 * np.abs(flat.predict(24)["mean"] * past.mean() - actual).mean()
+
+
 def test_methods_are_those_of_statsforecast() -> None:
     from statsforecast.models import AutoARIMA, AutoETS, AutoTheta
 

@@ -7,7 +7,7 @@ observed is skipped by the naive methods and Croston's, and filled in from neigh
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -24,6 +24,9 @@ ANY_FORM = "ZZZ"
 
 _LONGEST_SEASON = 24
 """Seasons up to this length are smoothed state by state; longer ones are taken out by STL first, as `stlf` does."""
+_LONGEST_BY_CRITERION = 12
+"""Seasons up to which the form of exponential smoothing is chosen by an information criterion alone."""
+_SEASONAL, _SEASONAL_ABOVE_0 = ("ANA", "AAdA"), ("MNM", "MAdM")
 _MOST_CYCLES, _MOST_ROWS = 10, 400
 """Exponential smoothing reads so many seasons or rows, whichever is more, the latest: it forgets older ones anyway."""
 _FEWEST_ROWS = 10
@@ -75,7 +78,7 @@ def theta(history: History, horizon: int, season: int) -> Point:
 
 
 def ets(history: History, horizon: int, season: int, form: str = ANY_FORM) -> Point:
-    """Exponential smoothing, its parameters estimated on the history; of the form with the smallest AICc by default.
+    """Exponential smoothing, its parameters estimated on the history; of the form of `ets_form` by default.
 
     Args:
         history: of one series.
@@ -85,6 +88,8 @@ def ets(history: History, horizon: int, season: int, form: str = ANY_FORM) -> Po
 
     Source: Hyndman, Koehler, Ord, Snyder 2008, Forecasting with Exponential Smoothing (statsforecast).
     """
+    if form == ANY_FORM and _LONGEST_BY_CRITERION < season <= _LONGEST_SEASON:
+        form = ets_form(history, season)
 
     def estimate(values: History, season: int) -> Point:
         fixed = form if season > 1 or form == ANY_FORM else form[:-1] + "N"
@@ -97,7 +102,12 @@ def ets(history: History, horizon: int, season: int, form: str = ANY_FORM) -> Po
 
 
 def ets_form(history: History, season: int) -> str:
-    """The form of exponential smoothing with the smallest AICc: error, trend and season, such as `MAdM` or `ANN`."""
+    """The form of exponential smoothing: error, trend and season, such as `MAdM` or `ANN`.
+
+    It is the one with the smallest AICc. The AICc charges for each row of a season, and so prefers forms without one
+    where the season has many: of a longer season the form is the best of this one and the usual seasonal ones on the
+    last three seasons, each forecast from the rows before it.
+    """
     found = ANY_FORM
 
     def estimate(values: History, season: int) -> Point:
@@ -107,7 +117,17 @@ def ets_form(history: History, season: int) -> str:
         return values[:1]
 
     _estimated(estimate, history, 1, season)
-    return found
+    cuts = [len(history) - season * number for number in range(1, 4)]
+    if not _LONGEST_BY_CRITERION < season <= _LONGEST_SEASON or found == ANY_FORM or cuts[-1] < 4 * season:
+        return found
+    forms = dict.fromkeys([found, *(_SEASONAL_ABOVE_0 if np.nanmin(history) > 0 else ()), *_SEASONAL])
+    return min(forms, key=lambda form: _held_out_error(form, history, cuts, season))
+
+
+def _held_out_error(form: str, history: History, cuts: Sequence[int], season: int) -> float:
+    errors = [history[cut : cut + season] - ets(history[:cut], season, season, form) for cut in cuts]
+    whole = np.abs(np.concatenate(errors))
+    return float(np.nanmean(whole)) if np.isfinite(whole).any() else float("inf")
 
 
 def arima(history: History, horizon: int, season: int) -> Point:
