@@ -15,6 +15,7 @@ from mamba_training.settings import parse_duration
 __all__ = [
     "APP",
     "DEFAULT_PRESET",
+    "CountsConfig",
     "DataConfig",
     "ModelConfig",
     "OptimConfig",
@@ -93,6 +94,23 @@ class ModelConfig(Section):
         return [self.pattern[index % len(self.pattern)] for index in range(self.n_layers)]
 
 
+class CountsConfig(Section):
+    """The table of contexts that is a part of the language model."""
+
+    order: Whole | Literal["auto"] | None = Field(
+        default="auto", description="a whole number of bases from 0 to 11, auto, or null for a model without counts"
+    )
+    long_contexts: Whole = Field(
+        default=400_000, ge=0, le=2**26, description="a whole number of contexts of 16 bases, 0 for none"
+    )
+
+    @model_validator(mode="after")
+    def _in_range(self) -> CountsConfig:
+        if isinstance(self.order, int) and not 0 <= self.order <= 11:
+            raise ValueError(f"order={self.order} is outside 0 .. 11")
+        return self
+
+
 class DataConfig(Section):
     """Windows of the genome, and which of them are held out."""
 
@@ -168,6 +186,7 @@ class PretrainConfig(Section):
     bed: str | None = Field(default=None, description="the path of a BED file, or null")
     content: dict[str, str] | None = Field(default=None, description="hashes that the program writes")
     model: ModelConfig = Field(default_factory=ModelConfig, description="a section")
+    counts: CountsConfig = Field(default_factory=CountsConfig, description="a section")
     data: DataConfig = Field(default_factory=DataConfig, description="a section")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="a section")
     train: TrainConfig = Field(default_factory=TrainConfig, description="a section")

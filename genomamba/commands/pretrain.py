@@ -12,15 +12,17 @@ from genomamba.commands.checks import pretrain_settings
 from genomamba.config import PretrainConfig
 from genomamba.language_model import card
 from genomamba.language_model.batches import plan_within_memory, run_settings, words
+from genomamba.language_model.counting import OwnLeftOut, count_windows
 from genomamba.language_model.data import GenomeData, GenomeWindows, frozen, make_split, open_genome
 from genomamba.language_model.markov_of_run import SeenMarkov, markov_of_all
 from genomamba.language_model.model import GenomeLM
 from genomamba.language_model.module import Pretraining
-from genomamba.language_model.scoring import evaluate_windows, judged
+from genomamba.language_model.scoring import counts_alone, evaluate_windows, judged
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.audit import audit
 from mamba_data_prep.genomes.genome import Genome, records_without_bases
 from mamba_data_prep.genomes.splits import Split
+from mamba_data_prep.genomes.windows import WindowTable
 from mamba_training.devices import scoring_device
 from mamba_training.progress import say
 from mamba_training.ranks import is_first_process
@@ -60,8 +62,13 @@ def run_pretrain(
     _audit(genome, split)
     content = {"genome": genome.fingerprint.xxh3_128, **split.description["digests"]}
     settings = settings.model_copy(update={"content": content})
+    train, choosing = GenomeWindows(genome, split.train), _held_out(genome, split.valid, settings)
+    counts = count_windows(settings.counts, train, choosing)
     torch.manual_seed(settings.train.seed)
-    model = GenomeLM(settings.model)
+    model = GenomeLM(settings.model, None if counts is None else counts.shape)
+    left_out = None if counts is None or model.table is None else OwnLeftOut(counts, model.table)
+    if counts is not None and model.table is not None:
+        counts.fill(model.table)
     plan = plan_within_memory(model, settings)
     data = GenomeData(
         genome,
@@ -81,7 +88,7 @@ def run_pretrain(
         return baseline.result(data.valid).valid_bits
 
     run = fit(
-        Pretraining(model, settings.optim, markov_bits),
+        Pretraining(model, settings.optim, markov_bits, left_out),
         data,
         run_settings(out, settings, plan, resume),
         config=settings.model_dump(mode="json"),
@@ -112,16 +119,24 @@ def _audit(genome: Genome, split: Split) -> None:
     )
 
 
+def _held_out(genome: Genome, windows: WindowTable, settings: PretrainConfig) -> GenomeWindows:
+    """The held-out windows that are scored at the end."""
+    return GenomeWindows(genome, frozen(windows, settings.data.final_bases))
+
+
 def _finish(
     settings: PretrainConfig, genome: Genome, split: Split, model: GenomeLM, baseline: SeenMarkov, run: RunResult
 ) -> dict[str, Any]:
     """Scores the best weights once on validation and on test, and writes the bundle, its card and the picture."""
     say("scoring the best weights on the validation and the test windows")
-    valid = GenomeWindows(genome, frozen(split.valid, settings.data.final_bases))
-    test = GenomeWindows(genome, frozen(split.test, settings.data.final_bases))
+    valid, test = (_held_out(genome, part, settings) for part in (split.valid, split.test))
     train = GenomeWindows(genome, split.train)
     model.to(scoring_device(settings.train.accelerator))
     scores = {"valid": evaluate_windows(model, valid), "test": evaluate_windows(model, test)}
+    alone = {}
+    if model.table is not None:
+        parts = (evaluate_windows(model, part, counts_alone=True) for part in (valid, test))
+        alone = {"counts_alone": counts_alone(model.table.shape, scores["test"], *parts)}
     result = {
         "status": run.status,
         "out": str(run.out),
@@ -133,6 +148,7 @@ def _finish(
         "tokens": run.tokens,
         "seconds": round(run.seconds, 1),
         **{name: scored.to_dict() for name, scored in scores.items()},
+        **alone,
         **judged(scores["test"], seen=baseline.result(valid, test), everything=markov_of_all(train, valid, test)),
     }
     card.save_language_model(run.out, model, settings, card.provenance(settings, genome, split, result))

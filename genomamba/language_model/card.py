@@ -31,13 +31,16 @@ _JUDGES = {"markov": "the same bases", "markov_all": "all training bases, both s
 """The Markov models beside a language model, by their place in a result: what each was counted on."""
 
 
+_TABLE = "counts in the model alone"
+
+
 def summary(result: dict[str, Any]) -> str:
     """The comparison with the Markov model, as a table for the terminal."""
     rows = _rows(result)
     width = max(len(row[0]) for row in rows)
     lines = [f"{'':{width}}  {'validation':>10}  {'test':>10}  {'perplexity':>10}"]
     lines += [f"{name:{width}}  {valid:10.4f}  {test:10.4f}  {2**test:10.4f}" for name, valid, test in rows]
-    verdicts = [_verdict(result[key], of) for key, of in _JUDGES.items() if key in result]
+    verdicts = _verdicts(result)
     minutes, seconds = divmod(round(result["seconds"]), 60)
     return "\n".join(
         [
@@ -56,15 +59,24 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, float, float]]:
         (f"Markov, order {judge['order']}, m = {judge['strength']:g}, {of}", judge["valid_bits"], judge["test_bits"])
         for judge, of in ((result[key], of) for key, of in _JUDGES.items() if key in result)
     ]
-    return [ours, *markov, ("guessing", GUESSING_BITS, GUESSING_BITS)]
+    alone = result.get("counts_alone")
+    table = [] if alone is None else [(_TABLE, alone["valid_bits"], alone["test_bits"])]
+    return [ours, *table, *markov, ("guessing", GUESSING_BITS, GUESSING_BITS)]
 
 
-def _verdict(judge: dict[str, Any], of: str) -> str:
-    """What the model saves over a Markov model, on test, with the standard error over windows."""
+def _verdicts(result: dict[str, Any]) -> list[str]:
+    """What the model saves over its own counts and over each Markov model."""
+    found = [_verdict(result[key], f"the Markov model of {of}") for key, of in _JUDGES.items() if key in result]
+    alone = result.get("counts_alone")
+    return found if alone is None else [_verdict(alone, f"the {_TABLE}"), *found]
+
+
+def _verdict(judge: dict[str, Any], other: str) -> str:
+    """What the model saves over another, on test, with the standard error over windows."""
     saved, error = judge["saved_bits"], judge["saved_bits_error"]
     word = "better" if saved > 0 else "worse"
     unsure = ", which is less than two standard errors" if abs(saved) < 2 * error else ""
-    return f"{abs(saved):.4f} +- {error:.4f} bits per base {word} on test than the Markov model of {of}{unsure}"
+    return f"{abs(saved):.4f} +- {error:.4f} bits per base {word} on test than {other}{unsure}"
 
 
 def provenance(settings: PretrainConfig, genome: Genome, split: Split, result: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +111,7 @@ def save_language_model(out: Path, model: GenomeLM, settings: PretrainConfig, ma
         "format": 1,
         "kind": BUNDLE_KIND,
         "model": settings.model.model_dump(mode="json"),
+        "table": None if model.table is None else model.table.shape.model_dump(),
         "window": settings.data.window,
         "training": made,
     }
@@ -123,7 +136,7 @@ model had read, the other on all training bases.
 
 {cards.markdown_table(("", "validation", "test", "perplexity"), rows)}
 
-{"; ".join(_verdict(result[key], of) for key, of in _JUDGES.items() if key in result)}.
+{"; ".join(_verdicts(result))}.
 
 {result["step"]:,} steps, {result["tokens"]:,} tokens, {result["seconds"]:,.0f} seconds; weights of step
 {result["best_step"]:,}, the best on validation."""

@@ -130,6 +130,21 @@ def score(
         return MarkovScore(total / np.log(2) / n_targets if n_targets else total * np.nan, chosen, n_targets)
 
 
+def score_blocks(
+    tables: list[Int[np.ndarray, "_ 4"]],
+    blocks: Iterable[UInt8[np.ndarray, "windows length"]],
+    strengths: tuple[float, ...] = STRENGTHS,
+) -> MarkovScore:
+    """As `score`, of windows that come some at a time."""
+    total, n_targets = np.zeros((len(tables), len(strengths))), 0
+    for ids in blocks:
+        part = score(tables, ids, strengths)
+        if part.n_targets:
+            total += part.bits * part.n_targets
+            n_targets += part.n_targets
+    return MarkovScore(total / max(1, n_targets), strengths, n_targets)
+
+
 def _nats(
     tables: list[Int[np.ndarray, "_ 4"]],
     words: Int[np.ndarray, " n"],

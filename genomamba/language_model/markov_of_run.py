@@ -13,10 +13,9 @@ from genomamba.language_model.data import GenomeWindows
 from genomamba.language_model.markov import (
     HIGHEST_ORDER,
     MAX_ORDER,
-    STRENGTHS,
     MarkovCounts,
-    MarkovScore,
     score,
+    score_blocks,
     table_bytes,
 )
 from mamba_data_prep.sampler import ResumableBatchSampler
@@ -125,7 +124,7 @@ def affordable_order(bases: int) -> int:
 def _judged(counts: MarkovCounts, valid: GenomeWindows, test: GenomeWindows | None) -> MarkovResult:
     """Chooses order and strength on validation windows, and scores that model on test windows."""
     tables = counts.tables()
-    chosen = _score(tables, valid, STRENGTHS)
+    chosen = score_blocks(tables, valid.blocks())
     order, strength, bits = chosen.best
     if test is None:
         return MarkovResult(order, strength, bits, None, counts.n_bases, chosen.by_order())
@@ -136,13 +135,3 @@ def _judged(counts: MarkovCounts, valid: GenomeWindows, test: GenomeWindows | No
         n_targets += scored.n_targets
     test_bits = sum(nats) / math.log(2) / max(1, n_targets)
     return MarkovResult(order, strength, bits, test_bits, counts.n_bases, chosen.by_order(), np.array(nats))
-
-
-def _score(tables: list[np.ndarray], windows: GenomeWindows, strengths: tuple[float, ...]) -> MarkovScore:
-    total, n_targets = np.zeros((len(tables), len(strengths))), 0
-    for ids in windows.blocks():
-        part = score(tables, ids, strengths)
-        if part.n_targets:
-            total += part.bits * part.n_targets
-            n_targets += part.n_targets
-    return MarkovScore(total / max(1, n_targets), strengths, n_targets)

@@ -6,8 +6,9 @@ Shapes: `B` windows, `L` positions, `D` channels of the residual stream, `V` = 1
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from genomamba import tokens
 from genomamba.config import ModelConfig
+from genomamba.language_model.context_table import Codes, ContextTable, Counted, TableShape
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone, BackboneConfig
@@ -29,33 +31,75 @@ _IGNORED: Final = -100
 class GenomeLM(nn.Module):
     """Predicts the next base from all bases before it.
 
-    The output layer is the embedding (tied), unless the configuration says otherwise: then it is `lm_head`.
+    The output layer is the embedding (tied), unless the configuration says otherwise: then it is `lm_head`. With a table
+    of contexts the output layer is `lm_head` too and starts at zero: before training the model says what the table says.
 
     Args:
         config: the network's shape; `bidirectional` other than "none" makes an encoder rather than a language model.
+        table: the shape of the table of contexts, or None for a network alone.
     """
 
     never: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, table: TableShape | None = None) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(tokens.VOCAB_SIZE, config.d_model)
         nn.init.normal_(self.embedding.weight, std=config.embedding_std)
         self.backbone = Backbone(backbone_config(config))
-        self.lm_head = None if config.tie_embeddings else nn.Linear(config.d_model, tokens.VOCAB_SIZE, bias=False)
+        tied = config.tie_embeddings and table is None
+        self.lm_head = None if tied else nn.Linear(config.d_model, tokens.VOCAB_SIZE, bias=False)
+        self.table = None if table is None else ContextTable(table, config.d_model)
+        if self.table is not None and self.lm_head is not None:
+            nn.init.zeros_(self.lm_head.weight)
         never = torch.full((tokens.VOCAB_SIZE,), NEVER)
         never[tokens.FIRST_BASE : tokens.FIRST_BASE + 4] = 0.0
         self.register_buffer("never", never, persistent=False)
 
     def embeddings(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """The normalised hidden vector of each position; it knows that base and those before it."""
-        return self.backbone(self.embedding(ids.long()))[0]
+        return self._hidden(ids, self.counted(ids))
 
-    def forward(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
-        """Logits: those at position t predict the base at t + 1; what is no base is never predicted."""
+    def counted(self, ids: Integer[Tensor, "B L"]) -> Counted | None:
+        """What the table of contexts says at each position; None for a network alone."""
+        return None if self.table is None else self.table.counted(self.table.lookup(ids))
+
+    def forward(self, ids: Integer[Tensor, "B L"], codes: Codes | None = None) -> Float[Tensor, "B L V"]:
+        """Logits: those at position t predict the base at t + 1; what is no base is never predicted.
+
+        Args:
+            ids: token ids.
+            codes: codewords of the table at each position where they are known already, as in training, where a
+                window's own words are left out; None looks them up.
+        """
+        counted = self.counted(ids) if codes is None or self.table is None else self.table.counted(codes)
+        hidden = self._hidden(ids, counted)
         weight = self.embedding.weight if self.lm_head is None else self.lm_head.weight
-        return functional.linear(self.embeddings(ids), weight) + self.never
+        logits = functional.linear(hidden, weight) + self.never
+        if self.table is None or counted is None:
+            return logits
+        return logits + self._of_vocabulary(self.table.share(hidden, counted))
+
+    def counts_alone(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L V"]:
+        """Logits of the table of contexts without the network.
+
+        Raises:
+            ValueError: the model has no table.
+        """
+        counted = self.counted(ids)
+        if counted is None:
+            raise ValueError("the model has no table of contexts")
+        return self._of_vocabulary(counted.best) + self.never
+
+    @staticmethod
+    def _of_vocabulary(logits: Float[Tensor, "B L 4"]) -> Float[Tensor, "B L V"]:
+        return functional.pad(logits, (tokens.FIRST_BASE, tokens.VOCAB_SIZE - tokens.FIRST_BASE - 4))
+
+    def _hidden(self, ids: Integer[Tensor, "B L"], counted: Counted | None) -> Float[Tensor, "B L D"]:
+        x = self.embedding(ids.long())
+        if self.table is not None and counted is not None:
+            x = x + self.table.features(counted)
+        return self.backbone(x)[0]
 
     def n_parameters(self) -> int:
         """Trainable numbers in the model."""
@@ -77,10 +121,21 @@ class GenomeLM(nn.Module):
         shape = bundle.config.get("model")
         if not isinstance(shape, dict):
             raise UserError("holds no model settings", path=bundle.path / "config.json")
-        model = cls(validated(ModelConfig, shape, path=bundle.path / "config.json"))
+        path = bundle.path / "config.json"
+        model = cls(validated(ModelConfig, shape, path=path), table_shape(bundle.config, path))
         bundle.check(model.state_dict())
         model.load_state_dict(bundle.state)
         return model.eval()
+
+
+def table_shape(config: Mapping[str, Any], path: str | Path) -> TableShape | None:
+    """The table of contexts that a bundle's configuration tells of, or None.
+
+    Raises:
+        UserError: its shape is damaged.
+    """
+    shape = config.get("table")
+    return None if shape is None else validated(TableShape, shape, path=path)
 
 
 def backbone_config(config: ModelConfig) -> BackboneConfig:

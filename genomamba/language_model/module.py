@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from genomamba.config import OptimConfig
+from genomamba.language_model.context_table import Codes
 from genomamba.language_model.model import GenomeLM, base_nats, is_base, next_base_nats
 from genomamba.language_model.scoring import LanguageScore
 from mamba_training.context_parallel import ContextPlace
@@ -22,31 +23,43 @@ class Pretraining(LightningModule):
     Args:
         model: what is trained.
         optim: rates and decay.
+        left_out: gives the codewords of the table of contexts at each position of training windows, from the counts of
+            all other windows; None for a model without a table.
         markov_bits: gives the baseline's bits per base on the validation windows after so many optimizer steps, or None
             when that would take too long.
     """
 
     def __init__(
-        self, model: GenomeLM, optim: OptimConfig, markov_bits: Callable[[int], float | None] | None = None
+        self,
+        model: GenomeLM,
+        optim: OptimConfig,
+        markov_bits: Callable[[int], float | None] | None = None,
+        left_out: Callable[[Tensor], Codes] | None = None,
     ) -> None:
         super().__init__()
+        self.left_out = left_out
         self.model, self.optim, self.markov_bits = model, optim, markov_bits
         self.context = ContextPlace()
         self._validation: list[Tensor] = []
 
     def training_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> Float[Tensor, ""]:
         """Mean nats per base of a batch; of a part of its windows, so that the mean over all parts is that."""
-        total, n_targets = self._nats(batch)
+        total, n_targets = self._nats(batch, None if self.left_out is None else self.left_out(batch))
         if self.context.size > 1:
             total, n_targets = self.context.size * total, is_base(batch[:, 1:]).sum()
         return total / n_targets.clamp(min=1)
 
-    def _nats(self, batch: Integer[Tensor, "B L"]) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+    def _nats(
+        self, batch: Integer[Tensor, "B L"], codes: Codes | None
+    ) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
         """The nats of this rank's part of the windows, and the bases predicted there."""
         if self.context.size == 1:
-            return next_base_nats(self.model(batch), batch)
+            return next_base_nats(self.model(batch, codes), batch)
         part = self.context.part(batch.shape[1] - 1)
-        return base_nats(self.model(batch[:, part]), batch[:, part.start + 1 : part.stop + 1])
+        if codes is None and self.model.table is not None:
+            codes = self.model.table.lookup(batch)
+        logits = self.model(batch[:, part], None if codes is None else codes.part(part))
+        return base_nats(logits, batch[:, part.start + 1 : part.stop + 1])
 
     def tokens_in(self, batch: Integer[Tensor, "B L"]) -> int:
         """Counts the positions of a batch."""
@@ -54,7 +67,7 @@ class Pretraining(LightningModule):
 
     def validation_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> None:
         """Adds up a batch's nats and its bases."""
-        self._validation.append(torch.stack([part.double() for part in self._nats(batch)]))
+        self._validation.append(torch.stack([part.double() for part in self._nats(batch, None)]))
 
     def on_validation_epoch_end(self) -> None:
         """Logs loss (nats per base), bits per base, perplexity, and the Markov model's bits per base."""

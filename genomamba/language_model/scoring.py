@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from genomamba.config import DataConfig
+from genomamba.language_model.context_table import TableShape
 from genomamba.language_model.data import GenomeWindows, frozen, make_split, open_genome
 from genomamba.language_model.markov_of_run import MarkovResult
 from genomamba.language_model.model import GenomeLM, bits, window_nats
@@ -59,8 +60,11 @@ class LanguageScore:
         return {"nats": self.nats, "bits": self.bits, "perplexity": self.perplexity, "n_bases": self.n_bases}
 
 
-def evaluate_windows(model: GenomeLM, windows: GenomeWindows, tokens_at_a_time: int = 2**14) -> LanguageScore:
-    """Scores every window once, on the device where the model is."""
+def evaluate_windows(
+    model: GenomeLM, windows: GenomeWindows, tokens_at_a_time: int = 2**14, *, counts_alone: bool = False
+) -> LanguageScore:
+    """Scores every window once, on the device where the model is; with `counts_alone` its table of contexts only."""
+    forward = model.counts_alone if counts_alone else model
     device = next(model.parameters()).device
     nats, n_bases = [np.zeros(0)], [np.zeros(0, np.int64)]
     was_training = model.training
@@ -68,7 +72,7 @@ def evaluate_windows(model: GenomeLM, windows: GenomeWindows, tokens_at_a_time: 
     with torch.no_grad():
         for block in windows.blocks(tokens_at_a_time):
             ids = torch.from_numpy(block).to(device)
-            found, targets = window_nats(model(ids), ids)
+            found, targets = window_nats(forward(ids), ids)
             nats.append(found.double().cpu().numpy())
             n_bases.append(targets.cpu().numpy())
     model.train(was_training)
@@ -94,6 +98,21 @@ def judged(ours: LanguageScore, **judges: MarkovResult) -> dict[str, Any]:
         saved, error = bits_saved(ours.window_nats, judge.test_nats, ours.window_bases)
         found[names[name]] = {**judge.to_dict(), "saved_bits": saved, "saved_bits_error": error}
     return found
+
+
+def counts_alone(shape: TableShape, ours: LanguageScore, valid: LanguageScore, test: LanguageScore) -> dict[str, Any]:
+    """What the table of contexts costs without the network, and what the network saves over it on the test windows.
+
+    Args:
+        shape: of the table.
+        ours: the whole model's score of the test windows.
+        valid, test: the table's own scores.
+    """
+    saved, error = bits_saved(ours.window_nats, test.window_nats, ours.window_bases)
+    return {
+        **shape.model_dump(), "valid_bits": valid.bits, "test_bits": test.bits, "saved_bits": saved,
+        "saved_bits_error": error,
+    }  # fmt: skip
 
 
 def bits_saved(ours: np.ndarray, theirs: np.ndarray, n_bases: np.ndarray) -> tuple[float, float]:

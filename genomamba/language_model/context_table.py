@@ -1,0 +1,221 @@
+"""What counting has learnt, as a part of the network: a table of contexts, small enough to lie in the bundle.
+
+A network of a million weights cannot remember which base follows each of four million contexts, and a table can; a table
+cannot look further back than its contexts, and a network can. So the table's distribution is where the network starts:
+
+    logits(t) = network(t) + (1 + a(t)) log p(t) + b(t) log p_short(t),
+
+where p_short is the distribution after the last `order` bases, p that after the last `LONG_ORDER` where the table holds
+these (else p_short), and a and b come from the hidden vector, zero before training. The same distributions are an input
+of the network, which therefore sees where counting has been right so far.
+
+Each distribution is one byte, the number of its codeword among 256. Which contexts are held, and how they were counted,
+is `genomamba.language_model.counting`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64, Integer
+from pydantic import Field
+from torch import Tensor, nn
+
+from genomamba import tokens
+from mamba_configs.settings import Section, Whole
+
+LONG_ORDER: Final = 16
+"""Bases of the long contexts; their number in base four fits 32 bits."""
+HIGHEST_ORDER: Final = 11
+"""The longest of the contexts that are all held: 4 MB."""
+CODEWORDS: Final = 256
+_ALL_HELD_TO: Final = 8
+_OFFSET: Final = 2**31
+_FEATURES: Final = 10
+_EVEN: Final = -math.log(4)
+
+
+class TableShape(Section):
+    """What is needed to build a table before its numbers are read.
+
+    Attributes:
+        order: bases of the contexts that are all held.
+        long_contexts: how many contexts of `LONG_ORDER` bases are held.
+    """
+
+    order: Whole = Field(ge=0, le=HIGHEST_ORDER, description=f"a whole number from 0 to {HIGHEST_ORDER}")
+    long_contexts: Whole = Field(ge=0, le=2**26, description="a whole number from 0")
+
+    @property
+    def held_orders(self) -> list[int]:
+        """Lengths of the contexts that are all held; the shorter ones serve where a sequence begins or after an N."""
+        return sorted({*range(min(self.order, _ALL_HELD_TO) + 1), self.order})
+
+    @property
+    def starts(self) -> list[int]:
+        """Where the contexts of each of `held_orders` begin in the table."""
+        sizes = [4**order for order in self.held_orders]
+        return [sum(sizes[:index]) for index in range(len(sizes))]
+
+    @property
+    def size(self) -> int:
+        """Contexts that are held but for the long ones."""
+        return sum(4**order for order in self.held_orders)
+
+
+class Codes(NamedTuple):
+    """The codewords at each position, of what follows the base there.
+
+    Attributes:
+        short: (B, L) int64, after the longest context that is always held.
+        long: (B, L) int64, after `LONG_ORDER` bases; -1 where that context is not held.
+        told: (B, L) what the base itself gained over chance from the position before, nats; 0 where none was told.
+    """
+
+    short: Int64[Tensor, "B L"]
+    long: Int64[Tensor, "B L"]
+    told: Float[Tensor, "B L"]
+
+    def part(self, place: slice) -> Codes:
+        """The codes of some positions."""
+        return Codes(*(values[:, place] for values in self))
+
+
+class Counted(NamedTuple):
+    """What the table says about the base that follows each position, in nats.
+
+    Attributes:
+        best: (B, L, 4) log-probabilities of A, C, G and T after the longest context that is held.
+        short: the same after at most `order` bases.
+        found: (B, L) whether a long context is held.
+        told: as in `Codes`.
+    """
+
+    best: Float[Tensor, "B L 4"]
+    short: Float[Tensor, "B L 4"]
+    found: Bool[Tensor, "B L"]
+    told: Float[Tensor, "B L"]
+
+
+class ContextTable(nn.Module):
+    """The table and the few weights that bind it to the network.
+
+    Args:
+        shape: which contexts are held; their numbers are set by `fill` or read from a bundle.
+        d_model: channels of the network.
+    """
+
+    codes: Tensor
+    codebook: Tensor
+    long_keys: Tensor
+    long_codes: Tensor
+    long_codebook: Tensor
+
+    def __init__(self, shape: TableShape, d_model: int) -> None:
+        super().__init__()
+        self.shape = shape
+        uniform = torch.full((CODEWORDS, 4), 0.25).log()
+        self.register_buffer("codes", torch.zeros(shape.size, dtype=torch.uint8))
+        self.register_buffer("codebook", uniform)
+        self.register_buffer("long_keys", torch.zeros(shape.long_contexts, dtype=torch.int32))
+        self.register_buffer("long_codes", torch.zeros(shape.long_contexts, dtype=torch.uint8))
+        self.register_buffer("long_codebook", uniform.clone())
+        self.inputs = nn.Linear(_FEATURES, d_model, bias=False)
+        nn.init.normal_(self.inputs.weight, std=0.02)
+        self.weights = nn.Linear(d_model, 2)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+
+    def fill(
+        self,
+        codes: Integer[Tensor, " n"],
+        codebook: Float[Tensor, "256 4"],
+        long_keys: Int64[Tensor, " m"],
+        long_codes: Integer[Tensor, " m"],
+        long_codebook: Float[Tensor, "256 4"],
+    ) -> None:
+        """Takes over the numbers.
+
+        Args:
+            codes: codeword of each context, those of each of `held_orders` after one another, in base four with the
+                oldest base first.
+            codebook: probabilities.
+            long_keys: the long contexts in base four, rising.
+            long_codes: codeword of each.
+            long_codebook: probabilities.
+        """
+        self.codes.copy_(codes)
+        self.codebook.copy_(codebook.log())
+        self.long_keys.copy_(long_keys - _OFFSET)
+        self.long_codes.copy_(long_codes)
+        self.long_codebook.copy_(long_codebook.log())
+
+    @torch.no_grad()
+    def lookup(self, ids: Integer[Tensor, "B L"]) -> Codes:
+        """The codewords at each position of sequences; contexts begin anew after every token that is no base."""
+        base = ids.long() - tokens.FIRST_BASE
+        known = (base >= 0) & (base < 4)
+        base = torch.where(known, base, 0)
+        run = _run_lengths(known)
+        word = _words(base)
+        held = torch.tensor(self.shape.held_orders, device=ids.device)
+        which = torch.searchsorted(held, run, right=True) - 1
+        context = word & (torch.ones((), dtype=torch.long, device=ids.device) << 2 * held[which]) - 1
+        starts = torch.tensor(self.shape.starts, device=ids.device)
+        short = self.codes[starts[which] + context].long()
+        return self.codes_at(ids, short, self._long(word, run))
+
+    @torch.no_grad()
+    def codes_at(self, ids: Integer[Tensor, "B L"], short: Int64[Tensor, "B L"], long: Int64[Tensor, "B L"]) -> Codes:
+        """Codewords that were found, and how well each had foretold the base that came."""
+        base = (ids.long() - tokens.FIRST_BASE)[:, 1:]
+        known = (base >= 0) & (base < 4)
+        before = self._best(short[:, :-1], long[:, :-1]).gather(2, base.clamp(0, 3)[..., None])[..., 0]
+        return Codes(short, long, nn.functional.pad(torch.where(known, before - _EVEN, 0), (1, 0)))
+
+    def _long(self, word: Int64[Tensor, "B L"], run: Int64[Tensor, "B L"]) -> Int64[Tensor, "B L"]:
+        nowhere = torch.full_like(word, -1)
+        if not self.shape.long_contexts:
+            return nowhere
+        key = (word - _OFFSET).int()
+        place = torch.searchsorted(self.long_keys, key).clamp(max=self.shape.long_contexts - 1)
+        found = (self.long_keys[place] == key) & (run >= LONG_ORDER)
+        return torch.where(found, self.long_codes[place].long(), nowhere)
+
+    def counted(self, codes: Codes) -> Counted:
+        """What the codewords stand for."""
+        best, short = self._best(codes.short, codes.long), self.codebook[codes.short]
+        return Counted(best, short, codes.long >= 0, codes.told)
+
+    def _best(self, short: Int64[Tensor, "B L"], long: Int64[Tensor, "B L"]) -> Float[Tensor, "B L 4"]:
+        return torch.where((long >= 0)[..., None], self.long_codebook[long.clamp(min=0)], self.codebook[short])
+
+    def features(self, counted: Counted) -> Float[Tensor, "B L D"]:
+        """What the network reads beside each base: the distributions, and how well they had foretold that base."""
+        told, found = counted.told[..., None], counted.found[..., None]
+        parts = (counted.short - _EVEN, counted.best - counted.short, found, told)
+        return self.inputs(torch.cat([part.to(counted.best.dtype) for part in parts], dim=2))
+
+    def share(self, hidden: Float[Tensor, "B L D"], counted: Counted) -> Float[Tensor, "B L 4"]:
+        """What the table adds to the logits of A, C, G and T."""
+        best, short = self.weights(hidden).float().split(1, dim=2)
+        return (1 + best) * counted.best + short * counted.short
+
+
+def _run_lengths(known: Bool[Tensor, "B L"]) -> Int64[Tensor, "B L"]:
+    """Bases in one piece that end at each position."""
+    place = torch.arange(known.shape[1], device=known.device).expand(known.shape)
+    last_unknown = torch.where(known, -1, place).cummax(dim=1).values
+    return place - last_unknown
+
+
+def _words(base: Int64[Tensor, "B L"]) -> Int64[Tensor, "B L"]:
+    """The last `LONG_ORDER` bases up to each position in base four, the oldest first."""
+    word = base.clone()
+    span = 1
+    while span < LONG_ORDER:  # each turn doubles the bases that a word holds
+        word[:, span:] += word[:, :-span].clone() << 2 * span
+        span *= 2
+    return word
