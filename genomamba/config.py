@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,6 +22,7 @@ __all__ = [
     "PretrainConfig",
     "Real",
     "Section",
+    "TableShape",
     "TrainConfig",
     "Whole",
     "differences",
@@ -32,6 +33,9 @@ __all__ = [
 
 APP = "genomamba"
 DEFAULT_PRESET = "genomamba-1.4m"
+HIGHEST_COUNTED: Final = 11
+"""Bases of the longest contexts that a language model counts all of: 4 MB in its bundle."""
+_ALL_HELD_TO: Final = 8
 
 
 class ModelConfig(Section):
@@ -94,11 +98,39 @@ class ModelConfig(Section):
         return [self.pattern[index % len(self.pattern)] for index in range(self.n_layers)]
 
 
+class TableShape(Section):
+    """What is needed to build a table before its numbers are read.
+
+    Attributes:
+        order: bases of the contexts that are all held.
+        long_contexts: how many contexts of `LONG_ORDER` bases are held.
+    """
+
+    order: Whole = Field(ge=0, le=HIGHEST_COUNTED, description=f"a whole number from 0 to {HIGHEST_COUNTED}")
+    long_contexts: Whole = Field(ge=0, le=2**26, description="a whole number from 0")
+
+    @property
+    def held_orders(self) -> list[int]:
+        """Lengths of the contexts that are all held; the shorter ones serve where a sequence begins or after an N."""
+        return sorted({*range(min(self.order, _ALL_HELD_TO) + 1), self.order})
+
+    @property
+    def starts(self) -> list[int]:
+        """Where the contexts of each of `held_orders` begin in the table."""
+        sizes = [4**order for order in self.held_orders]
+        return [sum(sizes[:index]) for index in range(len(sizes))]
+
+    @property
+    def size(self) -> int:
+        """Contexts that are held but for the long ones."""
+        return sum(4**order for order in self.held_orders)
+
+
 class CountsConfig(Section):
     """The table of contexts that is a part of the language model."""
 
-    order: Whole | Literal["auto"] | None = Field(
-        default="auto", description="a whole number of bases from 0 to 11, auto, or null for a model without counts"
+    order: Whole | Literal["auto"] = Field(
+        default="auto", description=f"a whole number of bases from 0 to {HIGHEST_COUNTED}, or auto"
     )
     long_contexts: Whole = Field(
         default=400_000, ge=0, le=2**26, description="a whole number of contexts of 16 bases, 0 for none"
@@ -106,8 +138,8 @@ class CountsConfig(Section):
 
     @model_validator(mode="after")
     def _in_range(self) -> CountsConfig:
-        if isinstance(self.order, int) and not 0 <= self.order <= 11:
-            raise ValueError(f"order={self.order} is outside 0 .. 11")
+        if isinstance(self.order, int) and not 0 <= self.order <= HIGHEST_COUNTED:
+            raise ValueError(f"order={self.order} is outside 0 .. {HIGHEST_COUNTED}")
         return self
 
 
@@ -186,7 +218,9 @@ class PretrainConfig(Section):
     bed: str | None = Field(default=None, description="the path of a BED file, or null")
     content: dict[str, str] | None = Field(default=None, description="hashes that the program writes")
     model: ModelConfig = Field(default_factory=ModelConfig, description="a section")
-    counts: CountsConfig = Field(default_factory=CountsConfig, description="a section")
+    counts: CountsConfig | None = Field(
+        default_factory=CountsConfig, description="a section, or null for a network without counts"
+    )
     data: DataConfig = Field(default_factory=DataConfig, description="a section")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="a section")
     train: TrainConfig = Field(default_factory=TrainConfig, description="a section")

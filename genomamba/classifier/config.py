@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from genomamba.config import ModelConfig, OptimConfig, TrainConfig
+from genomamba.config import ModelConfig, OptimConfig, TableShape, TrainConfig
 from mamba_configs.settings import Real, Section, Whole
 
 DEFAULT_PRESET = "genomamba-classifier-small"
@@ -113,6 +113,9 @@ class FinetuneConfig(Section):
 
     model: ModelConfig = Field(default_factory=_small_model, description="a section")
     stem: StemConfig = Field(default_factory=_scanners, description="a section")
+    table: TableShape | None = Field(
+        default=None, description="the size of the pre-trained model's table of contexts, which the program writes"
+    )
     head: HeadConfig = Field(default_factory=HeadConfig, description="a section")
     data: FinetuneData = Field(default_factory=FinetuneData, description="a section")
     optim: FinetuneOptim = Field(default_factory=FinetuneOptim, description="a section")

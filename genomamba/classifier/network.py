@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from genomamba import tokens
 from genomamba.classifier.config import HeadConfig, StemConfig
-from genomamba.config import ModelConfig
+from genomamba.config import ModelConfig, TableShape
+from genomamba.language_model.context_table import ContextTable
 from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
-from genomamba.language_model.model import backbone_config
+from genomamba.language_model.model import backbone_config, table_shape
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone
@@ -36,6 +37,7 @@ class ClassifierConfig:
         classes: names in the order of the logits.
         window: longest sequence, in bases, that it was trained on; longer ones are read window by window.
         temperature: divides the logits, fitted on validation so that confidences are honest.
+        table: the table of contexts of the language model that it was made from, or None.
         stranded: whether it was trained without reverse complements because strand carries meaning.
     """
 
@@ -47,6 +49,7 @@ class ClassifierConfig:
     temperature: float = 1.0
     stranded: bool = True
     training: Mapping[str, Any] = field(default_factory=dict)
+    table: TableShape | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Gives what the bundle's config.json holds."""
@@ -56,6 +59,7 @@ class ClassifierConfig:
             "model": self.model.model_dump(mode="json"),
             "stem": self.stem.model_dump(mode="json"),
             "head": self.head.model_dump(mode="json"),
+            "table": None if self.table is None else self.table.model_dump(),
             "pooling": self.head.pooling,
             "classes": list(self.classes),
             "window": self.window,
@@ -100,6 +104,7 @@ class ClassifierConfig:
             temperature=float(temperature),
             stranded=bool(values.get("stranded", True)),
             training=values.get("training", {}),
+            table=table_shape(values, path),
         )
 
 
@@ -172,6 +177,7 @@ class SequenceClassifier(nn.Module):
         else:
             self.embedding = nn.Embedding(tokens.VOCAB_SIZE, d_model)
             nn.init.normal_(self.embedding.weight, std=config.model.embedding_std)
+        self.table = None if config.table is None else ContextTable(config.table, d_model)
         if stem.positions:
             shape = (-(-config.window // stem.stride), d_model)
             self.positions, self.readout = nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.ones(shape))
@@ -193,6 +199,8 @@ class SequenceClassifier(nn.Module):
             ValueError: a row is longer than the positions the model knows.
         """
         x = self.stem(ids, lengths) if self.config.stem.taps else self.embedding(ids.long())
+        if self.table is not None:
+            x = x + self.table.features(self.table.counted(self.table.lookup(ids)))
         counts = -(-lengths.long() // self.config.stem.stride)
         if self.config.stem.positions:
             if x.shape[1] > len(self.positions):
@@ -215,7 +223,7 @@ class SequenceClassifier(nn.Module):
         own = self.state_dict()
         fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
         new = [name for name in own if name not in fitting]
-        misfit = [name for name in new if name.startswith(("backbone.", "embedding.", "stem."))]
+        misfit = [name for name in new if name.startswith(("backbone.", "embedding.", "stem.", "table."))]
         if misfit:
             raise UserError("the model's weights do not fit this network", path=path, found=misfit[0])
         self.load_state_dict(fitting, strict=False)

@@ -76,7 +76,8 @@ def shaped(settings: FinetuneConfig, start: Bundle | None) -> FinetuneConfig:
     stem = start.config.get("stem") or StemConfig().model_dump()
     if start.config["kind"] == LM_KIND and settings.stem.positions:
         stem = {**stem, "positions": settings.stem.positions}
-    whole = {**settings.model_dump(), "model": start.config["model"], "stem": stem}
+    decided = {"model": start.config["model"], "stem": stem, "table": start.config.get("table")}
+    whole = {**settings.model_dump(), **decided}
     return validated(FinetuneConfig, whole, path=start.path)
 
 
@@ -139,8 +140,9 @@ def train_seed(
     settings = start.settings
     torch.manual_seed(seed)
     own = ClassifierConfig(
-        settings.model, settings.stem, settings.head, data.classes, data.window, stranded=data.stranded
-    )
+        settings.model, settings.stem, settings.head, data.classes, data.window, stranded=data.stranded,
+        table=settings.table,
+    )  # fmt: skip
     network = SequenceClassifier(own)
     if start.bundle is not None:
         network.load_pretrained(start.bundle.state, start.bundle.path)

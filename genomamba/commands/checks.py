@@ -14,7 +14,7 @@ from genomamba.config import PretrainConfig, load_config
 from genomamba.prediction.writers import FORMATS
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.outputs import check_input, check_output, check_output_folder
-from mamba_training.folders import check_run_folder, model_folder
+from mamba_training.folders import check_run_folder, model_folder, read_config
 
 
 def pretrain_settings(
@@ -28,7 +28,8 @@ def pretrain_settings(
     check_run_folder(out, resume)
     recorded = out / "config.yaml"
     source = str(recorded) if resume and config is None and recorded.is_file() else config
-    settings = load_config(source, overrides, flags=flags)
+    earlier = source == str(recorded) and "counts" not in read_config(out)  # of a release without counts
+    settings = load_config(source, [*(["counts=null"] if earlier else []), *overrides], flags=flags)
     if settings.fasta is None:
         raise UserError("no genome is given", accepted="--fasta FILE, or fasta: FILE in the configuration")
     check_genome(Path(settings.fasta), None if settings.bed is None else Path(settings.bed))

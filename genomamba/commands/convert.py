@@ -60,6 +60,11 @@ def _is_transformers(model: Path) -> bool:
 
 def _to_transformers(model: Path, out: Path) -> dict[str, Any]:
     ours = GenomeLM.from_bundle(model)
+    if ours.table is not None:
+        raise UserError(
+            "a model with a table of contexts has no form in transformers", path=model,
+            fix="convert one trained with --set counts=null",
+        )  # fmt: skip
     head = None if ours.lm_head is None else ours.lm_head.weight
     state = ours.backbone.state_dict()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What counting has learnt, as a part of the network: a table of contexts, small enough to lie in the bundle.
 
-A network of a million weights cannot remember which base follows each of four million contexts, and a table can; a table
-cannot look further back than its contexts, and a network can. So the table's distribution is where the network starts:
+A network of a million weights cannot remember which base follows each of four million contexts, and a table can; a
+table cannot look further back than its contexts, and a network can. So the network starts from the table:
 
     logits(t) = network(t) + (1 + a(t)) log p(t) + b(t) log p_short(t),
 
@@ -20,49 +20,17 @@ from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64, Integer
-from pydantic import Field
 from torch import Tensor, nn
 
 from genomamba import tokens
-from mamba_configs.settings import Section, Whole
+from genomamba.config import TableShape
 
 LONG_ORDER: Final = 16
 """Bases of the long contexts; their number in base four fits 32 bits."""
-HIGHEST_ORDER: Final = 11
-"""The longest of the contexts that are all held: 4 MB."""
 CODEWORDS: Final = 256
-_ALL_HELD_TO: Final = 8
 _OFFSET: Final = 2**31
 _FEATURES: Final = 10
 _EVEN: Final = -math.log(4)
-
-
-class TableShape(Section):
-    """What is needed to build a table before its numbers are read.
-
-    Attributes:
-        order: bases of the contexts that are all held.
-        long_contexts: how many contexts of `LONG_ORDER` bases are held.
-    """
-
-    order: Whole = Field(ge=0, le=HIGHEST_ORDER, description=f"a whole number from 0 to {HIGHEST_ORDER}")
-    long_contexts: Whole = Field(ge=0, le=2**26, description="a whole number from 0")
-
-    @property
-    def held_orders(self) -> list[int]:
-        """Lengths of the contexts that are all held; the shorter ones serve where a sequence begins or after an N."""
-        return sorted({*range(min(self.order, _ALL_HELD_TO) + 1), self.order})
-
-    @property
-    def starts(self) -> list[int]:
-        """Where the contexts of each of `held_orders` begin in the table."""
-        sizes = [4**order for order in self.held_orders]
-        return [sum(sizes[:index]) for index in range(len(sizes))]
-
-    @property
-    def size(self) -> int:
-        """Contexts that are held but for the long ones."""
-        return sum(4**order for order in self.held_orders)
 
 
 class Codes(NamedTuple):

@@ -1,15 +1,15 @@
 """Counting a training set for the table of contexts, and leaving each window's own words out while training on it.
 
-Short contexts, up to `HIGHEST_ORDER` bases, are all held; their distributions are those of the interpolated Markov model
-(`genomamba.language_model.markov`), its order and strength chosen on validation windows. Of the contexts of `LONG_ORDER`
-bases those are held that would save most bits: with counts n(b) and the short distribution p(b),
+Short contexts, up to `HIGHEST_COUNTED` bases, are all held; their distributions are those of the interpolated Markov
+model (`genomamba.language_model.markov`), its order and strength chosen on validation windows. Of the contexts of
+`LONG_ORDER` bases those are held that would save most bits: with counts n(b) and the short distribution p(b),
 
     saved = sum_b n(b) log2( ((n(b) - 1 + m p(b)) / (n - 1 + m)) / p(b) ),
 
 each occurrence being foretold from all the others.
 
-A model that is trained on windows whose words were counted would learn to trust counts too much: every word it meets has
-been seen at least once, here. So training looks a window up in the counts of all other windows.
+A model that is trained on windows whose words were counted would learn to trust counts too much: every word it meets
+has been seen at least once, here. So training looks a window up in the counts of all other windows.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from genomamba import tokens
-from genomamba.config import CountsConfig
-from genomamba.language_model.context_table import CODEWORDS, HIGHEST_ORDER, LONG_ORDER, Codes, ContextTable, TableShape
+from genomamba.config import HIGHEST_COUNTED, CountsConfig, TableShape
+from genomamba.language_model.context_table import CODEWORDS, LONG_ORDER, Codes, ContextTable
 from genomamba.language_model.data import GenomeWindows
 from genomamba.language_model.markov import MarkovCounts, MarkovScore, score_blocks
 from genomamba.language_model.table_kernels import codes_without_own, long_words, nearest
@@ -103,20 +103,20 @@ class OwnLeftOut:
         return self._table.codes_at(ids, torch.from_numpy(short).to(ids.device), torch.from_numpy(long).to(ids.device))
 
 
-def count_windows(config: CountsConfig, train: GenomeWindows, valid: GenomeWindows) -> WindowCounts | None:
+def count_windows(config: CountsConfig | None, train: GenomeWindows, valid: GenomeWindows) -> WindowCounts | None:
     """Counts the training windows on both strands and chooses what a table of them holds.
 
     Args:
-        config: how long the contexts may be, and how many long ones are held.
+        config: how long the contexts may be, and how many long ones are held; None for no counts.
         train: the training windows, read from the strand of the file.
         valid: windows that choose order and strength.
 
     Returns:
-        The counts, or None where the configuration asks for none.
+        The counts, or None where none are asked for.
     """
-    if config.order is None:
+    if config is None:
         return None
-    highest = HIGHEST_ORDER if config.order == "auto" else config.order
+    highest = HIGHEST_COUNTED if config.order == "auto" else config.order
     if config.order == "auto":
         highest = min(highest, math.ceil(math.log(max(4, 2 * train.windows.bases), 4)))
     counts = MarkovCounts(highest)
@@ -216,7 +216,13 @@ def _coded(
     rows = np.random.default_rng(0).choice(len(roots), _SAMPLE, p=weight)
     sample = np.unique(roots[rows], axis=0)
     if len(sample) > CODEWORDS:
-        fitted = KMeans(CODEWORDS, init="random", n_init=1, max_iter=20, random_state=0).fit(roots[rows])
+        fitted = KMeans(
+            CODEWORDS,
+            init="random",
+            n_init=1,  # pyright: ignore[reportArgumentType]
+            max_iter=20,
+            random_state=0,
+        ).fit(roots[rows])
         sample = fitted.cluster_centers_
     book[: len(sample)] = sample**2
     nearest(roots, np.sqrt(book).astype(np.float32), codes)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genomamba import tokens
-from genomamba.config import ModelConfig
-from genomamba.language_model.context_table import Codes, ContextTable, Counted, TableShape
+from genomamba.config import ModelConfig, TableShape
+from genomamba.language_model.context_table import Codes, ContextTable, Counted
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone, BackboneConfig
@@ -31,8 +31,8 @@ _IGNORED: Final = -100
 class GenomeLM(nn.Module):
     """Predicts the next base from all bases before it.
 
-    The output layer is the embedding (tied), unless the configuration says otherwise: then it is `lm_head`. With a table
-    of contexts the output layer is `lm_head` too and starts at zero: before training the model says what the table says.
+    The output layer is the embedding (tied), unless the configuration says otherwise: then it is `lm_head`. With a
+    table of contexts it is `lm_head` too, and starts at zero: before training the model says what the table says.
 
     Args:
         config: the network's shape; `bidirectional` other than "none" makes an encoder rather than a language model.

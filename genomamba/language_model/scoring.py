@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genomamba.config import DataConfig
-from genomamba.language_model.context_table import TableShape
+from genomamba.config import DataConfig, TableShape
 from genomamba.language_model.data import GenomeWindows, frozen, make_split, open_genome
 from genomamba.language_model.markov_of_run import MarkovResult
 from genomamba.language_model.model import GenomeLM, bits, window_nats

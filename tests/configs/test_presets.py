@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -20,11 +21,9 @@ PRESETS = ["genomamba-1.4m", "genomamba-7m", "genomamba-tiny"]
 def keys(schema: type[Section], prefix: str = "") -> set[str]:
     found: set[str] = set()
     for name, field in schema.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
-            found |= keys(inner, f"{prefix}{name}.")
-        else:
-            found.add(prefix + name)
+        kinds = (field.annotation, *get_args(field.annotation))
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+        found |= {prefix + name} if inner is None else keys(inner, f"{prefix}{name}.")
     return found
 
 
@@ -93,7 +92,7 @@ def test_a_file_for_a_classifier_leaves_the_rest_to_the_default_preset(tmp_path:
 
 def test_every_setting_of_a_classifier_beside_what_a_pre_trained_network_decides_is_in_its_preset() -> None:
     written = set(leaves(load_preset("genomamba", PRETRAINED_PRESET)))
-    decided = {key for key in keys(FinetuneConfig) if key.startswith(("model.", "stem."))}
+    decided = {key for key in keys(FinetuneConfig) if key.startswith(("model.", "stem.", "table"))}
     unset = {"train.context_parallel", "train.tokens_per_step"}
     assert keys(FinetuneConfig) - written - unset == decided - {"stem.positions"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,33 @@ def test_a_language_model_is_a_place_to_start(tmp_path: Path) -> None:
     assert network.backbone.config.d_model == 24
     with pytest.raises(UserError, match="not a classifier"):
         run_evaluate(model=tmp_path / "lm", table=table)
+
+
+def test_a_language_model_s_counts_are_taken_over(tmp_path: Path) -> None:
+    import torch
+
+    from genomamba.config import ModelConfig, TableShape
+    from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
+    from mamba_training.bundle import save_bundle
+
+    shape, size = ModelConfig(d_model=24, n_layers=1, d_state=4), TableShape(order=2, long_contexts=0)
+    language = GenomeLM(shape, size)
+    assert language.table is not None
+    language.table.codes.copy_(torch.arange(size.size))
+    config = {"format": 1, "kind": BUNDLE_KIND, "model": shape.model_dump(mode="json"), "table": size.model_dump()}
+    save_bundle(tmp_path / "lm", language.state_dict(), {**config, "window": 64, "training": {}}, "# A model\n")
+    table, run = _table(tmp_path / "t.csv", real=True, n=120), tmp_path / "run"
+    _finetune(run, table, from_model=tmp_path / "lm", overrides=("train.max_steps=2", "train.batch_size=32"))
+    shutil.rmtree(tmp_path / "lm")  # a run that has begun goes on without the model that it started from
+    result = _finetune(run, table, overrides=("train.max_steps=3",), resume=True)
+    network = SequenceClassifier.from_bundle(result["model"])
+    assert network.table is not None
+    assert torch.equal(network.table.codes.long(), torch.arange(size.size))
+    ids, lengths = torch.randint(7, 11, (3, 50)), torch.tensor([50, 50, 50])
+    with torch.no_grad():
+        before = network(ids, lengths)
+        network.table.codebook += torch.randn_like(network.table.codebook)
+        assert not torch.allclose(before, network(ids, lengths))  # the table is read
 
 
 def test_species_and_scores_by_file(

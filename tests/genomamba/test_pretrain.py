@@ -267,3 +267,20 @@ def test_records_without_bases_are_named(
     run_pretrain(out=tmp_path / "run", overrides=FAST, flags={"fasta": str(fasta), "train.max_steps": 1})
     told = capsys.readouterr().err
     assert "note: in g.fa, 2 records have no known base, from which nothing is learnt: none, gap" in told
+
+
+def test_counts_in_the_model_are_told_apart_from_the_network(source: tuple[Path, float], tmp_path: Path) -> None:
+    path, _ = source
+    small = ["counts.order=1", "counts.long_contexts=0"]  # too short for this source: the network has to find the rest
+    flags = {"fasta": str(path), "train.max_steps": 60}
+    result = run_pretrain(out=tmp_path / "run", overrides=[*FAST, *small], flags=flags)
+    alone = result["counts_alone"]
+    assert (alone["order"], alone["long_contexts"]) == (1, 0)
+    assert alone["saved_bits"] == pytest.approx(alone["test_bits"] - result["test"]["bits"], abs=1e-6)
+    assert alone["saved_bits"] > 0.1
+    assert f"{alone['test_bits']:.4f}" in (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "counts in the model alone" in result["text"]
+    assert GenomeLM.from_bundle(tmp_path / "run").table is not None
+    without = run_pretrain(out=tmp_path / "without", overrides=[*FAST, "counts=null"], flags=flags)
+    assert "counts_alone" not in without
+    assert GenomeLM.from_bundle(tmp_path / "without").table is None
