@@ -200,7 +200,8 @@ class Forecaster:
             "parameters": {**self.get_params(), "levels": list(self.levels)},
             "frequency": self.frequency_,
             "source": self.source_.to_dict(),
-            "forms": {series: form for one in locals_ for series, form in one.forms.items()},
+            "forms": {series: form for one in locals_ if one.name == "ets" for series, form in one.forms.items()},
+            "orders": {series: form for one in locals_ if one.name == "arima" for series, form in one.forms.items()},
             "effects": {one.name: one.effects.to_dict() for one in outer if isinstance(one, Regressed)},
             "calibration": self.selection_.calibration.to_dict(),
             "selection": {
@@ -252,14 +253,16 @@ class Forecaster:
     def _from(cls, bundle: Bundle, found: Mapping[str, Any]) -> Forecaster:
         parameters = {**found["parameters"], "levels": tuple(found["parameters"]["levels"])}
         task = Task(**{**found["task"], "levels": tuple(found["task"]["levels"])})
-        forms = {name: _form(form) for name, form in found["forms"].items()}
+        forms = {
+            "ets": {name: _form(form) for name, form in found["forms"].items()}, "arima": found.get("orders", {}),
+        }  # fmt: skip
         own = {series: tuple(names) for series, names in found.get("own", {}).items()}
         fits: dict[str, FittedMethod] = {}
         for name in dict.fromkeys(name for names in (found["members"], *own.values()) for name in names):
             plain = name.removesuffix("_x")
             inner: FittedMethod
             if plain in LOCAL:
-                inner = Local(plain, task, forms if plain == "ets" else {})
+                inner = Local(plain, task, forms.get(plain, {}))
             elif plain in PRETRAINED:
                 inner = Pretrained(plain, task, _pretrained(bundle, found["zero"]))
             else:

@@ -25,6 +25,7 @@ def every_method(history: np.ndarray, horizon: int, season: int) -> dict[str, np
         "theta": baselines.theta(history, horizon, season),
         "ets": baselines.ets(history, horizon, season),
         "ets of a fixed form": baselines.ets(history, horizon, season, "MAdM"),
+        "arima of a fixed order": baselines.arima(history, horizon, season, "(1,1,0)(0,1,0)"),
         "croston": baselines.croston(history, horizon),
     }
 
@@ -100,6 +101,29 @@ def test_methods_are_those_of_statsforecast() -> None:
     for ours, theirs in ((baselines.ets, AutoETS), (baselines.theta, AutoTheta), (baselines.arima, AutoARIMA)):
         expected = theirs(season_length=12).forecast(history, 12)["mean"]
         assert ours(history, 12, 12) == pytest.approx(expected, rel=1e-6), theirs.__name__
+
+
+@pytest.mark.parametrize(
+    ("history", "season", "constant"),
+    [
+        (np.tile([1.0, 2, 3, 4], 15) + np.random.default_rng(1).normal(5, 1, 60), 4, ""),
+        (5 + np.random.default_rng(0).normal(0, 1, 60), 1, " with mean"),
+        (5 + np.cumsum(np.random.default_rng(0).normal(0.3, 1, 60)), 1, " with drift"),
+    ],
+)
+def test_an_order_of_arima_that_is_kept_forecasts_as_the_choice_did(
+    history: np.ndarray, season: int, constant: str
+) -> None:
+    order = baselines.arima_order(history, season)
+    assert order.endswith(constant or ")")
+    chosen = baselines.arima(history, 6, season)
+    assert baselines.arima(history, 6, season, order) == pytest.approx(chosen, rel=1e-9)
+    assert baselines.arima(history, 6, season, "(0,1,0)(0,0,0)") != pytest.approx(chosen, rel=1e-4)
+
+
+def test_an_order_with_a_season_is_chosen_anew_where_two_seasons_are_not_seen() -> None:
+    assert baselines.arima(AIRLINE[:20], 3, 12, "(0,0,0)(0,1,0)") == pytest.approx(baselines.arima(AIRLINE[:20], 3, 12))
+    assert baselines.arima_order(AIRLINE[:5], 12) == baselines.ANY_ORDER
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1e3, 7.0])

@@ -332,3 +332,15 @@ def test_help_names_every_method() -> None:
     shown = " ".join(run("forecast", "--help").output.split())
     named = shown[shown.index("or one of:") : shown.index("--config")]
     assert all(re.search(rf"\b{name}\b", named) for name in (*LOCAL, *PRETRAINED, *LEARNED))
+
+
+def test_a_short_table_is_forecast_without_what_training_needs(sales: Path) -> None:
+    code = (
+        "import sys, click\nfrom tsmamba.cli import cli\n"
+        f"try: cli(['forecast', {str(sales)!r}, '--horizon', '3'], prog_name='tsmamba')\nexcept SystemExit: pass\n"
+        "heavy = {'lightning', 'torchmetrics', 'transformers', 'torch._dynamo', 'matplotlib'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("HEAVY [] True")
+    assert sales.with_name("sales.forecast.csv").is_file()

@@ -102,3 +102,17 @@ def test_gaps_and_unequal_lengths() -> None:
     table = panel().drop(index=[5, 6, 40, 130, 131, 132, 133, 134, 135])
     forecast = Forecaster(horizon=7, method="seasonal_naive").fit(table).predict()
     assert np.isfinite(forecast[COLUMNS[2:]].to_numpy()).all()
+
+
+def test_arima_chooses_an_order_once_and_a_bundle_keeps_it(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from statsforecast.models import AutoARIMA
+
+    orders = []
+    choose = AutoARIMA.fit
+    monkeypatch.setattr(AutoARIMA, "fit", lambda self, y, **rest: orders.append(len(y)) or choose(self, y, **rest))
+    monkeypatch.setattr(AutoARIMA, "forecast", lambda *_, **__: pytest.fail("an order was chosen again"))
+    fitted = Forecaster(horizon=7, method="arima").fit(panel(series=1))
+    assert len(orders) == 2
+    assert max(orders) == 120
+    loaded = Forecaster.load(fitted.save(tmp_path / "model"))
+    pd.testing.assert_frame_equal(loaded.predict(frame=panel(series=1)), fitted.predict())

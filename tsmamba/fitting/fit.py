@@ -34,7 +34,6 @@ from tsmamba.fitting.residual import (
     train_candidates,
 )
 from tsmamba.fitting.ridge import RidgeFit, fit_ridge, refit_ridge
-from tsmamba.fitting.training import train_network
 from tsmamba.networks import (
     NETWORKS,
     ForecastModel,
@@ -261,6 +260,8 @@ class Fit:
 
     def _network(self) -> tuple[ForecastModel, dict[str, Any]]:
         """Trains a network that stands by itself."""
+        from tsmamba.fitting.training import train_network  # brings Lightning, which a ridge does without
+
         kind = NETWORKS[self.config.model]
         lookback = max(lookback_candidates(self.panel, self.horizon, self.config, self.held_back))
         together = len(self.panel) > 1 and (kind is SMamba or (kind is TSMamba and self.panel.aligned))

@@ -19,7 +19,6 @@ from tsmamba.config import FitConfig, Note
 from tsmamba.fitting.held_out import Plan
 from tsmamba.fitting.ridge import RidgeFit
 from tsmamba.fitting.shrinkage import held_out_errors, safe_shrinkage, saving
-from tsmamba.fitting.training import train_network
 from tsmamba.networks import ResidualModel, Shape
 
 OFF, IDENTITY, MAMBA = "network off", "backbone = identity", "backbone = mamba"
@@ -78,6 +77,8 @@ def train_candidate(
         resume: go on with the run in the folder.
         note: told how far training has come.
     """
+    from tsmamba.fitting.training import train_network  # brings Lightning, which a ridge does without
+
     torch.manual_seed(config.seed)
     model = ResidualModel(shape, config.network, len(ridge.own), backbone)
     model.ridge.set(ridge.weight, ridge.own)

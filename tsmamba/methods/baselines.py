@@ -6,9 +6,10 @@ observed is skipped by the naive methods and Croston's, and filled in from neigh
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,9 @@ Point = Float64[np.ndarray, " H"]
 
 ANY_FORM = "ZZZ"
 """Leaves it to the data which form of exponential smoothing is taken."""
+ANY_ORDER = ""
+"""Leaves it to the data which order of ARIMA is taken."""
+_CONSTANTS = {"intercept": " with mean", "drift": " with drift"}
 
 _LONGEST_SEASON = 24
 """Seasons up to this length are smoothed state by state; longer ones are taken out by STL first, as `stlf` does."""
@@ -130,19 +134,56 @@ def _held_out_error(form: str, history: History, cuts: Sequence[int], season: in
     return float(np.nanmean(whole)) if np.isfinite(whole).any() else float("inf")
 
 
-def arima(history: History, horizon: int, season: int) -> Point:
-    """ARIMA of the order with the smallest AICc.
+def arima(history: History, horizon: int, season: int, order: str = ANY_ORDER) -> Point:
+    """ARIMA, its parameters estimated on the history; of the order with the smallest AICc by default.
+
+    Args:
+        history: of one series.
+        horizon: rows to forecast.
+        season: rows of a season.
+        order: as `arima_order` gives it; one that the history does not allow is chosen anew.
 
     Source: Hyndman, Khandakar 2008, Automatic time series forecasting, Journal of Statistical Software 27(3)
     (statsforecast).
     """
 
     def estimate(values: History, season: int) -> Point:
-        from statsforecast.models import AutoARIMA
+        from statsforecast.models import ARIMA, AutoARIMA
 
+        numbers, _, constant = order.partition(" with ")
+        p, d, q, *seasonal = (int(number) for number in re.findall(r"\d+", numbers) or [0] * 6)
+        if order != ANY_ORDER and (season > 1 or not any(seasonal)):
+            model = ARIMA(
+                order=(p, d, q), seasonal_order=tuple(seasonal), season_length=season,
+                include_mean=constant == "mean", include_drift=constant == "drift",
+            )  # fmt: skip
+            with suppress(Exception):  # statsforecast raises it bare for an order that a series has too few rows for
+                return model.forecast(values, horizon)["mean"]
         return AutoARIMA(season_length=season).forecast(values, horizon)["mean"]
 
     return _estimated(estimate, history, horizon, season)
+
+
+def arima_order(history: History, season: int) -> str:
+    """The order of ARIMA with the smallest AICc: p, d and q, those of the season, and a constant where it has one.
+
+    It reads `(2,1,1)(0,1,0)`, `(1,0,0)(0,0,0) with mean` or `(0,1,1)(0,0,0) with drift`; `ANY_ORDER` where a series is
+    too short for any.
+    """
+    found = ANY_ORDER
+
+    def estimate(values: History, season: int) -> Point:
+        from statsforecast.models import AutoARIMA
+
+        nonlocal found
+        model = AutoARIMA(season_length=season).fit(values).model_
+        p, q, seasonal_p, seasonal_q, _, d, seasonal_d = model["arma"]
+        constant = next((said for name, said in _CONSTANTS.items() if name in model["coef"]), "")
+        found = f"({p},{d},{q})({seasonal_p},{seasonal_d},{seasonal_q}){constant}"
+        return values[:1]
+
+    _estimated(estimate, history, 1, season)
+    return found
 
 
 def croston(history: History, horizon: int) -> Point:

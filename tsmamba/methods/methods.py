@@ -31,7 +31,7 @@ _LARGEST = 700.0
 """Logarithms beyond which a double overflows."""
 
 _FORMS = 24
-"""Series whose form of exponential smoothing is kept; the others choose theirs whenever they are forecast."""
+"""Series whose form of exponential smoothing or order of ARIMA is kept; the others choose theirs at every forecast."""
 
 
 @runtime_checkable
@@ -58,7 +58,7 @@ class Local:
     Attributes:
         name: one of `LOCAL`.
         task: what is forecast.
-        forms: of exponential smoothing, by series; see `baselines.ets_form`.
+        forms: of exponential smoothing, or orders of ARIMA, by series; see `baselines.ets_form` and `arima_order`.
     """
 
     name: str
@@ -67,11 +67,12 @@ class Local:
 
     @classmethod
     def fit(cls, name: str, panel: Panel, task: Task) -> Local:
-        """Chooses each series' form of exponential smoothing; the other methods have nothing to fit."""
-        if name != "ets":
+        """Chooses each series' form of exponential smoothing or order of ARIMA; other methods have nothing to fit."""
+        choose = {"ets": baselines.ets_form, "arima": baselines.arima_order}.get(name)
+        if choose is None:
             return cls(name, task)
         chosen = evenly(panel, _FORMS).series
-        return cls(name, task, {one.unique_id: baselines.ets_form(one.values, task.season) for one in chosen})
+        return cls(name, task, {one.unique_id: choose(one.values, task.season) for one in chosen})
 
     def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
         """See `FittedMethod`."""
@@ -91,7 +92,7 @@ class Local:
             case "theta":
                 return baselines.theta(history, horizon, season)
             case "arima":
-                return baselines.arima(history, horizon, season)
+                return baselines.arima(history, horizon, season, self.forms.get(unique_id, baselines.ANY_ORDER))
             case "croston":
                 return baselines.croston(history, horizon)
             case _:

@@ -129,9 +129,12 @@ class _Mamba(nn.Module):
 
 
 class _Mlp(nn.Module):
-    """What a Mamba is compared with: a network over a future token beside the latest tokens of the history."""
+    """What a Mamba is compared with: a network over a future token beside the latest tokens of the history.
 
-    _TOKENS, _NARROW = 18, 24
+    Its hidden layer makes a network of the default shape as large as with the Mamba.
+    """
+
+    _TOKENS, _NARROW, _HIDDEN = 18, 24, 164
 
     def __init__(self, config: ZeroConfig) -> None:
         super().__init__()
@@ -139,7 +142,7 @@ class _Mlp(nn.Module):
         n_inputs = width + self._TOKENS * self._NARROW
         self.narrow = nn.Linear(width, self._NARROW)
         self.layers = nn.Sequential(
-            nn.RMSNorm(n_inputs), nn.Linear(n_inputs, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
+            nn.RMSNorm(n_inputs), nn.Linear(n_inputs, self._HIDDEN), nn.SiLU(), nn.Linear(self._HIDDEN, width)
         )
 
     def forward(self, past: Float[Tensor, "B T D"], future: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:

@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mamba_kernels.blocks.chunked import run_in_chunks
 from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.mamba import reset_from_right
 from mamba_kernels.blocks.norm import RMSNorm
@@ -62,6 +61,10 @@ class Block(nn.Module):
         resets = [
             reset_from_right(reset, following) if reset is not None and branch.reverse else reset for branch in branches
         ]
+        from mamba_kernels.blocks.chunked import (
+            run_in_chunks,
+        )  # brings torch's compiler, seconds for whoever needs none
+
         size = chunk_size or max(1, x.shape[1])
         return run_in_chunks(x, self.norm, branches, resets, state, size, list(self.parameters()), exchange)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mamba_kernels.blocks.registry import Branch, LayerState, Piece
+from mamba_kernels.blocks.registry import Branch, LayerState, Piece, computing_dtype
 from mamba_kernels.blocks.replay import Tape
 from mamba_kernels.ops.derivatives import differentiable_once
 from mamba_kernels.parallel.exchange import RankExchange
@@ -77,12 +77,6 @@ def _enter(
     piece = Piece(None if reset is None else reset[:, edge])
     _, after = branch.transfer(norm(residual[:, edge]), start, piece)
     return (*(exchange.shift(tensor, reverse=branch.reverse) for tensor in after[:-1]), start[-1])
-
-
-def computing_dtype(kind: str, parameters: Sequence[nn.Parameter]) -> torch.dtype:
-    """The dtype a mixer's activations have: autocast's where it is on, else the parameters'."""
-    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if on else parameters[0].dtype
 
 
 class _Plan:

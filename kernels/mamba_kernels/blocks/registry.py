@@ -105,3 +105,9 @@ def register_mixer(name: str) -> Callable[[M], M]:
 def build_mixer(name: str, config: BackboneConfig) -> Mixer:
     """Return a freshly initialised mixer."""
     return _MIXERS[name](config)
+
+
+def computing_dtype(kind: str, parameters: Sequence[nn.Parameter]) -> torch.dtype:
+    """The dtype a mixer's activations have: autocast's where it is on, else the parameters'."""
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else parameters[0].dtype

@@ -18,9 +18,8 @@ from typing import IO, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mamba_kernels.blocks.chunked import computing_dtype
 from mamba_kernels.blocks.config import BackboneConfig
-from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece
+from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece, computing_dtype
 
 StreamPiece = Tensor | tuple[Tensor, Tensor | None]
 """Consecutive tokens `x` (B, L, d_model), or `(x, reset)` with `reset` (B, L) bool as in `Backbone.forward`."""
