@@ -151,10 +151,11 @@ def arima(history: History, horizon: int, season: int, order: str = ANY_ORDER) -
         from statsforecast.models import ARIMA, AutoARIMA
 
         numbers, _, constant = order.partition(" with ")
-        p, d, q, *seasonal = (int(number) for number in re.findall(r"\d+", numbers) or [0] * 6)
-        if order != ANY_ORDER and (season > 1 or not any(seasonal)):
+        p, d, q, *of_season = (int(number) for number in re.findall(r"\d+", numbers) or [0] * 6)
+        if order != ANY_ORDER and (season > 1 or not any(of_season)):
+            seasonal_p, seasonal_d, seasonal_q = of_season
             model = ARIMA(
-                order=(p, d, q), seasonal_order=tuple(seasonal), season_length=season,
+                order=(p, d, q), seasonal_order=(seasonal_p, seasonal_d, seasonal_q), season_length=season,
                 include_mean=constant == "mean", include_drift=constant == "drift",
             )  # fmt: skip
             with suppress(Exception):  # statsforecast raises it bare for an order that a series has too few rows for
