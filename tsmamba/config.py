@@ -17,7 +17,7 @@ DEFAULT_PRESET = "auto"
 MODELS = ("auto", "ridge", "smamba", "tsmamba", "causal")
 LEVELS = (0.025, 0.1, 0.5, 0.9, 0.975)
 Note = Callable[[str], object]
-"""Told in a few words what is being done."""
+"""A function that is told in a few words what is being done."""
 
 
 class NetworkConfig(Section):

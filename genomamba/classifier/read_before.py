@@ -121,7 +121,7 @@ class ReadShare:
             self.sequence(np.frombuffer(tokens.decode(ids).encode(), np.uint8))
 
     def sentence(self) -> str:
-        """What is to be said of it."""
+        """A sentence for people: how much of what is scored the model has read."""
         if self.reading is None:
             return "whether the model has read them in training is unknown: its bundle does not say"
         if not self.overlap.read_windows:

@@ -80,7 +80,7 @@ def taken_over(out: Path, *, fasta: Path, model: Path, settings: Mapping[str, An
 def describe(
     path: Path, *, fasta: Path, model: Path, settings: Mapping[str, Any], result: Mapping[str, Any], seed: Any
 ) -> None:
-    """Writes beside the kept rows of which work they are."""
+    """Writes beside the kept rows which model, input and settings they come from."""
     write_sidecar(path, inputs=[fasta], model=model, seed=seed, extra={"settings": settings, "result": result})
 
 

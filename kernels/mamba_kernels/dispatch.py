@@ -12,7 +12,7 @@ BACKENDS = ("reference", "torch", "numba", "triton")
 """Every backend name that is understood, from the plainest to the most specialised."""
 
 COMPILED_BACKENDS = ("numba", "triton")
-"""Those that run kernels with hand-written gradients; the others are torch's own operations."""
+"""The backends that run kernels with hand-written gradients; the others consist of torch's own operations."""
 
 ENVIRONMENT_VARIABLE = "MAMBA_KERNELS_BACKEND"
 

@@ -15,7 +15,7 @@ from genomamba.config import DEFAULT_PRESET, PretrainConfig, Section, load_confi
 from mamba_configs import list_presets, load_preset, preset_text
 
 PRESETS = ["genomamba-1.4m", "genomamba-7m", "genomamba-tiny"]
-"""Those for pre-training."""
+"""The presets for pre-training."""
 
 
 def keys(schema: type[Section], prefix: str = "") -> set[str]:

@@ -319,7 +319,7 @@ def test_no_method_is_said_to_be_better_than_naive_only_where_none_was() -> None
 
 
 def test_a_few_past_rows_do_not_outvote_it() -> None:
-    """Of two methods with the same errors on average, the one that happens to be a little ahead is not taken."""
+    """Where two methods have the same errors on average, the one that happens to be a little ahead is not taken."""
     selection = Forecaster(4).fit(_monthly()).selection_
     zero = next(one for one in selection.leaderboard if one.method == "zero")
     rng = np.random.default_rng(0)

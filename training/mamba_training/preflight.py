@@ -26,11 +26,12 @@ _RUNTIME = {"cpu": 140 << 20, "cuda": 300 << 20}
 _S4D_CHANNELS = 16
 """Float32 numbers that a convolution by FFT holds for each inner channel: spectra twice as long, and complex."""
 _WORKING_LAYERS = {"whole": 2.0, "chunks": 5.5}
-"""What one layer's backward pass takes while it runs, in layers' activations; in chunks with the heap's holes."""
+"""Memory that one layer's backward pass takes while it runs, as a multiple of a layer's activations; the figure for
+chunks includes the heap's holes."""
 _HOLES = 1.15
-"""Heap over what is kept in it, between the chunks' short-lived blocks."""
+"""Size of the heap, as a multiple of what is kept in it between the chunks' short-lived blocks."""
 _SHARE = 0.9
-"""Of the available memory that a run may plan with."""
+"""The share of the available memory that a run may plan with."""
 _LEAST_CHUNK = 1024
 
 

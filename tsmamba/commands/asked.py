@@ -34,7 +34,7 @@ class Asked:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Any]:
-        """As `Forecaster` takes them, the method apart."""
+        """All settings but the method, as the arguments of `Forecaster`."""
         return {
             "levels": self.levels, "seed": self.seed, "max_time": self.max_time, "device": self.device,
             "settings": dict(self.settings) or None,

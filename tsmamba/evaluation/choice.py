@@ -10,7 +10,7 @@ from tsmamba.evaluation.conformal import Calibration
 from tsmamba.methods.methods import FittedMethod
 
 BASELINES = ("naive", "seasonal_naive", "drift", "ets", "theta", "ridge")
-"""What a Mamba model has to beat."""
+"""The methods that a Mamba model has to beat."""
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,7 @@ def recent_rows(season: int) -> int:
 
 
 def _floor(history: Float64[np.ndarray, " T"]) -> float:
-    """What a series' values cannot fall below: 0 where none ever did."""
+    """The bound below which a series' values are taken not to fall: 0 if none ever did, else minus infinity."""
     seen = history[np.isfinite(history)]
     return 0.0 if len(seen) and float(seen.min()) >= 0 else -np.inf
 

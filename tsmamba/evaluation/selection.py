@@ -51,7 +51,7 @@ from tsmamba.zero.limits import FEWEST_ROWS, MOST_ROWS
 _JUDGES = 24
 """Series on which methods are compared, where there are more."""
 _MOST_COMBINED = 3
-"""Methods of which a mean is taken at most."""
+"""The largest number of methods whose mean is tried."""
 _FEWEST_WINDOWS = 1000
 """Windows from which a Mamba model is worth its training time."""
 _SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24

@@ -99,7 +99,7 @@ def held_back_rows(panel: Panel, horizon: int, config: FitConfig) -> list[int]:
 
 
 def choose_seasons(panel: Panel, config: FitConfig, held_back: Sequence[int]) -> tuple[int, ...]:
-    """As asked, or those of the two shortest that the frequency suggests which the training rows confirm."""
+    """The seasons asked for; by default those that training rows confirm, of two that the frequency suggests."""
     if not isinstance(config.seasons, str):
         return config.seasons
     proposed = tuple(season for season in panel.frequency.seasonal_periods if season > 1)[:2]

@@ -24,7 +24,7 @@ HUBER = 0.5
 
 ENCODER_RATE = 0.1
 BETAS = {"cosine": (0.9, 0.98), "halving": (0.9, 0.999)}
-"""Of AdamW; a halved rate is the recipe of the published long-horizon models, which leave Adam's as they are."""
+"""AdamW's betas for each schedule; halving the rate is the published long-horizon models' recipe, with Adam's own."""
 
 _WARMUP = 0.1
 
@@ -120,7 +120,7 @@ class TellSteps(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """One more step is done."""
+        """Counts one more step as done."""
         done = getattr(trainer, "datamodule").start_batch + batch_idx + 1  # noqa: B009  (Lightning does not declare it)
         self.note(f"step {done:,}" + ("" if self.total is None else f" of {self.total:,}"))
 

@@ -71,14 +71,14 @@ class Products:
 
     @classmethod
     def mean(cls, parts: Sequence[Products]) -> Products:
-        """Those of all the parts' windows."""
+        """The products of all the parts' windows together."""
         n = max(sum(part.n for part in parts), 1)
         inner = sum((part.inner * (part.n / n) for part in parts), torch.zeros_like(parts[0].inner))
         outer = sum((part.outer * (part.n / n) for part in parts), torch.zeros_like(parts[0].outer))
         return cls(inner, outer, sum(part.square * part.n for part in parts) / n, n)
 
     def last(self, lookback: int) -> Products:
-        """Those of the windows' last `lookback` rows."""
+        """The products of the same windows, of which only the last `lookback` rows are read."""
         return Products(self.inner[-lookback:, -lookback:], self.outer[-lookback:], self.square, self.n)
 
     def mse(self, weight: Float64[Tensor, "L H"]) -> float:

@@ -21,9 +21,9 @@ History = Float64[np.ndarray, " _"]
 Point = Float64[np.ndarray, " H"]
 
 ANY_FORM = "ZZZ"
-"""Leaves it to the data which form of exponential smoothing is taken."""
+"""Statsforecast's name for a form of exponential smoothing that the data choose."""
 ANY_ORDER = ""
-"""Leaves it to the data which order of ARIMA is taken."""
+"""An empty text in the place of the name of an order of ARIMA: the data choose it."""
 _CONSTANTS = {"intercept": " with mean", "drift": " with drift"}
 
 _LONGEST_SEASON = 24

@@ -329,7 +329,7 @@ class Regressed:
 
 
 def settings_of(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings that are meant for a model, as `load_config` takes them; what a task says itself comes apart."""
+    """The settings that are meant for a model, as `load_config` takes them, without those that a task holds itself."""
     if settings.get("model", model) != model:
         return {}
     own = ("model", "levels", "seed", "train.max_time", "train.accelerator")

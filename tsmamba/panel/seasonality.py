@@ -48,7 +48,7 @@ def is_seasonal(histories: Sequence[Float64[np.ndarray, " _"]], season: int) -> 
 
 
 def _able(histories: Sequence[Float64[np.ndarray, " _"]], season: int) -> Sequence[Float64[np.ndarray, " _"]]:
-    """Those with values for two seasons: others have no voice in whether there is one. All, where there is none."""
+    """The histories with values for two seasons, which alone can show a season; all of them where no history has."""
     return [history for history in histories if np.isfinite(history).sum() >= 2 * season] or histories
 
 

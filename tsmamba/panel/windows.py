@@ -127,7 +127,7 @@ class Windows:
 
     @property
     def n_future(self) -> int:
-        """Covariates known ahead, the calendar's among them."""
+        """How many covariates are known ahead, the calendar's among them."""
         return self._future.shape[-1]
 
     @property
@@ -142,7 +142,7 @@ class Windows:
         return Origins(group, np.concatenate(rows))
 
     def usable(self, origins: Origins) -> Origins:
-        """Those with at least one observed value in the context and one in the horizon."""
+        """The origins with at least one observed value in the context and one in the horizon."""
         total = np.concatenate([[0], np.cumsum(self._observed.any(axis=0))])
         start = self._first[origins.group] + origins.row
         middle, end = start + self.lookback, start + self.lookback + self.horizon

@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a row holds what.
+    """The places in a row of its series' name, its time, its values and its covariates.
 
     Attributes:
         ids: places of the columns that name the series.

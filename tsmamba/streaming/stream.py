@@ -54,7 +54,7 @@ class Recent:
 
     @property
     def floor(self) -> float:
-        """What the values cannot fall below: 0 where none ever did."""
+        """The bound below which the values are taken not to fall: 0 if none ever did, else minus infinity."""
         return 0.0 if 0 <= self._lowest < np.inf else -np.inf
 
 

@@ -153,7 +153,7 @@ class _Mlp(nn.Module):
 
 
 class _Identity(nn.Module):
-    """Nothing of the history but what a future token is told of it."""
+    """Reads nothing of the history but what the future tokens are told of it."""
 
     def forward(self, past: Float[Tensor, "B T D"], future: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:
         return torch.zeros_like(future)

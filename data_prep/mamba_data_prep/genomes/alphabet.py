@@ -32,7 +32,7 @@ UPPER = _table(_upper, INVALID)
 """bytes.translate table: a base to its upper case, everything else to `INVALID`."""
 
 AS_WRITTEN = _table(_as_written, INVALID)
-"""As `UPPER`, with lower case (soft-masked repeats) kept."""
+"""bytes.translate table: like `UPPER`, but lower case (soft-masked repeats) is kept."""
 
 COMPLEMENT = _table(dict(zip(IUPAC + _LOWER, _COMPLEMENT_OF + _COMPLEMENT_OF.lower(), strict=True)))
 """bytes.translate table: a base to its complement; bytes that are no base stay as they are."""

@@ -63,7 +63,7 @@ def species_data(classes: Mapping[str, Sequence[Path]], data: FinetuneData) -> L
 
 
 def _species_window(genomes: Sequence[Genome], data: FinetuneData) -> int:
-    """As asked; otherwise 4,096 bases, or less where that would leave fewer than 64 windows held out."""
+    """The window that was asked for; otherwise 4,096 bases, or less where that would hold out fewer than 64 windows."""
     if data.window != "auto":
         return data.window
     held_out = min(int(g.lengths.sum()) for g in genomes) * min(data.valid_fraction, data.test_fraction)
@@ -210,7 +210,7 @@ def _without_n(genome: Genome, rows: np.ndarray) -> np.ndarray:
 
 
 def _within(rows: np.ndarray, sections: Sequence[Section]) -> np.ndarray:
-    """Which rows lie wholly in one of the sections."""
+    """Tells which rows lie wholly in one of the sections; bool (rows,)."""
     inside = np.zeros(len(rows), bool)
     for s in sections:
         inside |= (rows[:, 1] == s.record) & (rows[:, 2] >= s.start) & (rows[:, 3] <= s.end)

@@ -76,7 +76,7 @@ class TrainedOn:
         return cls(model, training.get("data") or {}, content, validated(FinetuneData, settings, path=model))
 
     def known(self, paths: Sequence[Path]) -> dict[Path, str]:
-        """Those of the given files that the model was trained on, each with the path that was recorded for it."""
+        """The given files that the model was trained on, each with the path that was recorded for it."""
         recorded = {content: path for path, content in self.content.items()}
         hashes = {path: fingerprint(path).xxh3_128 for path in paths if str(path) != "-"} if recorded else {}
         return {path: recorded[content] for path, content in hashes.items() if content in recorded}

@@ -141,7 +141,7 @@ class _Piece:
 
 
 class _Gradients(NamedTuple):
-    """Of a piece's x, dt, A, B and C, and of the state before it."""
+    """The gradients of a piece's x, dt, A, B and C, and of the state before it."""
 
     x: Tensor
     dt: Tensor
