@@ -13,18 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.common import print_table, save_results
-from genomamba import tokens
 from genomamba.classifier.config import FinetuneData
-from genomamba.classifier.examples import Examples, LabelledData
-from genomamba.classifier.kmers import fit_logistic, kmer_baseline
-from genomamba.classifier.metrics import Metrics, measure
 from genomamba.classifier.tasks.tasks import table_data
 from genomamba.commands.finetune import run_finetune
-
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def main() -> None:
@@ -44,53 +36,44 @@ def main() -> None:
             task="table", out=Path(folder) / "run", overrides=options.overrides, seeds=options.seeds, table=(train,),
             valid=valid, test=test,
         )  # fmt: skip
-    rows = [_ours(report), *_baselines(data)]
+    rows = _rows(report)
     print_table(f"{options.data.name}: test split, {len(data.test):,} sequences", rows)
     save_results(
         "promoters",
-        {"name": options.data.name, "warnings": list(data.warnings), "rows": rows},
+        {
+            "name": options.data.name,
+            "shares": [run["shares"] for run in report["runs"]],
+            "warnings": list(data.warnings),
+            "rows": rows,
+        },
         data=[train, valid, test],
         seeds=range(options.seeds),
     )
 
 
-def _ours(report: dict[str, Any]) -> dict[str, Any]:
-    scores = {name: value["mean"] for name, value in report["test"].items()}
-    minutes = sum(run["seconds"] for run in report["runs"]) / len(report["runs"]) / 60
-    label = f"genomamba, bidirectional, from scratch ({len(report['runs'])} seeds)"
-    return {**_row(label, scores), "mcc_sd": report["test"]["mcc"]["sd"], "minutes_a_seed": minutes}
-
-
-def _row(method: str, scores: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: scores[name] for name in ("macro_f1", "mcc", "auroc", "accuracy", "ece")}
-    return {"method": method, **shown, "mcc_sd": None, "minutes_a_seed": None}
-
-
-def _baselines(data: LabelledData) -> list[dict[str, Any]]:
-    n = len(data.classes)
-    splits = [(examples, examples.labels) for examples in data.splits().values()]
-    kmer = kmer_baseline(splits[0], splits[1], splits[2], n)
+def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The report's methods; the first two are means over seeds."""
+    runs, baselines = report["runs"], report["baselines"]
+    minutes = sum(run["seconds"] for run in runs) / len(runs) / 60
+    label = f"genomamba, bidirectional, from scratch ({len(runs)} seeds)"
+    kmer = baselines["kmer"]
     return [
-        _row(f"{kmer.k}-mer logistic regression", kmer.test.headline()),
-        _row("one-hot position logistic regression", _one_hot_logistic(data, n).headline()),
+        {**_over_seeds(label, report["test"]), "minutes_a_seed": minutes},
+        _over_seeds("its network alone", report["network_alone"]),
+        _row(f"{kmer['k']}-mer logistic regression", kmer["test"]),
+        _row("one-hot position logistic regression", baselines["letters"]["test"]),
+        _row("small CNN", baselines["cnn"]["test"]),
     ]
 
 
-def _one_hot_logistic(data: LabelledData, n_classes: int) -> Metrics:
-    train, valid, test = (_one_hot(examples, data.window) for examples in data.splits().values())
-    fits = [fit_logistic(train, data.train.labels, n_classes, strength) for strength in STRENGTHS]
-    best = max(fits, key=lambda fit: measure(data.valid.labels, fit.probabilities(valid)).mcc)
-    return measure(data.test.labels, best.probabilities(test))
+def _over_seeds(method: str, scores: dict[str, Any]) -> dict[str, Any]:
+    means = {name: value["mean"] for name, value in scores.items()}
+    return {**_row(method, means), "mcc_sd": scores["mcc"]["sd"]}
 
 
-def _one_hot(examples: Examples, window: int) -> np.ndarray:
-    """(M, 4 x window), zeros beyond a sequence's end."""
-    table = np.zeros((len(examples), window, 4), np.float32)
-    for row, bases in zip(table, examples, strict=True):
-        ids = tokens.encode(bases).astype(np.int64) - tokens.FIRST_BASE
-        known = np.flatnonzero((ids >= 0) & (ids < 4))
-        row[known, ids[known]] = 1
-    return table.reshape(len(examples), -1)
+def _row(method: str, scores: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: scores[name] for name in ("macro_f1", "mcc", "auroc", "accuracy", "nll", "ece")}
+    return {"method": method, **shown, "mcc_sd": None, "minutes_a_seed": None}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a classifier is compared with on the same splits: k-mers, length and gaps alone, and the majority class."""
+"""What a classifier is compared with on the same splits: regressions, a small CNN, length and gaps, the majority."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 from scipy.stats import binomtest
 
 from genomamba.classifier.examples import Examples, LabelledData
-from genomamba.classifier.kmers import KmerResult, fit_logistic, kmer_baseline
+from genomamba.classifier.kmers import Regression, fit_logistic, kmer_baseline, letter_table, letters_baseline
 from genomamba.classifier.metrics import Metrics, majority, measure
+from genomamba.classifier.small_cnn import CnnResult, cnn_baseline
 
 MAX_EXAMPLES = 100_000
 """So that a table of the frequencies of all 6-mers stays within 2 GB."""
+_MOST_PLACES = 2048
+_TABLE_BYTES = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,19 +25,43 @@ class Baselines:
 
     Attributes:
         kmer: logistic regression on k-mers, k and C chosen on validation.
+        letters: logistic regression on the letter at each place, where sequences are aligned, or None.
+        cnn: a small convolutional network there, or None.
         shortcut: logistic regression on length and share of unknown bases alone; above chance means the data give
             the classes away without their sequence.
         majority: the training split's class frequencies as the answer.
     """
 
-    kmer: KmerResult
+    kmer: Regression
     shortcut: Metrics
     majority: Metrics
+    letters: Regression | None = None
+    cnn: CnnResult | None = None
+
+    @property
+    def regression(self) -> Regression:
+        """The regression under which validation is likelier: the one that becomes a part of the classifier."""
+        if self.letters is not None and self.letters.validation.nll < self.kmer.validation.nll:
+            return self.letters
+        return self.kmer
+
+    @property
+    def strongest(self) -> tuple[str, Metrics, np.ndarray]:
+        """The baseline under which validation is likeliest: its name, its test scores and its test probabilities."""
+        named: dict[str, Regression | CnnResult] = {f"{self.kmer.k}-mer logistic regression": self.kmer}
+        if self.letters is not None:
+            named["one-hot logistic regression"] = self.letters
+        if self.cnn is not None:
+            named["small CNN"] = self.cnn
+        name = min(named, key=lambda one: named[one].validation.nll)
+        return name, named[name].test, named[name].probabilities
 
     def to_dict(self) -> dict[str, object]:
         """Plain numbers, ready for JSON."""
         return {
             "kmer": self.kmer.to_dict(),
+            **({} if self.letters is None else {"letters": self.letters.to_dict()}),
+            **({} if self.cnn is None else {"cnn": self.cnn.to_dict()}),
             "shortcut": self.shortcut.to_dict(),
             "majority": self.majority.to_dict(),
         }
@@ -51,8 +78,31 @@ def fit_baselines(data: LabelledData, progress: Callable[[str], None] | None = N
     kmer = kmer_baseline((train, train.labels), (valid, valid.labels), (test, test.labels), n, progress=progress)
     fit = fit_logistic(_outside(train), train.labels, n, 1.0)
     return Baselines(
-        kmer, measure(test.labels, fit.probabilities(_outside(test))), majority(data.train.labels, test.labels, n)
+        kmer,
+        measure(test.labels, fit.probabilities(_outside(test))),
+        majority(data.train.labels, test.labels, n),
+        *_of_places(data, n, progress),
     )
+
+
+def _of_places(
+    data: LabelledData, n_classes: int, progress: Callable[[str], None] | None
+) -> tuple[Regression | None, CnnResult | None]:
+    """The baselines that look at places, where sequences are aligned and no longer than a table of letters allows."""
+    places = data.window
+    if not data.aligned or places > _MOST_PLACES:
+        return None, None
+    limit = min(MAX_EXAMPLES, _TABLE_BYTES // (16 * places))
+    splits = [data.train.thinned(limit), data.valid.thinned(limit), data.test]
+    pairs = [(split, split.labels) for split in splits]
+    letters = letters_baseline(pairs[0], pairs[1], pairs[2], n_classes, places)
+    if progress is not None:
+        progress("one-hot logistic regression fitted")
+    tables = [(letter_table(list(split), places), split.labels) for split in splits]
+    cnn = cnn_baseline(tables[0], tables[1], tables[2], n_classes)
+    if progress is not None:
+        progress(f"small CNN trained, {cnn.epochs} epochs")
+    return letters, cnn
 
 
 def paired_difference(labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int, float]:

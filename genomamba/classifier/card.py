@@ -29,7 +29,7 @@ def save_classifier(
 
     Args:
         path: the bundle's folder.
-        network: the classifier, its temperature set.
+        network: the classifier, joined with its regression.
         settings: that it was trained with.
         report: of all seeds, see `build_report`.
         best: the chosen seed.
@@ -59,7 +59,7 @@ def model_card(config: ClassifierConfig, report: Mapping[str, Any]) -> str:
     about = (
         f"Made by `genomamba finetune` ({report['data'].get('task')}), seed {training['seed']}, "
         f"{training['steps']:,} steps. "
-        f"It reads up to {config.window:,} bases at a time; temperature {config.temperature:.3f}."
+        f"It reads up to {config.window:,} bases at a time."
     )
     sections = {
         "What to expect": f"{verdicts}\n\n{comparison_table(report)}\nSplit: {report['data'].get('split')}.",

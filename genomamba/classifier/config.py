@@ -40,6 +40,35 @@ class HeadConfig(Section):
     label_smoothing: Real = Field(default=0.0, ge=0, lt=0.5, description="a number from 0 up to 0.5")
 
 
+class LinearShape(Section):
+    """What is needed to build a linear part before its weights are read.
+
+    Attributes:
+        features: frequencies of k-mers, or the letter at each place.
+        k: bases of a word (k-mers).
+        both_strands: whether a word and its reverse complement count as one (k-mers).
+        places: bases of the window (letters).
+    """
+
+    features: Literal["kmers", "letters"] = Field(default="kmers", description="kmers or letters")
+    k: Whole = Field(default=5, ge=1, le=8, description="a whole number from 1 to 8")
+    both_strands: bool = Field(default=False, description="true or false")
+    places: Whole = Field(default=0, ge=0, le=2**16, description="a whole number of bases")
+
+    @property
+    def n_features(self) -> int:
+        """Numbers that a sequence becomes."""
+        if self.features == "letters":
+            return 4 * self.places
+        own_complements = 4 ** (self.k // 2) if self.k % 2 == 0 else 0
+        return (4**self.k + own_complements) // 2 if self.both_strands else 4**self.k
+
+    @property
+    def name(self) -> str:
+        """What the regression is called in tables."""
+        return "one-hot" if self.features == "letters" else f"{self.k}-mer"
+
+
 class FinetuneData(Section):
     """Labelled sequences, and which of them are held out."""
 

@@ -12,6 +12,10 @@ from mamba_data_prep.genomes.alphabet import reverse_complement
 from mamba_data_prep.genomes.genome import Genome
 
 SPLITS = ("train", "valid", "test")
+LONGEST_WITH_PLACES = 8192
+"""Windows beyond so many bases aren't looked at place by place."""
+_ALIGNED_SHARE = 0.9
+"""Sequences count as aligned when more than this share of them is as long as the window."""
 
 
 @runtime_checkable
@@ -122,6 +126,12 @@ class LabelledData:
     description: dict[str, object]
     warnings: tuple[str, ...] = ()
     genomes: tuple[Genome, ...] = ()
+
+    @property
+    def aligned(self) -> bool:
+        """Whether places may matter: strand carries meaning, and nearly all sequences are as long as the window."""
+        whole = float((self.train.lengths() == self.window).mean())
+        return self.stranded and self.window <= LONGEST_WITH_PLACES and whole > _ALIGNED_SHARE
 
     def splits(self) -> dict[str, Examples]:
         """The three splits by name."""

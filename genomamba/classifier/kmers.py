@@ -1,4 +1,4 @@
-"""The baseline every classifier is shown beside: logistic regression on k-mer frequencies.
+"""The baselines every classifier is shown beside: logistic regression on k-mer frequencies, and on aligned letters.
 
 `k`, the regularisation strength and whether words of the other strand count too are chosen on the validation split, on
 which the probabilities are tempered as the model's are; the test split is scored once.
@@ -6,14 +6,16 @@ which the probabilities are tempered as the model's are; the test split is score
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from genomamba import tokens
+from genomamba.classifier.config import LinearShape
 from genomamba.classifier.metrics import Metrics, fit_temperature, measure, negative_log_likelihood, softmax
 
 _CODE = np.full(256, 4, np.uint8)
@@ -21,6 +23,7 @@ _CODE[np.frombuffer(b"ACGTacgt", np.uint8)] = [0, 1, 2, 3, 0, 1, 2, 3]
 
 KMER_SIZES = (3, 4, 5, 6)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+LETTER_STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)
 
 _LOWEST_TEMPERATURE = 0.01
 """A strong penalty shrinks logits to hundredths; tempering must be able to undo that."""
@@ -29,33 +32,43 @@ _LEAST = 1e-12
 
 
 @dataclass(frozen=True)
-class KmerResult:
-    """The chosen baseline and its scores.
+class Regression:
+    """A chosen regression and its scores.
 
     Attributes:
-        k: word length chosen on validation.
+        shape: its features; word length and strands are chosen on validation.
+        fit: the regression itself.
         strength: scikit-learn's `C` chosen on validation.
-        both_strands: whether a word and its reverse complement count as one, chosen on validation.
         temperature: divides the logits, fitted on validation.
         n_train: examples it was fitted on.
         probabilities: of the test examples, (M, C).
     """
 
-    k: int
+    shape: LinearShape
+    fit: LogisticFit
     strength: float
-    both_strands: bool
     temperature: float
     n_train: int
     validation: Metrics
     test: Metrics
     probabilities: np.ndarray
 
+    @property
+    def k(self) -> int:
+        """Bases of a word."""
+        return self.shape.k
+
+    @property
+    def both_strands(self) -> bool:
+        """Whether a word and its reverse complement count as one."""
+        return self.shape.both_strands
+
     def to_dict(self) -> dict[str, object]:
-        """Plain numbers, ready for JSON (probabilities left out)."""
+        """Plain numbers, ready for JSON (fit and probabilities left out)."""
+        words = {"k": self.k, "both_strands": self.both_strands} if self.shape.features == "kmers" else {}
         return {
-            "k": self.k,
+            **words,
             "C": self.strength,
-            "both_strands": self.both_strands,
             "temperature": self.temperature,
             "n_train": self.n_train,
             "validation": self.validation.to_dict(),
@@ -83,16 +96,37 @@ def kmer_table(sequences: Iterable[np.ndarray], k: int) -> np.ndarray:
     return np.stack([kmer_frequencies(bases, k) for bases in sequences])
 
 
+def merged_words(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Words as one with their reverse complements.
+
+    Returns:
+        The reverse complement of each word (4**k,), and the place of each word among those that come first of the two,
+        (4**k,).
+    """
+    words = np.arange(4**k)
+    other, rest = np.zeros(4**k, np.int64), words.copy()
+    for _ in range(k):
+        other, rest = other * 4 + 3 - rest % 4, rest // 4
+    place = np.cumsum(words <= other) - 1
+    return other, place[np.minimum(words, other)]
+
+
 def merged_strands(frequencies: np.ndarray) -> np.ndarray:
     """Frequencies (M, 4**k) with each word and its reverse complement as one: (M, words that come first of the two)."""
     n_words = frequencies.shape[1]
+    other, _ = merged_words(round(math.log(n_words, 4)))
     words = np.arange(n_words)
-    other, rest = np.zeros(n_words, np.int64), words.copy()
-    while n_words > 1:
-        other, rest, n_words = other * 4 + 3 - rest % 4, rest // 4, n_words // 4
     first = words <= other
     twice = (words < other)[first].astype(np.float32)  # a word that is its own reverse complement counts once
     return frequencies[:, first] + twice * frequencies[:, other[first]]
+
+
+def letter_table(sequences: list[np.ndarray], places: int) -> np.ndarray:
+    """The letters of ASCII sequences as `LinearPart` reads them, float32 (M, 4 places)."""
+    ids = np.full((len(sequences), places), tokens.PAD, np.uint8)
+    for row, bases in zip(ids, sequences, strict=True):
+        row[: min(len(bases), places)] = tokens.encode(bases[:places])
+    return (ids[..., None] == np.arange(4, dtype=np.uint8) + tokens.FIRST_BASE).reshape(len(ids), -1).astype(np.float32)
 
 
 def fit_logistic(features: np.ndarray, labels: np.ndarray, n_classes: int, strength: float) -> LogisticFit:
@@ -121,6 +155,18 @@ class LogisticFit:
         """Logarithms of the probabilities (M, C); a class that training lacks has a very low one."""
         return np.log(np.maximum(self.probabilities(features), _LEAST))
 
+    def folded(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (C, F) and biases (C,) that give the logits from plain features, up to a number a row shares."""
+        coefficients, intercepts = self.model.coef_, self.model.intercept_
+        if len(self.model.classes_) == 2:  # scikit-learn keeps the second class's logit over the first's
+            coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
+            intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
+        mean, scale = np.asarray(self.scaler.mean_), np.asarray(self.scaler.scale_)
+        scaled = coefficients / scale
+        weight, bias = np.zeros((self.n_classes, scaled.shape[1])), np.full(self.n_classes, math.log(_LEAST))
+        weight[self.model.classes_], bias[self.model.classes_] = scaled, intercepts - scaled @ mean
+        return weight.astype(np.float32), bias.astype(np.float32)
+
 
 def kmer_baseline(
     train: tuple[Iterable[np.ndarray], np.ndarray],
@@ -131,7 +177,7 @@ def kmer_baseline(
     sizes: tuple[int, ...] = KMER_SIZES,
     strengths: tuple[float, ...] = STRENGTHS,
     progress: Callable[[str], None] | None = None,
-) -> KmerResult:
+) -> Regression:
     """Fits every (k, strands, C), keeps the one with the highest likelihood on validation, scores it on test.
 
     Each split is (re-iterable ASCII sequences, labels).
@@ -143,24 +189,37 @@ def kmer_baseline(
             fitted_on, judged_on = map(merged_strands, tables) if both_strands else tables
             for strength in strengths:
                 fit = fit_logistic(fitted_on, train[1], n_classes, strength)
-                found = _Candidate.judged(fit, judged_on, valid[1], k=k, strength=strength, both_strands=both_strands)
-                if best is None or found.nll < best.nll:
-                    best = found
+                shape = LinearShape(k=k, both_strands=both_strands)
+                best = _Candidate.judged(fit, judged_on, valid[1], shape, strength).better(best)
         if progress is not None:
             progress(f"{k}-mer logistic regression fitted")
     if best is None:
         raise ValueError("at least one k and one strength are needed")
-    probabilities = best.probabilities(kmer_table(test[0], best.k))
-    return KmerResult(
-        best.k,
-        best.strength,
-        best.both_strands,
-        best.temperature,
-        len(train[1]),
-        measure(valid[1], best.probabilities(kmer_table(valid[0], best.k))),
-        measure(test[1], probabilities),
-        probabilities,
-    )
+    on_valid, on_test = (kmer_table(split[0], best.shape.k) for split in (valid, test))
+    if best.shape.both_strands:
+        on_valid, on_test = merged_strands(on_valid), merged_strands(on_test)
+    return best.scored(len(train[1]), on_valid, on_test, valid[1], test[1])
+
+
+def letters_baseline(
+    train: tuple[Iterable[np.ndarray], np.ndarray],
+    valid: tuple[Iterable[np.ndarray], np.ndarray],
+    test: tuple[Iterable[np.ndarray], np.ndarray],
+    n_classes: int,
+    places: int,
+    *,
+    strengths: tuple[float, ...] = LETTER_STRENGTHS,
+) -> Regression:
+    """As `kmer_baseline`, on the letter at each of `places` places of aligned sequences (one-hot)."""
+    shape = LinearShape(features="letters", places=places)
+    tables = [letter_table(list(split[0]), places) for split in (train, valid, test)]
+    best: _Candidate | None = None
+    for strength in strengths:
+        fit = fit_logistic(tables[0], train[1], n_classes, strength)
+        best = _Candidate.judged(fit, tables[1], valid[1], shape, strength).better(best)
+    if best is None:
+        raise ValueError("at least one strength is needed")
+    return best.scored(len(train[1]), tables[1], tables[2], valid[1], test[1])
 
 
 @dataclass(frozen=True)
@@ -168,21 +227,30 @@ class _Candidate:
     """One of the regressions that are tried, tempered, with its validation likelihood (mean nats lost)."""
 
     fit: LogisticFit
-    k: int
+    shape: LinearShape
     strength: float
-    both_strands: bool
     temperature: float
     nll: float
 
     @classmethod
-    def judged(cls, fit: LogisticFit, features: np.ndarray, labels: np.ndarray, **how: Any) -> _Candidate:
+    def judged(
+        cls, fit: LogisticFit, features: np.ndarray, labels: np.ndarray, shape: LinearShape, strength: float
+    ) -> _Candidate:
         """Temper a regression on validation examples, and say how likely it makes their labels."""
         logits = fit.logits(features)
         temperature = fit_temperature(labels, logits, lowest=_LOWEST_TEMPERATURE)
-        return cls(
-            fit, temperature=temperature, nll=negative_log_likelihood(labels, softmax(logits, temperature)), **how
-        )
+        return cls(fit, shape, strength, temperature, negative_log_likelihood(labels, softmax(logits, temperature)))
 
-    def probabilities(self, table: np.ndarray) -> np.ndarray:
-        """Tempered class probabilities (M, C) of k-mer frequencies (M, 4**k)."""
-        return softmax(self.fit.logits(merged_strands(table) if self.both_strands else table), self.temperature)
+    def better(self, other: _Candidate | None) -> _Candidate:
+        """The one of two under which validation is likelier, the other where they are alike."""
+        return self if other is None or self.nll < other.nll else other
+
+    def scored(
+        self, n_train: int, valid: np.ndarray, test: np.ndarray, valid_labels: np.ndarray, test_labels: np.ndarray
+    ) -> Regression:
+        """The regression with its scores, from features of both held-out splits."""
+        on_valid, on_test = (softmax(self.fit.logits(features), self.temperature) for features in (valid, test))
+        return Regression(
+            self.shape, self.fit, self.strength, self.temperature, n_train, measure(valid_labels, on_valid),
+            measure(test_labels, on_test), on_test,
+        )  # fmt: skip

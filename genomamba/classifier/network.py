@@ -6,7 +6,7 @@ Shapes: `B` sequences, `L` bases (the longest in the batch), `P` positions after
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genomamba import tokens
-from genomamba.classifier.config import HeadConfig, StemConfig
+from genomamba.classifier.config import HeadConfig, LinearShape, StemConfig
+from genomamba.classifier.linear import LinearPart
 from genomamba.config import ModelConfig, TableShape
 from genomamba.language_model.context_table import ContextTable
 from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
@@ -37,6 +38,7 @@ class ClassifierConfig:
         classes: names in the order of the logits.
         window: longest sequence, in bases, that it was trained on; longer ones are read window by window.
         temperature: divides the logits, fitted on validation so that confidences are honest.
+        linear: the regression that is a part of it, or None.
         table: the table of contexts of the language model that it was made from, or None.
         stranded: whether it was trained without reverse complements because strand carries meaning.
     """
@@ -50,6 +52,7 @@ class ClassifierConfig:
     stranded: bool = True
     training: Mapping[str, Any] = field(default_factory=dict)
     table: TableShape | None = None
+    linear: LinearShape | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Gives what the bundle's config.json holds."""
@@ -60,6 +63,7 @@ class ClassifierConfig:
             "stem": self.stem.model_dump(mode="json"),
             "head": self.head.model_dump(mode="json"),
             "table": None if self.table is None else self.table.model_dump(),
+            "linear": None if self.linear is None else self.linear.model_dump(),
             "pooling": self.head.pooling,
             "classes": list(self.classes),
             "window": self.window,
@@ -105,6 +109,7 @@ class ClassifierConfig:
             stranded=bool(values.get("stranded", True)),
             training=values.get("training", {}),
             table=table_shape(values, path),
+            linear=None if (shape := values.get("linear")) is None else validated(LinearShape, shape, path=path),
         )
 
 
@@ -161,12 +166,15 @@ class SequenceClassifier(nn.Module):
     """Class logits of DNA sequences of any length up to the window.
 
     Args:
-        config: the network's shape, its head and its classes.
+        config: the network's shape, its head and its classes; with `linear`, a regression gives a share of the logits.
 
     Example:
         >>> model = SequenceClassifier(config)
         >>> logits = model(ids, lengths)   # ids (B, L) padded on the right, lengths (B,)
     """
+
+    shares: Tensor
+    linear: LinearPart | None
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -187,9 +195,38 @@ class SequenceClassifier(nn.Module):
         self.pooling = Pooling(config.head.pooling, d_model)
         self.dropout = nn.Dropout(config.head.dropout)
         self.head = nn.Linear(d_model, len(config.classes))
+        self.register_buffer("shares", torch.tensor([0.0, 1.0]), persistent=config.linear is not None)
+        self.linear = None if config.linear is None else LinearPart(config.linear, len(config.classes))
+
+    def join(self, linear: LinearPart, shares: tuple[float, float]) -> None:
+        """Makes a fitted regression a part of the classifier.
+
+        Args:
+            linear: the regression.
+            shares: factors of its logits and of the network's, see `genomamba.classifier.shares`.
+        """
+        self.config = replace(self.config, linear=linear.shape)
+        self.linear = linear
+        self.register_buffer("shares", torch.tensor(shares))
 
     def forward(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
-        """Computes logits, before the temperature divides them.
+        """Computes logits, before the temperature divides them: the network's, and the linear part's with its share.
+
+        Args:
+            ids: tokens, padded on the right.
+            lengths: bases of each row, at least one.
+
+        Raises:
+            ValueError: a row is longer than the positions the model knows.
+        """
+        if self.linear is None:
+            return self.network(ids, lengths)
+        linear, network = self.shares.tolist()
+        logits = linear * self.linear(ids, lengths)
+        return logits + network * self.network(ids, lengths) if network else logits
+
+    def network(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        """Computes the network's own logits.
 
         Args:
             ids: tokens, padded on the right.

@@ -15,6 +15,7 @@ import numpy as np
 from genomamba.classifier.baselines import Baselines, paired_difference
 from genomamba.classifier.examples import LabelledData
 from genomamba.classifier.metrics import Metrics, spread
+from genomamba.classifier.shares import Shares
 from mamba_data_prep.atomic import atomic_write
 from mamba_training.learning_curve import Curves, draw_learning_curve
 
@@ -27,8 +28,9 @@ class SeedResult:
     """How one trained model did on the held-out splits.
 
     Attributes:
-        valid, test: scores with the fitted temperature.
-        raw_ece: calibration error on test before the temperature.
+        shares: of the regression and of the network in the logits, fitted on validation.
+        valid, test: scores of both together.
+        network: scores of the network alone on test, tempered on validation.
         probabilities: of the test examples, (M, C).
         folder: its run folder.
     """
@@ -37,17 +39,18 @@ class SeedResult:
     status: str
     steps: int
     seconds: float
-    temperature: float
+    shares: Shares
     valid: Metrics
     test: Metrics
-    raw_ece: float
+    network: Metrics
     probabilities: np.ndarray
     folder: Path
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON (probabilities left out)."""
-        plain = {name: getattr(self, name) for name in ("seed", "status", "steps", "seconds", "temperature", "raw_ece")}
-        return {**plain, "folder": str(self.folder), "valid": self.valid.to_dict(), "test": self.test.to_dict()}
+        plain = {name: getattr(self, name) for name in ("seed", "status", "steps", "seconds")}
+        scores = {name: getattr(self, name).to_dict() for name in ("shares", "valid", "test", "network")}
+        return {**plain, "folder": str(self.folder), **scores}
 
 
 def chosen(results: Sequence[SeedResult]) -> SeedResult:
@@ -70,32 +73,49 @@ def build_report(
         pretrained: what the model that training began from had read of the test split, see `pretraining_note`.
     """
     best = chosen(results)
-    summary = {}
-    for name in _SHOWN:
-        values = [getattr(result.test, name) for result in results]
-        if all(value is not None for value in values):
-            mean, deviation = spread(values)
-            summary[name] = {"mean": mean, "sd": deviation, "n": len(values)}
-    only_we, only_they, p = paired_difference(data.test.labels, best.probabilities, baselines.kmer.probabilities)
+    name, other, theirs = baselines.strongest
+    only_we, only_they, p = paired_difference(data.test.labels, best.probabilities, theirs)
     return {
         "classes": list(data.classes),
         "window": data.window,
         "data": {**data.description, "counts": data.counts(), "warnings": list(data.warnings)},
-        "test": summary,
+        "test": _summary([result.test for result in results]),
+        "network_alone": _summary([result.network for result in results]),
         "runs": [result.to_dict() for result in results],
         "chosen_seed": best.seed,
         "baselines": baselines.to_dict(),
-        "against_kmers": {"only_ours_right": only_we, "only_kmers_right": only_they, "p": p},
+        "against": {"baseline": name, "only_ours_right": only_we, "only_theirs_right": only_they, "p": p},
         **({} if pretrained is None else {"pretrained_model": dict(pretrained[0])}),
         "verdict": [
-            *verdict(best.test, baselines, (only_we, only_they, p)),
+            *verdict(best.test, (name, other), baselines.shortcut, (only_we, only_they, p)),
+            best.shares.words,
             *([] if pretrained is None else [pretrained[1]]),
         ],
     }
 
 
-def verdict(test: Metrics, baselines: Baselines, pairs: tuple[int, int, float]) -> list[str]:
-    """Plain sentences on what the figures allow one to say."""
+def _summary(scores: Sequence[Metrics]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation and number of each score over the seeds."""
+    summary = {}
+    for name in _SHOWN:
+        values = [getattr(one, name) for one in scores]
+        if all(value is not None for value in values):
+            mean, deviation = spread(values)
+            summary[name] = {"mean": mean, "sd": deviation, "n": len(values)}
+    return summary
+
+
+def verdict(
+    test: Metrics, baseline: tuple[str, Metrics], shortcut: Metrics, pairs: tuple[int, int, float]
+) -> list[str]:
+    """Plain sentences on what the figures allow one to say.
+
+    Args:
+        test: our scores.
+        baseline: the strongest baseline's name and scores.
+        shortcut: what length and unknown bases alone reach.
+        pairs: as `paired_difference` gives them.
+    """
     chance = max(sum(row) for row in test.confusion) / test.n  # the commonest class of the test split itself
     error = math.sqrt(max(chance * (1 - chance), 1e-9) / test.n)
     above = test.accuracy - chance
@@ -111,18 +131,23 @@ def verdict(test: Metrics, baselines: Baselines, pairs: tuple[int, int, float]) 
             f"two standard errors {2 * error:.1%}."
         )
     only_we, only_they, p = pairs
-    kmer = baselines.kmer
-    counted = f"{only_we:,} examples only it gets right, {only_they:,} only the k-mers, p = {p:.2g}"
+    name, other = baseline
+    counted = f"{only_we:,} examples only it gets right, {only_they:,} only the other, p = {p:.2g}"
     if p >= _SURE:
-        lines.append(f"Not distinguishable from {kmer.k}-mer logistic regression ({counted}).")
+        lines.append(f"Not distinguishable from {name}, the strongest baseline on validation ({counted}).")
     elif only_we > only_they:
-        lines.append(f"Better than {kmer.k}-mer logistic regression ({counted}).")
+        lines.append(f"Better than {name}, the strongest baseline on validation ({counted}).")
     else:
-        lines.append(f"Worse than {kmer.k}-mer logistic regression ({counted}): use the k-mers.")
-    better = "better" if test.nll < kmer.test.nll else "worse"
-    losses = f"{test.nll:.3f} nats lost an example, {kmer.test.nll:.3f} with the k-mers"
-    lines.append(f"Its probabilities are {better} than theirs: {losses}.")
-    shortcut = baselines.shortcut
+        lines.append(f"Worse than {name}, the strongest baseline on validation ({counted}): use that.")
+    better = (
+        "equal to"
+        if math.isclose(test.nll, other.nll, abs_tol=5e-4)
+        else "better than"
+        if test.nll < other.nll
+        else "worse than"
+    )
+    losses = f"{test.nll:.3f} nats lost an example, {other.nll:.3f} with that baseline"
+    lines.append(f"Its probabilities are {better} the baseline's: {losses}.")
     if shortcut.accuracy - chance > 2 * error:
         lines.append(
             f"Caution: length and unknown bases alone reach {shortcut.accuracy:.1%}; the data give their classes away."
@@ -157,8 +182,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         *(f"* {line}\n" for line in report["verdict"]),
         "\n## Scores on the held-out test split\n\n",
         comparison_table(report),
-        "\nEverything was chosen on validation; the test split was scored once a run. Probabilities are tempered by a "
-        "factor fitted on validation. ECE: expected calibration error; Brier: 0 is best. +- is the standard deviation "
+        "\nEverything was chosen on validation; the test split was scored once a run. Probabilities are tempered by "
+        "factors fitted on validation. ECE: expected calibration error; Brier: 0 is best. +- is the standard deviation "
         "over seeds.\n",
         "\n## Data\n\n",
         _counts_table(report["data"]["counts"]),
@@ -181,14 +206,18 @@ def comparison_table(report: Mapping[str, Any]) -> str:
     names = [name for name in _SHOWN if name in report["test"]]
     lines = [f"| method | {' | '.join(n.replace('_', ' ') for n in names)} |", "|---|" + "---:|" * len(names)]
     n = report["test"][names[0]]["n"]
-    cells = [
-        f"{report['test'][name]['mean']:.3f}" + (f" +- {report['test'][name]['sd']:.3f}" if n > 1 else "")
-        for name in names
-    ]
-    lines.append(f"| **this model**{f' ({n} seeds)' if n > 1 else ''} | {' | '.join(cells)} |")
-    kmer = report["baselines"]["kmer"]
+    for label, key in (("**this model**", "test"), ("its network alone", "network_alone")):
+        if key in report:
+            cells = [
+                f"{report[key][name]['mean']:.3f}" + (f" +- {report[key][name]['sd']:.3f}" if n > 1 else "")
+                for name in names
+            ]
+            lines.append(f"| {label}{f' ({n} seeds)' if n > 1 else ''} | {' | '.join(cells)} |")
+    kmer, letters, cnn = (report["baselines"].get(name) for name in ("kmer", "letters", "cnn"))
     rows = {
         f"{kmer['k']}-mer logistic regression ({_kmer_settings(kmer)})": kmer["test"],
+        **({} if letters is None else {f"one-hot logistic regression (C {letters['C']:g}, tempered)": letters["test"]}),
+        **({} if cnn is None else {f"small CNN ({cnn['epochs']} epochs, tempered)": cnn["test"]}),
         "length and unknown bases alone": report["baselines"]["shortcut"],
         "class frequencies": report["baselines"]["majority"],
     }

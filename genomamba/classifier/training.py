@@ -27,9 +27,6 @@ from mamba_training.preflight import within_memory
 from mamba_training.run import RunResult, fit
 from mamba_training.settings import RunSettings
 
-_ALIGNED_SHARE = 0.9
-"""Sequences count as aligned, so that places may matter, when more than this share of them is as long as the window."""
-_LONGEST_WITH_PLACES = 8192
 _MUTATE = 0.1
 
 
@@ -83,10 +80,9 @@ def shaped(settings: FinetuneConfig, start: Bundle | None) -> FinetuneConfig:
 
 def settled(settings: FinetuneConfig, data: LabelledData) -> FinetuneConfig:
     """Decides what was left to the data: whether places matter, strands are mixed and bases replaced in training."""
-    aligned = data.stranded and float((data.train.lengths() == data.window).mean()) > _ALIGNED_SHARE
     stem, augment = settings.stem, settings.data
     if stem.positions == "auto":
-        stem = stem.model_copy(update={"positions": aligned and data.window <= _LONGEST_WITH_PLACES})
+        stem = stem.model_copy(update={"positions": data.aligned})
     if augment.mutate == "auto":
         augment = augment.model_copy(update={"mutate": _MUTATE if stem.positions else 0.0})
     if augment.reverse_complement == "auto":

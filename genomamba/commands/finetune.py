@@ -73,14 +73,16 @@ def run_finetune(
     if pretrained is not None:
         say(f"note: {pretrained[1]}")
     device = scoring_device(settings.train.accelerator)
-    results, networks = [], {}
+    results, networks, baselines = [], {}, None
     for seed in range(settings.train.seed, settings.train.seed + request.seeds):
         folder = out if request.seeds == 1 else out / "seeds" / str(seed)
         run, networks[seed] = train_seed(start, data, seed, folder, resume)
-        results.append(judge_seed(networks[seed], data, seed, folder, run, device))
-    if not is_first_process():
+        if is_first_process():
+            baselines = baselines or fit_baselines(data, say)
+            results.append(judge_seed(networks[seed], data, seed, folder, run, device, baselines.regression))
+    if baselines is None:
         return {}
-    report = build_report(data, results, fit_baselines(data, say), pretrained)
+    report = build_report(data, results, baselines, pretrained)
     best = chosen(results)
     write_report(out, report, results, data)
     read = Reading.of_training(data, before) if not began or before is not None else None
