@@ -139,13 +139,9 @@ def verdict(
         lines.append(f"Better than {name}, the strongest baseline on validation ({counted}).")
     else:
         lines.append(f"Worse than {name}, the strongest baseline on validation ({counted}): use that.")
-    better = (
-        "equal to"
-        if math.isclose(test.nll, other.nll, abs_tol=5e-4)
-        else "better than"
-        if test.nll < other.nll
-        else "worse than"
-    )
+    better = "better than" if test.nll < other.nll else "worse than"
+    if math.isclose(test.nll, other.nll, abs_tol=5e-4):
+        better = "as good as"
     losses = f"{test.nll:.3f} nats lost an example, {other.nll:.3f} with that baseline"
     lines.append(f"Its probabilities are {better} the baseline's: {losses}.")
     if shortcut.accuracy - chance > 2 * error:
