@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from genomamba.models import model_path
 from mamba_configs.command_line import (
     FILE,
     Commands,
@@ -21,6 +22,18 @@ from mamba_configs.command_line import (
     settings_options,
 )
 
+
+class _Model(click.Path):
+    """A model's folder, or the name of one that ships."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The folder that is meant."""
+        return super().convert(model_path(value), param, ctx)
+
+
+MODEL = _Model(path_type=Path)
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
@@ -67,7 +80,9 @@ def _flags(options: dict[str, Any]) -> dict[str, Any]:
 
 
 _out_run = click.option("--out", type=FILE, required=True, metavar="RUN", help="Folder of the run.")
-_from = click.option("--from", "from_model", type=FILE, metavar="MODEL", help="A pre-trained model or run.")
+_from = click.option(
+    "--from", "from_model", type=MODEL, metavar="MODEL", help="A run, a bundle, or a model that ships."
+)
 _resume = click.option("--resume", is_flag=True, help="Go on with the run in --out, from its last checkpoint.")
 
 
@@ -208,7 +223,7 @@ Examples:
   zcat reads.fa.gz | genomamba classify --model runs/apes --fasta - --out - | cut -f 1,7,8
 """
 )
-@click.option("--model", type=FILE, required=True, help="A classifier's bundle or run folder.")
+@click.option("--model", type=MODEL, required=True, help="A classifier's bundle or run folder.")
 @click.option("--fasta", type=FILE, required=True, help="FASTA, GenBank or EMBL, also gzip; - is standard input.")
 @click.option(
     "--region", "regions", multiple=True, metavar="NAME:FIRST-LAST", help="Only this stretch, 1-based; repeatable."
@@ -265,7 +280,7 @@ def classify(as_json: bool, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--model", type=FILE, required=True, help="A bundle or run folder.")
+@click.option("--model", type=MODEL, required=True, help="A run, a bundle, or a model that ships.")
 @click.option("--fasta", type=FILE, help="Genome on which a language model is scored.")
 @click.option("--table", type=FILE, help="Table of sequence and label on which a classifier is scored.")
 @click.option(
@@ -299,7 +314,7 @@ Examples:
   genomamba convert --model mamba-dna-hf --tokens A=4,C=5,G=6,T=7,N=8 --out models/theirs
 """
 )
-@click.option("--model", type=FILE, required=True, help="A language model of ours, or a folder of transformers.")
+@click.option("--model", type=MODEL, required=True, help="A language model of ours, or a folder of transformers.")
 @click.option("--out", type=FILE, required=True, help="Folder to write, in the other form.")
 @click.option("--tokens", "letters", metavar="A=7,C=8,...", help="Ids of the letters in a transformers model.")
 @click.option(
@@ -327,7 +342,7 @@ Example:
 )
 @click.option("--fasta", type=FILE, required=True, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
 @click.option("--bed", type=FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
-@click.option("--from", "from_model", type=FILE, metavar="MODEL", help="Tell how much of each split it has read.")
+@click.option("--from", "from_model", type=MODEL, metavar="MODEL", help="Tell how much of each split it has read.")
 @click.option(
     "--sections",
     type=FILE,

@@ -16,6 +16,7 @@ from genomamba.classifier.network import SequenceClassifier
 from genomamba.commands.classify import classify_windows
 from genomamba.language_model.model import BUNDLE_KIND as LANGUAGE_MODEL
 from genomamba.language_model.model import GenomeLM, window_nats
+from genomamba.models import model_path
 from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Predictor
 from genomamba.prediction.record_windows import record_windows
 from genomamba.prediction.rows import Predictions
@@ -28,7 +29,7 @@ def load(path: str | Path) -> GenomeLM | SequenceClassifier:
     """Reads a model from a run folder or a bundle, in evaluation mode on the CPU; runs no code from it.
 
     Args:
-        path: of the run or the bundle.
+        path: of the run or the bundle, or the name of a model that ships (`genomamba info models` lists them).
 
     Returns:
         A language model or a classifier, as the bundle holds.
@@ -36,6 +37,7 @@ def load(path: str | Path) -> GenomeLM | SequenceClassifier:
     Raises:
         UserError: there is no bundle, it is damaged, or it holds another kind of model.
     """
+    path = model_path(path)
     kind = load_bundle(path).config.get("kind")
     if kind == LANGUAGE_MODEL:
         return GenomeLM.from_bundle(path)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from genomamba.config import APP
+from genomamba.models import descriptions, shipped
 from mamba_configs import list_presets, load_preset, preset_text
 from mamba_data_prep.errors import UserError
 
 
 def run_info(what: str) -> dict[str, Any]:
-    """Describes a preset's name, a bundle, a run folder or a FASTA file.
+    """Describes a preset's name, a bundle, a run folder or a FASTA file; `models` lists those that ship.
 
     Returns:
         Plain values for programs, and under `text` for people.
@@ -21,6 +22,10 @@ def run_info(what: str) -> dict[str, Any]:
     """
     presets = list_presets(APP)
     path = Path(what).expanduser()
+    if what == "models":
+        return _models()
+    if what in shipped():
+        return _model(shipped()[what])
     if what in presets:
         return {"preset": what, "settings": load_preset(APP, what), "text": preset_text(APP, what).rstrip("\n")}
     if (path / "config.yaml").is_file():
@@ -29,8 +34,19 @@ def run_info(what: str) -> dict[str, Any]:
         return _model(path)
     if path.exists():
         return _genome(path)
-    accepted = f"a model, a run folder, a FASTA file, or one of {', '.join(presets)}"
+    accepted = f"a model, a run folder, a FASTA file, models, or one of {', '.join([*shipped(), *presets])}"
     raise UserError("there is nothing of that name", found=what, accepted=accepted)
+
+
+def _models() -> dict[str, Any]:
+    """The models that ship, a line each."""
+    found = list(descriptions())
+    lines = [
+        f"{one['name']:14} {one['n_parameters']:,} parameters, windows of {one['window']:,}; {one['tokens']:,} bases "
+        f"of {one['trained_on']}; {one['test_bits']:.4f} bits per base on its test windows; {one['megabytes']} MB"
+        for one in found
+    ]
+    return {"models": found, "text": "\n".join(lines) or "no model ships with this copy"}
 
 
 def _run(path: Path) -> dict[str, Any]:
