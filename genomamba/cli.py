@@ -141,7 +141,12 @@ def _classifier(command: CommandT) -> CommandT:
         settings_options,
         click.option("--seeds", type=click.IntRange(1), help="Runs, each with its own seed; 1 by default."),
         click.option(
-            "--pooling", type=click.Choice(["mean", "last", "attention"]), help="From positions to one vector."
+            "--pooling",
+            type=click.Choice(["mean", "last", "attention", "scales"]),
+            help="From positions to a vector.",
+        ),
+        click.option(
+            "--freeze", is_flag=True, default=None, help="Fit only a head, on features of the model as it is."
         ),
         _from,
     ):
@@ -149,8 +154,8 @@ def _classifier(command: CommandT) -> CommandT:
     return command
 
 
-def _finetune(task: str, *, as_json: bool, pooling: str | None, **options: Any) -> None:
-    flags = {**_flags(options), "head.pooling": pooling}
+def _finetune(task: str, *, as_json: bool, pooling: str | None, freeze: bool | None, **options: Any) -> None:
+    flags = {**_flags(options), "head.pooling": pooling, "train.freeze": freeze}
     flags |= {
         f"data.{name}": options.pop(name) for name in ("strand", "sequence_column", "label_column") if name in options
     }

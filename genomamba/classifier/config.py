@@ -34,7 +34,9 @@ class StemConfig(Section):
 class HeadConfig(Section):
     """From the backbone's outputs to class logits."""
 
-    pooling: Literal["mean", "last", "attention"] = Field(default="mean", description="mean, last or attention")
+    pooling: Literal["mean", "last", "attention", "scales"] = Field(
+        default="mean", description="mean, last, attention or scales"
+    )
     dropout: Real = Field(default=0.5, ge=0, lt=1, description="a number from 0 up to 1")
     class_weights: Literal["balanced", "none"] = Field(default="balanced", description="balanced or none")
     label_smoothing: Real = Field(default=0.0, ge=0, lt=0.5, description="a number from 0 up to 0.5")
@@ -112,6 +114,7 @@ class FinetuneTrain(TrainConfig):
     context_parallel: Whole = Field(
         default=1, ge=1, le=1, description="1 (only pretrain shares windows between devices)"
     )
+    freeze: bool = Field(default=False, description="true (only the head is fitted, on kept features) or false")
     epochs: Whole | None = Field(default=20, ge=1, description="a whole number of passes over the training split")
     batch_size: Whole | Literal["auto"] = Field(default="auto", description="sequences a step, or auto")
     patience: Whole = Field(default=10, ge=1, description="validations without improvement before stopping")

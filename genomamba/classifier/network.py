@@ -28,6 +28,9 @@ from mamba_kernels.blocks import Backbone
 
 BUNDLE_KIND: Final = "genomamba-classifier"
 BUNDLE_FORMAT: Final = 1
+_FINEST: Final = 8
+SCALES: Final = 1 + 2 + 4 + 8
+"""Means that "scales" puts beside each other."""
 
 
 @dataclass(frozen=True)
@@ -144,22 +147,43 @@ class ConvStem(nn.Module):
 
 
 class Pooling(nn.Module):
-    """From valid positions to one vector: their mean, the last of them, or a learned weighted mean."""
+    """From valid positions to one vector: their mean, the last of them, a learned weighted mean, or means at scales.
+
+    With "scales" the means over the whole, both halves, the quarters and the eighths lie beside each other; a part
+    without a position is zero.
+    """
 
     def __init__(self, kind: str, d_model: int) -> None:
         super().__init__()
         self.kind = kind
+        self.width = d_model * (SCALES if kind == "scales" else 1)
         self.weight = nn.Linear(d_model, 1) if kind == "attention" else None
 
-    def forward(self, x: Float[Tensor, "B P D"], counts: Integer[Tensor, " B"]) -> Float[Tensor, "B D"]:
+    def forward(self, x: Float[Tensor, "B P D"], counts: Integer[Tensor, " B"]) -> Float[Tensor, "B W"]:
         """`counts` positions of each row are valid, the rest is padding."""
         if self.kind == "last":
             return x[torch.arange(len(x), device=x.device), counts - 1]
         valid = torch.arange(x.shape[1], device=x.device) < counts[:, None]
+        if self.kind == "scales":
+            return _at_scales(torch.where(valid[..., None], x, 0), counts)
         if self.weight is None:
             return torch.where(valid[..., None], x, 0).sum(1) / counts[:, None]
         scores = self.weight(x)[..., 0].masked_fill(~valid, -torch.inf)
         return torch.where(valid[..., None], x, 0).mul(scores.softmax(1)[..., None]).sum(1)
+
+
+def _at_scales(x: Float[Tensor, "B P D"], counts: Integer[Tensor, " B"]) -> Float[Tensor, "B W"]:
+    """Means over the whole, halves, quarters and eighths of the first `counts` positions; beyond them `x` is zero."""
+    part = torch.arange(x.shape[1], device=x.device) * _FINEST // counts[:, None]
+    part = part.clamp(max=_FINEST - 1)
+    valid = (torch.arange(x.shape[1], device=x.device) < counts[:, None]).to(x.dtype)
+    sums = x.new_zeros(len(x), _FINEST, x.shape[2]).scatter_add_(1, part[..., None].expand_as(x), x)
+    sizes = x.new_zeros(len(x), _FINEST).scatter_add_(1, part, valid)
+    means = []
+    for n in (1, 2, 4, 8):
+        total = sums.reshape(len(x), n, _FINEST // n, -1).sum(2)
+        means.append((total / sizes.reshape(len(x), n, -1).sum(2)[..., None].clamp(min=1)).flatten(1))
+    return torch.cat(means, 1)
 
 
 class SequenceClassifier(nn.Module):
@@ -194,7 +218,7 @@ class SequenceClassifier(nn.Module):
         self.backbone = Backbone(backbone_config(config.model))
         self.pooling = Pooling(config.head.pooling, d_model)
         self.dropout = nn.Dropout(config.head.dropout)
-        self.head = nn.Linear(d_model, len(config.classes))
+        self.head = nn.Linear(self.pooling.width, len(config.classes))
         self.register_buffer("shares", torch.tensor([0.0, 1.0]), persistent=config.linear is not None)
         self.linear = None if config.linear is None else LinearPart(config.linear, len(config.classes))
 
@@ -226,7 +250,11 @@ class SequenceClassifier(nn.Module):
         return logits + network * self.network(ids, lengths) if network else logits
 
     def network(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
-        """Computes the network's own logits.
+        """Computes the network's own logits, see `forward`."""
+        return self.head(self.dropout(self.pooled(ids, lengths)))
+
+    def pooled(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B W"]:
+        """Computes what the head reads: one vector a sequence.
 
         Args:
             ids: tokens, padded on the right.
@@ -246,7 +274,7 @@ class SequenceClassifier(nn.Module):
         y, _ = self.backbone(x, reset=_padding_starts(counts, x.shape[1]))
         if self.config.stem.positions:
             y = y * self.readout[: y.shape[1]]  # what a response counts for may depend on where it is
-        return self.head(self.dropout(self.pooling(y, counts)))
+        return self.pooling(y, counts)
 
     def load_pretrained(self, state: Mapping[str, Tensor], path: str | Path) -> list[str]:
         """Takes over the weights of a language model or classifier; the head stays new if the classes differ.

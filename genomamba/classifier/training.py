@@ -14,6 +14,7 @@ import torch
 from genomamba.classifier.config import FinetuneConfig, StemConfig
 from genomamba.classifier.data import FinetuneDataModule
 from genomamba.classifier.examples import LabelledData
+from genomamba.classifier.frozen import train_frozen
 from genomamba.classifier.module import FinetuneModule
 from genomamba.classifier.network import BUNDLE_KIND, ClassifierConfig, SequenceClassifier
 from genomamba.classifier.request import Request
@@ -22,9 +23,10 @@ from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_training.bundle import Bundle, load_bundle
-from mamba_training.devices import device_count
+from mamba_training.devices import device_count, scoring_device
 from mamba_training.preflight import within_memory
 from mamba_training.run import RunResult, fit
+from mamba_training.run_folder import RunFolder
 from mamba_training.settings import RunSettings
 
 _MUTATE = 0.1
@@ -144,6 +146,8 @@ def train_seed(
         network.load_pretrained(start.bundle.state, start.bundle.path)
     elif start.recorded["from"] is not None and not (folder / "checkpoints" / "last.ckpt").is_file():
         raise UserError("the model that this run starts from is not where it was", fix="say where it is: --from MODEL")
+    if settings.train.freeze:
+        return _train_frozen(network, start, data, seed, folder, resume)
     weights = None
     if settings.head.class_weights == "balanced":
         weights = torch.from_numpy(class_balance(data.train.labels, len(data.classes)))
@@ -164,18 +168,37 @@ def train_seed(
         data, fitted.work.batch, seed=seed, flip=bool(augment.reverse_complement), mutate=float(augment.mutate),
         workers=augment.workers,
     )  # fmt: skip
-    # What the files hold is recorded, and may not differ; where they lie may.
-    moved = ["from_path", "seeds", *(f"inputs.{name}" for name in start.recorded["inputs"])]
     folder.parent.mkdir(parents=True, exist_ok=True)
     run = fit(
         module,
         loader,
         replace(run_settings(settings, data, seed, folder, size, resume), grad_accumulation=fitted.accumulation),
         config={**start.recorded, "train": {**start.recorded["train"], "seed": seed}},
-        may_change=moved,
+        may_change=_moved(start),
         units=_words,
     )
     return run, module.model.eval()
+
+
+def _moved(start: Start) -> list[str]:
+    """What the files hold is recorded, and may not differ; where they lie may."""
+    return ["from_path", "seeds", *(f"inputs.{name}" for name in start.recorded["inputs"])]
+
+
+def _train_frozen(
+    network: SequenceClassifier, start: Start, data: LabelledData, seed: int, folder: Path, resume: bool
+) -> tuple[RunResult, SequenceClassifier]:
+    """Fit a head on features of the frozen network, in the run folder."""
+    if start.bundle is None:
+        raise UserError("there is nothing to freeze", fix="say which model to start from: --from MODEL")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    run = RunFolder(folder)
+    config = {**start.recorded, "train": {**start.recorded["train"], "seed": seed}}
+    run.open(config, resume=resume, may_change=_moved(start), note=lambda _: None)
+    try:
+        return train_frozen(network, data, run, scoring_device(start.settings.train.accelerator))
+    finally:
+        run.close()
 
 
 def batch_size(settings: FinetuneConfig, data: LabelledData) -> int:
