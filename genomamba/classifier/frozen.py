@@ -23,6 +23,7 @@ from genomamba.classifier.examples import Examples, LabelledData
 from genomamba.classifier.kmers import LogisticFit, fit_logistic
 from genomamba.classifier.metrics import fit_temperature, negative_log_likelihood, softmax
 from genomamba.classifier.network import SCALES, ClassifierConfig, SequenceClassifier
+from genomamba.classifier.report import FROZEN
 from genomamba.prediction.predictor import length_batches, padded
 from mamba_data_prep.errors import Interrupted
 from mamba_data_prep.provenance import recorded_command
@@ -78,7 +79,7 @@ def train_frozen(
         fitted.head.bias.copy_(torch.from_numpy(bias))
     seconds = time.monotonic() - began
     n_bases = int(train.lengths().sum() + valid.lengths().sum())
-    return RunResult("frozen", 0, n_bases, seconds, {}, None, 0, folder.path), fitted.eval()
+    return RunResult(FROZEN, 0, n_bases, seconds, {}, None, 0, folder.path), fitted.eval()
 
 
 def features(

@@ -21,6 +21,8 @@ from mamba_training.learning_curve import Curves, draw_learning_curve
 
 _SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc", "nll", "brier", "ece")
 _SURE = 0.01
+FROZEN = "frozen"
+"""The status of a run that fitted a head on features of a frozen model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +163,8 @@ def write_report(folder: Path, report: Mapping[str, Any], results: Sequence[Seed
         file.write("\n")
     plot_confusion(folder / "confusion.png", best.test, data.classes)
     plot_reliability(folder / "reliability.png", best.test)
-    draw_learning_curve(folder / "learning_curve.png", [r.folder / "metrics.csv" for r in results], Curves())
+    if best.status != FROZEN:
+        draw_learning_curve(folder / "learning_curve.png", [r.folder / "metrics.csv" for r in results], Curves())
     with atomic_write(folder / "test_predictions.tsv") as file:
         rows = csv.writer(file, delimiter="\t", lineterminator="\n")
         rows.writerow(["example", "label", "predicted", *(f"prob_{name}" for name in data.classes)])
@@ -192,7 +195,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         *(f"* Note: {line}.\n" for line in report["data"]["warnings"]),
         f"\n## Confusion on test (seed {report['chosen_seed']}; rows true, columns predicted)\n\n",
         _confusion_table(report),
-        "\n![confusion](confusion.png) ![reliability](reliability.png) ![learning curve](learning_curve.png)\n",
+        "\n![confusion](confusion.png) ![reliability](reliability.png)",
+        "\n" if report["runs"][0]["status"] == FROZEN else " ![learning curve](learning_curve.png)\n",
     ]
     return "".join(parts)
 
