@@ -143,12 +143,26 @@ model had read, the other on all training bases.
     sections = {
         "Data": data,
         "Held-out figures": figures,
+        **_shipped(made.get("shipped")),
         "Limits": "It has seen one genome. It scores and represents DNA; it is no evidence of function, and nothing\n"
         "for clinical use.",
         "Settings": cards.settings_block(made["settings"]),
         "Versions": cards.versions_line(made["versions"]),
     }
     return cards.model_card("DNA language model", about, sections)
+
+
+def _shipped(more: dict[str, Any] | None) -> dict[str, str]:
+    """What the card of a model that ships says beyond that of a run."""
+    if more is None:
+        return {}
+    tables = {"Bits by context": more["by_context"], "Elsewhere": more["others"]}
+    sections = {
+        title: cards.markdown_table(tuple(rows[0]), [tuple(map(str, row.values())) for row in rows])
+        for title, rows in tables.items()
+        if rows
+    }
+    return {"Source and terms": f"{more['source']}. {more['terms']}. Trained on {more['machine']}.", **sections}
 
 
 def _described(split: dict[str, Any]) -> str:
