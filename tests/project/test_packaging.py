@@ -55,9 +55,12 @@ def test_the_wheel_holds_types_presets_demo_and_licence(wheel: Path) -> None:
     assert {path for path in demo if path.endswith((".fa.gz", ".md"))} <= names
     for document in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f".dist-info/licenses/{document}") for name in names)
-    models = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tsmamba/models").rglob("*") if path.is_file()}
-    assert {"tsmamba/models/zero/model.safetensors", "tsmamba/models/zero/README.md"} <= models <= names
-    assert wheel.stat().st_size < 12_000_000
+    bundles = [path.parent for path in ROOT.glob("*/models/*/model.safetensors")]
+    models = {path.relative_to(ROOT).as_posix() for bundle in bundles for path in bundle.iterdir()}
+    shipped = {"tsmamba/models/zero/model.safetensors", "genomamba/models/human-1.4m/model.safetensors"}
+    assert shipped <= models <= names
+    assert all(sum(path.stat().st_size for path in bundle.iterdir()) <= 12_000_000 for bundle in bundles)
+    assert wheel.stat().st_size < 2_500_000 + 12_000_000 * len(bundles)
 
 
 def test_every_source_file_is_in_the_wheel(wheel: Path) -> None:
