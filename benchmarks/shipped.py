@@ -26,7 +26,8 @@ from genomamba.language_model.card import model_card
 from genomamba.language_model.data import GenomeWindows, frozen, make_split, open_genome
 from genomamba.language_model.markov import MarkovCounts, score, score_blocks
 from genomamba.language_model.markov_of_run import affordable_order
-from genomamba.language_model.model import GenomeLM, is_base
+from genomamba.language_model.model import GenomeLM
+from genomamba.language_model.objectives import is_base
 from genomamba.language_model.scoring import evaluate_windows
 from mamba_configs.settings import validated
 from mamba_data_prep.genomes.windows import tile

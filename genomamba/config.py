@@ -18,6 +18,7 @@ __all__ = [
     "CountsConfig",
     "DataConfig",
     "ModelConfig",
+    "ObjectiveConfig",
     "OptimConfig",
     "PretrainConfig",
     "Real",
@@ -54,6 +55,7 @@ class ModelConfig(Section):
     )
     expand: Whole = Field(default=2, ge=1, le=8, description="a whole number from 1 to 8 (inner channels per channel)")
     bidirectional: Literal["none", "add", "concat"] = Field(default="none", description="none, add or concat")
+    reverse_complement: Literal["none", "equivariant"] = Field(default="none", description="none or equivariant")
     tie_directions: bool = Field(default=True, description="true or false")
     n_heads: Whole | Literal["auto"] = Field(
         default="auto",
@@ -88,6 +90,10 @@ class ModelConfig(Section):
             value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name}={value} is not positive")
+        if self.reverse_complement == "equivariant" and self.d_model % 2:
+            raise ValueError(f"d_model={self.d_model} is odd, and an equivariant model has half of it for each strand")
+        if self.reverse_complement == "equivariant" and not self.tie_embeddings:
+            raise ValueError("an equivariant model's output layer is its embedding: tie_embeddings=true")
         if self.dt_min > self.dt_max:
             raise ValueError(f"dt_min={self.dt_min} is above dt_max={self.dt_max}")
         return self
@@ -124,6 +130,15 @@ class TableShape(Section):
     def size(self) -> int:
         """Contexts that are held but for the long ones."""
         return sum(4**order for order in self.held_orders)
+
+
+class ObjectiveConfig(Section):
+    """What a language model is asked in training."""
+
+    kind: Literal["next_base", "masked"] = Field(default="next_base", description="next_base or masked")
+    fraction: Real = Field(
+        default=0.15, gt=0, lt=1, description="a number between 0 and 1 (share of the bases that masked asks for)"
+    )
 
 
 class CountsConfig(Section):
@@ -218,6 +233,7 @@ class PretrainConfig(Section):
     bed: str | None = Field(default=None, description="the path of a BED file, or null")
     content: dict[str, str] | None = Field(default=None, description="hashes that the program writes")
     model: ModelConfig = Field(default_factory=ModelConfig, description="a section")
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="a section")
     counts: CountsConfig | None = Field(
         default_factory=CountsConfig, description="a section, or null for a network without counts"
     )
@@ -226,9 +242,17 @@ class PretrainConfig(Section):
     train: TrainConfig = Field(default_factory=TrainConfig, description="a section")
 
     @model_validator(mode="after")
-    def _causal(self) -> PretrainConfig:
-        if self.model.bidirectional != "none":
-            raise ValueError("model.bidirectional must be none: next-base prediction would see the base it predicts")
+    def _fits_the_objective(self) -> PretrainConfig:
+        both_ways = self.model.bidirectional != "none" or self.model.reverse_complement != "none"
+        if self.objective.kind == "next_base" and both_ways:
+            raise ValueError(
+                "model.bidirectional and model.reverse_complement must be none, or objective.kind masked: next-base "
+                "prediction would see the base it predicts"
+            )
+        if self.objective.kind == "masked" and not both_ways:
+            raise ValueError("objective.kind=masked needs a model that looks both ways: model.bidirectional=add")
+        if self.objective.kind == "masked" and self.counts is not None:
+            raise ValueError("counts foretell the next base: a masked model takes counts=null")
         return self
 
 

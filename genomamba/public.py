@@ -90,6 +90,8 @@ def score(model: GenomeLM, sequences: Sequence[str] | Mapping[str, str]) -> pd.D
     Raises:
         UserError: a letter is no nucleotide code.
     """
+    if not model.objective.looks_ahead:
+        raise UserError("a masked model does not foretell the next base", accepted="a model trained with next_base")
     device = next(model.parameters()).device
     rows = []
     for piece in _records(sequences):

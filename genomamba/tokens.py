@@ -30,6 +30,8 @@ VOCAB_SIZE: Final = 16
 
 PAD: Final = VOCAB["[PAD]"]
 UNK: Final = VOCAB["[UNK]"]
+MASK: Final = VOCAB["[MASK]"]
+"""Stands where a base is hidden from a masked language model."""
 N: Final = VOCAB["N"]
 FIRST_BASE: Final = VOCAB["A"]
 """A, C, G, T are `FIRST_BASE` .. `FIRST_BASE + 3`, in alphabetical order."""

@@ -75,7 +75,8 @@ def fit_baselines(data: LabelledData, progress: Callable[[str], None] | None = N
     """
     n = len(data.classes)
     train, valid, test = _limited(data.train), _limited(data.valid), data.test
-    kmer = kmer_baseline((train, train.labels), (valid, valid.labels), (test, test.labels), n, progress=progress)
+    pairs = ((train, train.labels), (valid, valid.labels), (test, test.labels))
+    kmer = kmer_baseline(*pairs, n, stranded=data.stranded, progress=progress)
     fit = fit_logistic(_outside(train), train.labels, n, 1.0)
     return Baselines(
         kmer,

@@ -152,3 +152,9 @@ class FinetuneConfig(Section):
     data: FinetuneData = Field(default_factory=FinetuneData, description="a section")
     optim: FinetuneOptim = Field(default_factory=FinetuneOptim, description="a section")
     train: FinetuneTrain = Field(default_factory=FinetuneTrain, description="a section")
+
+    @model_validator(mode="after")
+    def _strands_alike(self) -> FinetuneConfig:
+        if self.model.reverse_complement == "equivariant" and self.stem.taps:
+            raise ValueError("motif scanners read one strand: model.reverse_complement=equivariant needs stem.taps=0")
+        return self

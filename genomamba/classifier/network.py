@@ -20,6 +20,7 @@ from genomamba.classifier.config import HeadConfig, LinearShape, StemConfig
 from genomamba.classifier.linear import LinearPart
 from genomamba.config import ModelConfig, TableShape
 from genomamba.language_model.context_table import ContextTable
+from genomamba.language_model.embedding import TokenEmbedding
 from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
 from genomamba.language_model.model import backbone_config, table_shape
 from mamba_configs.settings import validated
@@ -56,6 +57,11 @@ class ClassifierConfig:
     training: Mapping[str, Any] = field(default_factory=dict)
     table: TableShape | None = None
     linear: LinearShape | None = None
+
+    @property
+    def strands_alike(self) -> bool:
+        """Whether both strands of a sequence get the same logits: strand means nothing, the network is equivariant."""
+        return self.model.reverse_complement == "equivariant" and not self.stranded
 
     def to_dict(self) -> dict[str, Any]:
         """Gives what the bundle's config.json holds."""
@@ -207,8 +213,7 @@ class SequenceClassifier(nn.Module):
         if stem.taps:
             self.stem = ConvStem(d_model, stem)
         else:
-            self.embedding = nn.Embedding(tokens.VOCAB_SIZE, d_model)
-            nn.init.normal_(self.embedding.weight, std=config.model.embedding_std)
+            self.embedding = TokenEmbedding(config.model)
         self.table = None if config.table is None else ContextTable(config.table, d_model)
         if stem.positions:
             shape = (-(-config.window // stem.stride), d_model)
@@ -263,7 +268,7 @@ class SequenceClassifier(nn.Module):
         Raises:
             ValueError: a row is longer than the positions the model knows.
         """
-        x = self.stem(ids, lengths) if self.config.stem.taps else self.embedding(ids.long())
+        x = self.stem(ids, lengths) if self.config.stem.taps else self.embedding(ids)
         if self.table is not None:
             x = x + self.table.features(self.table.counted(self.table.lookup(ids)))
         counts = -(-lengths.long() // self.config.stem.stride)
@@ -274,6 +279,8 @@ class SequenceClassifier(nn.Module):
         y, _ = self.backbone(x, reset=_padding_starts(counts, x.shape[1]))
         if self.config.stem.positions:
             y = y * self.readout[: y.shape[1]]  # what a response counts for may depend on where it is
+        if self.config.strands_alike:
+            y = (y + y.flip(2)) / 2  # the reverse complement's outputs are these, flipped along length and channels
         return self.pooling(y, counts)
 
     def load_pretrained(self, state: Mapping[str, Tensor], path: str | Path) -> list[str]:

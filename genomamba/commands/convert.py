@@ -60,6 +60,8 @@ def _is_transformers(model: Path) -> bool:
 
 def _to_transformers(model: Path, out: Path) -> dict[str, Any]:
     ours = GenomeLM.from_bundle(model)
+    if not ours.objective.looks_ahead:
+        raise UserError("a masked model has no form in transformers", path=model, accepted="a model of the next base")
     if ours.table is not None:
         raise UserError(
             "a model with a table of contexts has no form in transformers", path=model,

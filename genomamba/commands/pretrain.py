@@ -12,12 +12,13 @@ from genomamba.commands.checks import pretrain_settings
 from genomamba.config import PretrainConfig
 from genomamba.language_model import card
 from genomamba.language_model.batches import plan_within_memory, run_settings, words
+from genomamba.language_model.both_sides import BothSides
 from genomamba.language_model.counting import OwnLeftOut, count_windows
 from genomamba.language_model.data import GenomeData, GenomeWindows, frozen, make_split, open_genome
 from genomamba.language_model.markov_of_run import SeenMarkov, markov_of_all
 from genomamba.language_model.model import GenomeLM
 from genomamba.language_model.module import Pretraining
-from genomamba.language_model.scoring import counts_alone, evaluate_windows, judged
+from genomamba.language_model.scoring import LanguageScore, bits_saved, counts_alone, evaluate_windows, judged
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.audit import audit
 from mamba_data_prep.genomes.genome import Genome, records_without_bases
@@ -65,7 +66,7 @@ def run_pretrain(
     train, choosing = GenomeWindows(genome, split.train), _held_out(genome, split.valid, settings)
     counts = count_windows(settings.counts, train, choosing)
     torch.manual_seed(settings.train.seed)
-    model = GenomeLM(settings.model, None if counts is None else counts.shape)
+    model = GenomeLM(settings.model, None if counts is None else counts.shape, settings.objective)
     left_out = None if counts is None or model.table is None else OwnLeftOut(counts, model.table)
     if counts is not None and model.table is not None:
         counts.fill(model.table)
@@ -78,9 +79,11 @@ def run_pretrain(
         seed=settings.train.seed,
         context_parallel=settings.train.context_parallel,
     )
-    baseline = SeenMarkov(data.train, seed=settings.train.seed)
+    baseline = SeenMarkov(data.train, seed=settings.train.seed) if model.objective.looks_ahead else None
 
     def markov_bits(step: int) -> float | None:
+        if baseline is None:
+            return None
         samples = step * plan.windows_per_step
         if baseline.to_come(samples) > _FOLLOWED_AT_VALIDATION:
             return None
@@ -97,7 +100,8 @@ def run_pretrain(
     )
     if not is_first_process():
         return {}
-    baseline.follow(run.step * plan.windows_per_step)
+    if baseline is not None:
+        baseline.follow(run.step * plan.windows_per_step)
     return _finish(settings, genome, split, model, baseline, run)
 
 
@@ -119,13 +123,29 @@ def _audit(genome: Genome, split: Split) -> None:
     )
 
 
+def _judges(
+    model: GenomeLM,
+    ours: LanguageScore,
+    baseline: SeenMarkov | None,
+    train: GenomeWindows,
+    valid: GenomeWindows,
+    test: GenomeWindows,
+) -> dict[str, Any]:
+    """The counts beside a model: Markov models of what it has read and of all, or what stands on both sides."""
+    if baseline is not None:
+        return judged(ours, seen=baseline.result(valid, test), everything=markov_of_all(train, valid, test))
+    found = BothSides(train).judge(valid, test, model.objective)
+    saved, error = bits_saved(ours.window_nats, found.pop("test_nats"), ours.window_bases)
+    return {"both_sides": {**found, "saved_bits": saved, "saved_bits_error": error}}
+
+
 def _held_out(genome: Genome, windows: WindowTable, settings: PretrainConfig) -> GenomeWindows:
     """The held-out windows that are scored at the end."""
     return GenomeWindows(genome, frozen(windows, settings.data.final_bases))
 
 
 def _finish(
-    settings: PretrainConfig, genome: Genome, split: Split, model: GenomeLM, baseline: SeenMarkov, run: RunResult
+    settings: PretrainConfig, genome: Genome, split: Split, model: GenomeLM, baseline: SeenMarkov | None, run: RunResult
 ) -> dict[str, Any]:
     """Scores the best weights once on validation and on test, and writes the bundle, its card and the picture."""
     say("scoring the best weights on the validation and the test windows")
@@ -149,7 +169,7 @@ def _finish(
         "seconds": round(run.seconds, 1),
         **{name: scored.to_dict() for name, scored in scores.items()},
         **alone,
-        **judged(scores["test"], seen=baseline.result(valid, test), everything=markov_of_all(train, valid, test)),
+        **_judges(model, scores["test"], baseline, train, valid, test),
     }
     card.save_language_model(run.out, model, settings, card.provenance(settings, genome, split, result))
     return {**result, "text": card.summary(result)}

@@ -59,6 +59,8 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, float, float]]:
         (f"Markov, order {judge['order']}, m = {judge['strength']:g}, {of}", judge["valid_bits"], judge["test_bits"])
         for judge, of in ((result[key], of) for key, of in _JUDGES.items() if key in result)
     ]
+    if (sides := result.get("both_sides")) is not None:
+        markov.append((f"{_sides(sides)}, m = {sides['strength']:g}", sides["valid_bits"], sides["test_bits"]))
     alone = result.get("counts_alone")
     table = [] if alone is None else [(_TABLE, alone["valid_bits"], alone["test_bits"])]
     return [ours, *table, *markov, ("guessing", GUESSING_BITS, GUESSING_BITS)]
@@ -67,8 +69,14 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, float, float]]:
 def _verdicts(result: dict[str, Any]) -> list[str]:
     """What the model saves over its own counts and over each Markov model."""
     found = [_verdict(result[key], f"the Markov model of {of}") for key, of in _JUDGES.items() if key in result]
+    if (sides := result.get("both_sides")) is not None:
+        found.append(_verdict(sides, f"the {_sides(sides)}"))
     alone = result.get("counts_alone")
     return found if alone is None else [_verdict(alone, f"the {_TABLE}"), *found]
+
+
+def _sides(judge: dict[str, Any]) -> str:
+    return f"counts between {judge['neighbours']} bases on either side, all training bases, both strands"
 
 
 def _verdict(judge: dict[str, Any], other: str) -> str:
@@ -111,6 +119,7 @@ def save_language_model(out: Path, model: GenomeLM, settings: PretrainConfig, ma
         "format": 1,
         "kind": BUNDLE_KIND,
         "model": settings.model.model_dump(mode="json"),
+        "objective": settings.objective.model_dump(mode="json"),
         "table": None if model.table is None else model.table.shape.model_dump(),
         "window": settings.data.window,
         "training": made,
@@ -123,16 +132,22 @@ def model_card(made: dict[str, Any]) -> str:
     """Writes the model card, as Markdown."""
     genome, result = made["genome"], made["result"]
     rows = [(name, f"{valid:.4f}", f"{test:.4f}", f"{2**test:.4f}") for name, valid, test in _rows(result)]
-    about = f"""Predicts the next base from the bases before it ({result["n_parameters"]:,} parameters, trained on
+    asked = "Predicts the next base from the bases before it"
+    if "both_sides" in result:
+        asked = "Predicts hidden bases from those on both sides"
+    about = f"""{asked} ({result["n_parameters"]:,} parameters, trained on
 windows of {result["window"]:,} bases). Made by `{made["command"]}` on {made["created"]}."""
     data = f"""{genome["records"]:,} record(s), {genome["bases"]:,} bases:
 
 {cards.files_table({genome["file"]: genome})}
 
 Split (no base is in two parts): {_described(made["split"])}."""
-    figures = f"""Bits per base on windows the model was not trained on; perplexity on the test windows. The Markov
-models are the best interpolated ones, their order and smoothing chosen on validation: one counted on the bases that the
-model had read, the other on all training bases.
+    judges = """The Markov models are the best interpolated ones, their order and smoothing chosen on validation: one
+counted on the bases that the model had read, the other on all training bases."""
+    if "both_sides" in result:
+        judges = """The counts are asked for the same hidden bases; how many neighbours they look at, and their
+smoothing, are chosen on validation."""
+    figures = f"""Bits per base on windows the model was not trained on; perplexity on the test windows. {judges}
 
 {cards.markdown_table(("", "validation", "test", "perplexity"), rows)}
 

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from genomamba import tokens
-from genomamba.config import ModelConfig, TableShape
+from genomamba.config import ModelConfig, ObjectiveConfig, TableShape
 from genomamba.language_model.context_table import Codes, ContextTable, Counted
+from genomamba.language_model.embedding import TokenEmbedding
+from genomamba.language_model.objectives import Objective, asked_nats, next_base
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone, BackboneConfig
@@ -25,27 +27,29 @@ from mamba_kernels.blocks import Backbone, BackboneConfig
 BUNDLE_KIND: Final = "genomamba-lm"
 NEVER: Final = -1e4
 """Added to the logits of tokens that are never targets, so that a softmax over all tokens is one over A, C, G, T."""
-_IGNORED: Final = -100
 
 
 class GenomeLM(nn.Module):
-    """Predicts the next base from all bases before it.
+    """Predicts the next base from all bases before it, or, masked, hidden bases from those on both sides.
 
     The output layer is the embedding (tied), unless the configuration says otherwise: then it is `lm_head`. With a
     table of contexts it is `lm_head` too, and starts at zero: before training the model says what the table says.
 
     Args:
-        config: the network's shape; `bidirectional` other than "none" makes an encoder rather than a language model.
+        config: the network's shape.
         table: the shape of the table of contexts, or None for a network alone.
+        objective: what it is asked; by default the next base.
     """
 
     never: Tensor
 
-    def __init__(self, config: ModelConfig, table: TableShape | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, table: TableShape | None = None, objective: ObjectiveConfig | None = None
+    ) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(tokens.VOCAB_SIZE, config.d_model)
-        nn.init.normal_(self.embedding.weight, std=config.embedding_std)
+        self.objective = Objective(objective or ObjectiveConfig())
+        self.embedding = TokenEmbedding(config)
         self.backbone = Backbone(backbone_config(config))
         tied = config.tie_embeddings and table is None
         self.lm_head = None if tied else nn.Linear(config.d_model, tokens.VOCAB_SIZE, bias=False)
@@ -65,7 +69,7 @@ class GenomeLM(nn.Module):
         return None if self.table is None else self.table.counted(self.table.lookup(ids))
 
     def forward(self, ids: Integer[Tensor, "B L"], codes: Codes | None = None) -> Float[Tensor, "B L V"]:
-        """Logits: those at position t predict the base at t + 1; what is no base is never predicted.
+        """Logits: those at position t predict the base at t + 1, of a masked model that at t; never what is no base.
 
         Args:
             ids: token ids.
@@ -74,7 +78,7 @@ class GenomeLM(nn.Module):
         """
         counted = self.counted(ids) if codes is None or self.table is None else self.table.counted(codes)
         hidden = self._hidden(ids, counted)
-        weight = self.embedding.weight if self.lm_head is None else self.lm_head.weight
+        weight = self.embedding.vectors if self.lm_head is None else self.lm_head.weight
         logits = functional.linear(hidden, weight) + self.never
         if self.table is None or counted is None:
             return logits
@@ -96,7 +100,7 @@ class GenomeLM(nn.Module):
         return functional.pad(logits, (tokens.FIRST_BASE, tokens.VOCAB_SIZE - tokens.FIRST_BASE - 4))
 
     def _hidden(self, ids: Integer[Tensor, "B L"], counted: Counted | None) -> Float[Tensor, "B L D"]:
-        x = self.embedding(ids.long())
+        x = self.embedding(ids)
         if self.table is not None and counted is not None:
             x = x + self.table.features(counted)
         return self.backbone(x)[0]
@@ -122,7 +126,8 @@ class GenomeLM(nn.Module):
         if not isinstance(shape, dict):
             raise UserError("holds no model settings", path=bundle.path / "config.json")
         path = bundle.path / "config.json"
-        model = cls(validated(ModelConfig, shape, path=path), table_shape(bundle.config, path))
+        asked = validated(ObjectiveConfig, bundle.config.get("objective") or {}, path=path)
+        model = cls(validated(ModelConfig, shape, path=path), table_shape(bundle.config, path), asked)
         bundle.check(model.state_dict())
         model.load_state_dict(bundle.state)
         return model.eval()
@@ -161,37 +166,15 @@ def next_base_nats(
     Returns:
         The sum of the losses in nats, in float32, and the number of targets.
     """
-    return base_nats(logits[:, :-1], ids[:, 1:])
+    nats, n_targets = window_nats(logits, ids)
+    return nats.sum(), n_targets.sum()
 
 
 def window_nats(
     logits: Float[Tensor, "B L V"], ids: Integer[Tensor, "B L"]
 ) -> tuple[Float[Tensor, " B"], Integer[Tensor, " B"]]:
     """As `next_base_nats`, of each window by itself."""
-    following = ids[:, 1:].long()
-    counted = is_base(following)
-    targets = torch.where(counted, following, _IGNORED)
-    nats = functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=_IGNORED, reduction="none"
-    )
-    return nats.sum(1), counted.sum(1)
-
-
-def base_nats(
-    logits: Float[Tensor, "B L V"], following: Integer[Tensor, "B L"]
-) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
-    """Cross-entropy of predicting `following`: the sum in nats, in float32, and the number of targets."""
-    following = following.long()
-    counted = is_base(following)
-    targets = torch.where(counted, following, _IGNORED)
-    flat = logits.reshape(-1, logits.shape[-1]).float()
-    total = functional.cross_entropy(flat, targets.reshape(-1), ignore_index=_IGNORED, reduction="sum")
-    return total, counted.sum()
-
-
-def is_base(ids: Integer[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
-    """Which tokens are A, C, G or T."""
-    return (ids >= tokens.FIRST_BASE) & (ids < tokens.FIRST_BASE + 4)
+    return asked_nats(logits, next_base(ids).targets)
 
 
 def bits(nats: float) -> float:

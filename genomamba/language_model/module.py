@@ -1,4 +1,4 @@
-"""The LightningModule that trains a language model: next-base prediction, validation in bits beside the baseline."""
+"""The LightningModule that trains a language model, and validates it in bits beside the baseline."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from genomamba.config import OptimConfig
 from genomamba.language_model.context_table import Codes
-from genomamba.language_model.model import GenomeLM, base_nats, is_base, next_base_nats
+from genomamba.language_model.model import GenomeLM
+from genomamba.language_model.objectives import IGNORED, Question, asked_nats
 from genomamba.language_model.scoring import LanguageScore
 from mamba_training.context_parallel import ContextPlace
 from mamba_training.optim import configured
 
 
 class Pretraining(LightningModule):
-    """Next-base prediction with AdamW.
+    """A model's objective with AdamW.
 
     Args:
         model: what is trained.
@@ -44,22 +45,21 @@ class Pretraining(LightningModule):
 
     def training_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> Float[Tensor, ""]:
         """Mean nats per base of a batch; of a part of its windows, so that the mean over all parts is that."""
-        total, n_targets = self._nats(batch, None if self.left_out is None else self.left_out(batch))
+        question = self.model.objective.training(batch)
+        total, n_targets = self._nats(question, None if self.left_out is None else self.left_out(batch))
         if self.context.size > 1:
-            total, n_targets = self.context.size * total, is_base(batch[:, 1:]).sum()
+            total, n_targets = self.context.size * total, (question.targets != IGNORED).sum()
         return total / n_targets.clamp(min=1)
 
-    def _nats(
-        self, batch: Integer[Tensor, "B L"], codes: Codes | None
-    ) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
-        """The nats of this rank's part of the windows, and the bases predicted there."""
-        if self.context.size == 1:
-            return next_base_nats(self.model(batch, codes), batch)
-        part = self.context.part(batch.shape[1] - 1)
-        if codes is None and self.model.table is not None:
-            codes = self.model.table.lookup(batch)
-        logits = self.model(batch[:, part], None if codes is None else codes.part(part))
-        return base_nats(logits, batch[:, part.start + 1 : part.stop + 1])
+    def _nats(self, question: Question, codes: Codes | None) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+        """The nats of this rank's part of the windows, and the bases asked for there."""
+        if self.context.size > 1:
+            part = self.context.part(question.inputs.shape[1] - int(self.model.objective.looks_ahead))
+            if codes is None and self.model.table is not None:
+                codes = self.model.table.lookup(question.inputs)
+            question, codes = question.part(part), None if codes is None else codes.part(part)
+        nats, n_targets = asked_nats(self.model(question.inputs, codes), question.targets)
+        return nats.sum(), n_targets.sum()
 
     def tokens_in(self, batch: Integer[Tensor, "B L"]) -> int:
         """Counts the positions of a batch."""
@@ -67,7 +67,8 @@ class Pretraining(LightningModule):
 
     def validation_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> None:
         """Adds up a batch's nats and its bases."""
-        self._validation.append(torch.stack([part.double() for part in self._nats(batch, None)]))
+        question = self.model.objective.scoring(batch)
+        self._validation.append(torch.stack([part.double() for part in self._nats(question, None)]))
 
     def on_validation_epoch_end(self) -> None:
         """Logs loss (nats per base), bits per base, perplexity, and the Markov model's bits per base."""

@@ -15,7 +15,8 @@ import torch
 from genomamba.config import DataConfig, TableShape
 from genomamba.language_model.data import GenomeWindows, frozen, make_split, open_genome
 from genomamba.language_model.markov_of_run import MarkovResult
-from genomamba.language_model.model import GenomeLM, bits, window_nats
+from genomamba.language_model.model import GenomeLM, bits
+from genomamba.language_model.objectives import asked_nats
 from mamba_configs.settings import validated
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
@@ -71,7 +72,8 @@ def evaluate_windows(
     with torch.no_grad():
         for block in windows.blocks(tokens_at_a_time):
             ids = torch.from_numpy(block).to(device)
-            found, targets = window_nats(forward(ids), ids)
+            question = model.objective.scoring(ids)
+            found, targets = asked_nats(forward(question.inputs), question.targets)
             nats.append(found.double().cpu().numpy())
             n_bases.append(targets.cpu().numpy())
     model.train(was_training)
