@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from mamba_configs import list_presets, load_preset
-from mamba_configs.settings import Real, Section, Whole, differences, load_settings, to_yaml, validated
+from mamba_configs.settings import Real, Section, Whole, differences, leaves, load_settings, to_yaml, validated
 from mamba_training.settings import parse_duration
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "differences",
     "load_config",
     "to_yaml",
+    "unknown_before",
     "validated",
 ]
 
@@ -257,6 +258,17 @@ class PretrainConfig(Section):
 
 
 SchemaT = TypeVar("SchemaT", bound=Section)
+
+
+def unknown_before(recorded: Mapping[str, Any], settings: Section) -> list[str]:
+    """Dotted keys that a run's record lacks, as an earlier release wrote it, and that have their defaults now.
+
+    A resumed run goes on as before with these; they are no difference from what is recorded.
+    """
+    known = {key for key, _ in leaves(recorded)}
+    default = dict(leaves(type(settings)().model_dump(mode="json")))
+    now = leaves(settings.model_dump(mode="json"))
+    return [key for key, value in now if key not in known and key in default and default[key] == value]
 
 
 def load_config(

@@ -19,11 +19,13 @@ from genomamba.classifier.module import FinetuneModule
 from genomamba.classifier.network import BUNDLE_KIND, ClassifierConfig, SequenceClassifier
 from genomamba.classifier.request import Request
 from genomamba.classifier.tasks.tasks import class_balance
+from genomamba.config import unknown_before
 from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_training.bundle import Bundle, load_bundle
 from mamba_training.devices import device_count, scoring_device
+from mamba_training.folders import read_config
 from mamba_training.preflight import within_memory
 from mamba_training.run import RunResult, fit
 from mamba_training.run_folder import RunFolder
@@ -174,15 +176,16 @@ def train_seed(
         loader,
         replace(run_settings(settings, data, seed, folder, size, resume), grad_accumulation=fitted.accumulation),
         config={**start.recorded, "train": {**start.recorded["train"], "seed": seed}},
-        may_change=_moved(start),
+        may_change=_moved(start, folder),
         units=_words,
     )
     return run, module.model.eval()
 
 
-def _moved(start: Start) -> list[str]:
-    """What the files hold is recorded, and may not differ; where they lie may."""
-    return ["from_path", "seeds", *(f"inputs.{name}" for name in start.recorded["inputs"])]
+def _moved(start: Start, folder: Path) -> list[str]:
+    """What the files hold is recorded, and may not differ; where they lie may, and what a record is too old to name."""
+    newer = unknown_before(read_config(folder), start.settings) if (folder / "config.yaml").is_file() else []
+    return ["from_path", "seeds", *(f"inputs.{name}" for name in start.recorded["inputs"]), *newer]
 
 
 def _train_frozen(
@@ -194,7 +197,7 @@ def _train_frozen(
     folder.parent.mkdir(parents=True, exist_ok=True)
     run = RunFolder(folder)
     config = {**start.recorded, "train": {**start.recorded["train"], "seed": seed}}
-    run.open(config, resume=resume, may_change=_moved(start), note=lambda _: None)
+    run.open(config, resume=resume, may_change=_moved(start, folder), note=lambda _: None)
     try:
         return train_frozen(network, data, run, scoring_device(start.settings.train.accelerator))
     finally:

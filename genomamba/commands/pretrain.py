@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from genomamba.commands.checks import pretrain_settings
-from genomamba.config import PretrainConfig
+from genomamba.config import PretrainConfig, unknown_before
 from genomamba.language_model import card
 from genomamba.language_model.batches import plan_within_memory, run_settings, words
 from genomamba.language_model.both_sides import BothSides
@@ -25,6 +25,7 @@ from mamba_data_prep.genomes.genome import Genome, records_without_bases
 from mamba_data_prep.genomes.splits import Split
 from mamba_data_prep.genomes.windows import WindowTable
 from mamba_training.devices import scoring_device
+from mamba_training.folders import read_config
 from mamba_training.progress import say
 from mamba_training.ranks import is_first_process
 from mamba_training.run import RunResult, fit
@@ -95,7 +96,7 @@ def run_pretrain(
         data,
         run_settings(out, settings, plan, resume),
         config=settings.model_dump(mode="json"),
-        may_change=("fasta", "bed", "train.validate_every"),
+        may_change=("fasta", "bed", "train.validate_every", *_unknown_before(out, settings)),
         units=words,
     )
     if not is_first_process():
@@ -121,6 +122,11 @@ def _audit(genome: Genome, split: Split) -> None:
         f"{split.train.window:,}: {windows}; no base is in two splits, {copies.near:,} of {copies.compared:,} test "
         "windows repeat training sequence"
     )
+
+
+def _unknown_before(out: Path, settings: PretrainConfig) -> list[str]:
+    """Settings that the run's record, if there is one, is too old to name."""
+    return unknown_before(read_config(out), settings) if (out / "config.yaml").is_file() else []
 
 
 def _judges(

@@ -11,7 +11,7 @@ from genomamba import tokens
 from genomamba.config import ModelConfig
 
 
-class TokenEmbedding(nn.Module):
+class TokenEmbedding(nn.Embedding):
     """One vector for each row of the vocabulary.
 
     With an equivariant backbone (Caduceus-PS, arXiv 2403.03234, section 4) only half of the channels are learned: the
@@ -23,10 +23,9 @@ class TokenEmbedding(nn.Module):
     complement: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.equivariant = config.reverse_complement == "equivariant"
-        width = config.d_model // 2 if self.equivariant else config.d_model
-        self.weight = nn.Parameter(torch.empty(tokens.VOCAB_SIZE, width))
+        equivariant = config.reverse_complement == "equivariant"
+        super().__init__(tokens.VOCAB_SIZE, config.d_model // 2 if equivariant else config.d_model)
+        self.equivariant = equivariant
         nn.init.normal_(self.weight, std=config.embedding_std)
         self.register_buffer("complement", torch.from_numpy(tokens.COMPLEMENT).long(), persistent=False)
 
@@ -37,6 +36,6 @@ class TokenEmbedding(nn.Module):
             return self.weight
         return torch.cat([self.weight, self.weight[self.complement].flip(1)], dim=1)
 
-    def forward(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+    def forward(self, input: Integer[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """The vectors of token ids."""
-        return functional.embedding(ids.long(), self.vectors)
+        return functional.embedding(input.long(), self.vectors)
