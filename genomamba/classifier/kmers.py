@@ -85,7 +85,7 @@ def kmer_frequencies(bases: np.ndarray, k: int) -> np.ndarray:
     words, valid = np.zeros(n_words, np.int64), np.ones(n_words, bool)
     for offset in range(k):
         letter = codes[offset : offset + n_words]
-        words = words * 4 + np.minimum(letter, 3)
+        words = words * 4 + letter
         valid &= letter < 4
     counts = np.bincount(words[valid], minlength=4**k)
     return (counts / max(int(valid.sum()), 1)).astype(np.float32)

@@ -47,7 +47,7 @@ class Metrics:
         auroc: macro one-vs-rest area under the ROC curve over the classes present; None when only one class is present.
         nll: mean negative log-likelihood, nats.
         brier: mean over examples of the sum over classes of squared error, 0 (best) to 2.
-        mcc: Matthews' correlation coefficient; 0 where only one class is present.
+        mcc: Matthews' correlation coefficient; 0 where only one class is present, or only one is predicted.
         ece: expected calibration error of the predicted class, `N_BINS` bins of equal width (Guo et al. 2017, eq. 3).
         confusion: rows are the true class, columns the predicted one.
     """
@@ -90,7 +90,7 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
     if labels.min() < 0 or labels.max() >= n_classes:
         raise ValueError(f"labels must lie in 0..{n_classes - 1}, got {labels.min()}..{labels.max()}")
     p, truth = torch.from_numpy(probabilities), torch.from_numpy(labels)
-    present = np.unique(labels)
+    present, predicted = np.unique(labels), np.unique(probabilities.argmax(1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes that are absent, which don't count here
         f1 = multiclass_f1_score(p, truth, n_classes, average="none")
@@ -101,7 +101,8 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
         accuracy=float(multiclass_accuracy(p, truth, n_classes, average="micro")),
         balanced_accuracy=float(recall.mean()),
         macro_f1=float(f1.mean()),
-        mcc=float(multiclass_matthews_corrcoef(p, truth, n_classes)) if len(present) > 1 else 0.0,
+        # torchmetrics does not give 0 where one of two classes is always predicted
+        mcc=float(multiclass_matthews_corrcoef(p, truth, n_classes)) if min(len(present), len(predicted)) > 1 else 0.0,
         auroc=None if areas is None else float(areas.mean()),
         nll=negative_log_likelihood(labels, probabilities),
         brier=float(((probabilities - np.eye(n_classes)[labels]) ** 2).sum(1).mean()),

@@ -159,6 +159,10 @@ def test_split_by_record(genome: Genome) -> None:
     split = split_by_record(genome, 1000, valid=["3"], test=["chr2"])
     assert [sorted(set(t.record.tolist())) for t in split.tables().values()] == [[0], [2], [1]]
     assert split.description["valid"] == ["chr3"]
+    only_one = split_by_record(genome, 1000, valid=["3"]), split_by_record(genome, 1000, test=["3"])
+    assert [[len(t) > 0 for t in split.tables().values()] for split in only_one] == [
+        [True, True, False], [True, False, True],
+    ]  # fmt: skip
     by_fraction = split_by_record(genome, 1000)
     assert sorted(int(t.record[0]) for t in by_fraction.tables().values()) == [0, 1, 2]
     with pytest.raises(UserError, match="named for validation and for testing"):
@@ -201,9 +205,16 @@ def test_splits_have_the_names_that_people_give_them(label: str, split: int, gen
 def test_intervals_that_overlap_are_joined_wherever_they_stand(genome: Genome) -> None:
     places = [("chr2", 0, 200), ("chr1", 250, 400), ("chr1", 200, 300), ("chr1", 0, 100), ("chr1", 400, 450)]
     split = split_by_bed(genome, [Interval(name, start, end, ".", "train") for name, start, end in places], 100)
-    starts = [0, 200, 300, 400, 0, 100]  # those that only touch are cut apart
-    assert split.train.start.tolist() == starts
+    assert split.train.start.tolist() == [0, 200, 300, 400, 0, 100]
     assert split.train.record.tolist() == [0, 0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("second", "starts"), [(150, [0, 100, 150, 250]), (149, [0, 100, 200])])
+def test_intervals_that_only_touch_are_cut_apart(second: int, starts: list[int], genome: Genome) -> None:
+    intervals = [Interval("chr1", 0, 100, ".", "train")]
+    intervals += [Interval("chr2", start, end, ".", "train") for start, end in ((0, 150), (second, 300))]
+    train = split_by_bed(genome, intervals, 100).train
+    assert (train.start[train.record == 0].tolist(), train.start[train.record == 1].tolist()) == ([0], starts)
 
 
 def test_bed_whose_splits_share_bases_is_refused(genome: Genome, tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ def test_probabilities_are_tempered_and_the_best_on_validation() -> None:
     assert sure.validation.ece < 0.1
 
 
+@pytest.mark.parametrize("nothing", [{"sizes": ()}, {"strengths": ()}])
+def test_a_baseline_of_nothing_is_refused(nothing: dict[str, tuple[()]]) -> None:
+    split = _split(np.random.default_rng(0), 4, (0.6, 0.4))
+    with pytest.raises(ValueError, match="at least one k and one strength"):
+        kmer_baseline(split, split, split, 2, **nothing)
+
+
 def _split(rng: np.random.Generator, n: int, shares: tuple[float, float]) -> tuple[list[np.ndarray], np.ndarray]:
     labels = np.arange(n) % 2
     made = [

@@ -93,6 +93,13 @@ def test_perfect_and_useless_predictions_have_the_extreme_scores() -> None:
     assert (useless.accuracy, useless.mcc, useless.auroc) == (0.5, 0, 0.5)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("always", [0, 1])
+def test_always_the_same_answer_has_no_correlation(always: int, n_classes: int) -> None:
+    labels = np.array([0, 1, 1, 1, 0, 1, 1])
+    assert measure(labels, np.eye(n_classes)[np.full(7, always)]).mcc == 0
+
+
 def test_one_class_alone_has_no_auroc_but_scores() -> None:
     found = measure(np.array([1, 1]), np.array([[0.2, 0.8], [0.6, 0.4]]))
     assert found.auroc is None
@@ -114,6 +121,8 @@ def test_the_temperature_undoes_a_known_scale(scale: float) -> None:
 def test_shapes_and_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="got"):
         measure(np.array([0]), np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"got \(2,\), \(2,\)"):
+        measure(np.array([0, 1]), np.array([0.5, 0.5]))
     with pytest.raises(ValueError, match=r"0\.\.1"):
         measure(np.array([2]), np.array([[0.5, 0.5]]))
 

@@ -49,6 +49,7 @@ def test_scaled_errors_are_one_for_the_history_s_own_seasonal_naive_error() -> N
 def test_a_history_shorter_than_a_season_is_measured_over_one_step() -> None:
     assert metrics.seasonal_error(np.array([1.0, 3.0, 4.0]), 12) == 1.5
     assert metrics.seasonal_error(np.array([1.0, 3.0, 4.0]), 3) == 1.5
+    assert metrics.seasonal_error(np.array([1.0, 3.0, 4.0]), 0) == 1.5
     assert metrics.seasonal_error(np.array([0.1, 0.35]), 1) == pytest.approx(0.25)
     assert metrics.seasonal_error(np.array([1.0, 3.0, 4.0]), 2) == 3.0
     assert metrics.seasonal_error(np.array([1.0, np.nan, np.nan, 5.0, 7.0]), 1) == 2.0
