@@ -80,16 +80,20 @@ def record(name: str, horizon: int, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a data set and horizon, the models side by side."""
+    """One row a data set and horizon, the models side by side: MSE/MAE, and in parentheses the rows that each reads."""
     rows = []
     for name, data_set in DATA_SETS.items():
         for horizon in data_set.horizons:
             cells = {model: [run for run in runs if _is(run, name, horizon, model)] for model in MODELS}
             if any(cells.values()):
-                errors = {k: f"{v[0]['mse']:.4f}/{v[0]['mae']:.4f}" if v else "-" for k, v in cells.items()}
+                errors = {k: _shown(v[0]) if v else "-" for k, v in cells.items()}
                 kept = "yes" if cells["auto"] and cells["auto"][0]["mamba helped"] else "no"
                 rows.append({"data": name, "horizon": horizon, **errors, "auto keeps its network": kept})
     return rows
+
+
+def _shown(run: dict[str, Any]) -> str:
+    return f"{run['mse']:.4f}/{run['mae']:.4f} ({run['lookback']})"
 
 
 def _is(run: dict[str, Any], name: str, horizon: int, model: str) -> bool:
