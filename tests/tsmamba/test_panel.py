@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -78,6 +79,54 @@ def test_the_calendar_is_read_on_the_wall_clock() -> None:
     berlin = Panel.wide(np.zeros((2, 1)), ["a"], times, Frequency("duration", DAY // 24, zone="Europe/Berlin"))
     np.testing.assert_allclose(berlin.calendar(0)[0, :3], [-0.5, -0.5, -0.5])
     assert calendar_features(np.arange(3)).shape == (3, 0)
+
+
+def test_calendar_features_are_parts_of_their_cycles() -> None:
+    wall = np.array(["2024-02-29T13:45:30", "2023-12-31T23:00:00", "2024-01-01T00:00:00"], "datetime64[ns]")
+    thursday, sunday, monday = calendar_features(wall)
+    seconds = 13 * 3600 + 45 * 60 + 30
+    np.testing.assert_allclose(thursday, [seconds / 82_800 - 0.5, 3 / 6 - 0.5, 28 / 30 - 0.5, 59 / 365 - 0.5])
+    np.testing.assert_allclose(sunday, [0.5, 0.5, 0.5, 364 / 365 - 0.5])
+    np.testing.assert_allclose(monday, [-0.5] * 4)
+
+
+def test_the_calendar_goes_on_beyond_the_rows() -> None:
+    panel, longer = ragged([0, 5]), ragged([0, 8])
+    np.testing.assert_array_equal(panel.calendar(1, 3), longer.calendar(1))
+    assert panel.calendar(1).shape == (5, 4)
+    assert panel.calendar(0, 3).shape == (0, 4)  # nothing says where it would go on
+
+
+def test_an_earlier_panel_lacks_the_latest_rows_and_keeps_what_is_known_ahead() -> None:
+    rows = table({"a": 30, "b": 28})
+    panel = panel_of(
+        frame_of(rows, future=table({"a": 33, "b": 31}).drop(columns="y").query("ds > '2024-01-02T03:00'"))
+    )
+    cut = panel.before(5)
+    for one, whole in zip(cut.series, panel.series, strict=True):
+        np.testing.assert_array_equal(one.times, whole.times[:-5])
+        np.testing.assert_array_equal(one.values, whole.values[:-5])
+        np.testing.assert_array_equal(one.future, whole.future)
+    assert cut.lengths == [25, 23]
+    assert panel.before(29).lengths == [1, 0]
+    past = panel_of(frame_of(rows))
+    np.testing.assert_array_equal(past.before(5).series[1].past, past.series[1].past[:23])
+
+
+def test_series_are_selected_by_name_in_the_order_asked_for() -> None:
+    panel = ragged([3, 4, 5])
+    assert panel.select(["s2", "s0"]).lengths == [5, 3]
+    assert panel.select(["s2", "s0"]).frequency == HOURLY
+
+
+def test_channels_have_a_name_each_and_no_covariates() -> None:
+    panel = Panel.wide(np.zeros((4, 2)))
+    assert panel.ids == ["0", "1"]
+    assert [(one.past.shape, one.future.shape, one.static.shape) for one in panel.series] == [
+        ((4, 0), (4, 0), (0,))
+    ] * 2
+    with pytest.raises(ValueError, match="longer than"):
+        Panel.wide(np.zeros((4, 2)), ["a"])
 
 
 @settings(deadline=None, max_examples=30)
@@ -164,3 +213,10 @@ def test_rows_ahead_are_counted_wherever_they_lie() -> None:
     assert panel_of(frame_of(table({"a": 30}), future=late)).known_ahead(10) == 6
     gap = table({"a": 40}).drop(columns="y").iloc[[30, 31, 36, 37]]
     assert panel_of(frame_of(table({"a": 30}), future=gap)).known_ahead(10) == 4
+
+
+def test_a_row_ahead_counts_where_one_covariate_is_known() -> None:
+    future = np.full((5, 2), np.nan)
+    future[3, 0] = future[4, 1] = 1.0
+    one = replace(make_series("a", np.arange(2), np.zeros(2)), future=future)
+    assert Panel((one,), future_names=("wind", "sun")).known_ahead(3) == 2
