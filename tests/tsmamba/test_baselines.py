@@ -71,6 +71,48 @@ def test_gaps_are_bridged_by_the_season() -> None:
     assert baselines.ets(holed, 12, 12, "AAM") == pytest.approx(whole, rel=0.05)
 
 
+def test_a_gap_is_the_mean_of_its_neighbours_a_season_away_and_lies_between_rows_elsewhere() -> None:
+    seasonal = np.array([1.0, 10.0, 2.0, NAN, 3.0, 30.0, 4.0, 40.0])
+    assert baselines._prepared(seasonal, 2)[3] == 20
+    assert baselines._prepared(seasonal, 1)[3] == 2.5
+    longer = np.array([1.0, 10.0, 2.0, NAN, 3.0, NAN, 4.0, 40.0])  # of neighbours one season away one is missing
+    assert baselines._prepared(longer, 2)[3] == pytest.approx(2.5)
+    assert baselines._prepared(np.array([NAN, 1.0, 2.0]), 2).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("rows", "season", "asked"), [(300, 60, 1), (300, 12, 12), (20, 12, 1), (24, 12, 12)])
+def test_a_method_is_asked_for_a_season_that_it_can_read(rows: int, season: int, asked: int) -> None:
+    seasons = []
+
+    def estimate(values: np.ndarray, found: int) -> np.ndarray:
+        seasons.append(found)
+        return np.zeros(3)
+
+    baselines._estimated(estimate, np.sin(np.arange(rows) * 2 * np.pi / season) + np.arange(rows) % 7, 3, season)
+    assert seasons == [asked]
+
+
+@pytest.mark.parametrize(("level", "multiplied"), [(0.5, True), (0.0, False), (-3.0, False)])
+def test_seasons_that_multiply_are_tried_where_all_values_are_positive(
+    level: float, multiplied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    monkeypatch.setattr(baselines, "_held_out_error", lambda form, *_: tried.append(form) or 0.0)
+    history = level + np.tile(np.arange(14.0), 8) + np.random.default_rng(0).random(112)
+    history[0] = level
+    baselines.ets_form(history, 14)
+    assert {"MNM", "MAdM"} <= set(tried) if multiplied else not {"MNM", "MAdM"} & set(tried)
+    assert {"ANA", "AAdA"} <= set(tried)
+
+
+def test_a_form_is_judged_by_the_held_out_rows_that_were_observed() -> None:
+    season, history = 14, np.tile(np.arange(14.0), 8)
+    history[-3] = NAN
+    assert baselines._held_out_error("ANA", history, [98, 84, 70], season) < 0.5
+    history[70:] = NAN
+    assert baselines._held_out_error("ANA", history, [98, 84, 70], season) == np.inf
+
+
 def test_the_choice_does_not_see_what_follows() -> None:
     longer = np.concatenate([AIRLINE, np.full(12, 1e6)])
     assert baselines.ets_form(longer[:-12], 12) == baselines.ets_form(AIRLINE, 12)
