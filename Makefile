@@ -8,6 +8,8 @@ BENCH_STAMP := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Workers take one core each; more than eight gain nothing and cost memory.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+# Which slow proofs, as pytest's -k takes it; all by default.
+PROOFS ?=
 
 .PHONY: help demo test test-slow lint format bench wheel clean
 
@@ -44,7 +46,7 @@ test: $(STAMP)
 	$(PYTEST)
 
 test-slow: $(STAMP)
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -k '$(PROOFS)'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -42,7 +42,7 @@ def classify_windows(
     buffer: list[RecordWindow] = []
     held = 0
     refused: list[UserError] = []
-    for window in _until_refused(windows, refused):
+    for window in _as_far_as_read(windows, refused):
         buffer.append(window)
         held += len(window.ids)
         if held >= _BUFFER_BASES or len(buffer) >= _BUFFER_WINDOWS:
@@ -54,7 +54,7 @@ def classify_windows(
         raise refused[0]
 
 
-def _until_refused(windows: Iterable[RecordWindow], refused: list[UserError]) -> Iterator[RecordWindow]:
+def _as_far_as_read(windows: Iterable[RecordWindow], refused: list[UserError]) -> Iterator[RecordWindow]:
     """Ends where reading on is refused, and puts what is said of it aside."""
     try:
         yield from windows

@@ -3,7 +3,7 @@
     python mutation_storm.py FOLDER READER COUNT SEED
 
 Each mutation may be read or refused by a `UserError` that names the file and the place. Anything else is a failure, and
-so is one that takes more than five seconds or 500 MB. The bytes of a failure are left in FOLDER.
+so is one that takes more than five seconds of the processor or 500 MB. The bytes of a failure are left in FOLDER.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def _stop(number: int, frame: object) -> None:
 
 def outcome(reader: Reader, path: Path) -> tuple[str, str]:
     """ "read", "refused" or "failed", and why."""
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         reader.read(path)
     except UserError as error:
@@ -277,7 +277,7 @@ def outcome(reader: Reader, path: Path) -> tuple[str, str]:
     except Exception:
         return "failed", traceback.format_exc(limit=-4)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return "read", ""
 
 
@@ -291,7 +291,7 @@ def content(reader: Reader, rng: random.Random) -> bytes:
 def main(folder: Path, name: str, count: int, seed: int) -> dict[str, Any]:
     os.environ["SEQMAMBA_CACHE"] = str(folder / "cache")
     rng, reader = random.Random(seed), READERS[name]()
-    signal.signal(signal.SIGALRM, _stop)
+    signal.signal(signal.SIGPROF, _stop)
     report: dict[str, Any] = {"reader": name, "read": 0, "refused": 0, "failed": 0, "slowest": 0.0, "most_megabytes": 0}
     failures: list[str] = []
     placeless: dict[str, str] = {}
@@ -304,9 +304,9 @@ def main(folder: Path, name: str, count: int, seed: int) -> dict[str, Any]:
         data = content(reader, rng)
         path.write_bytes(data)
         _forget_peak()
-        before, began = _peak()[0], time.monotonic()
+        before, began = _peak()[0], time.process_time()
         kind, why = outcome(reader, path)
-        seconds, grown = time.monotonic() - began, _peak()[1] - before
+        seconds, grown = time.process_time() - began, _peak()[1] - before
         if grown > MEGABYTES:
             kind, why = "failed", f"it took {grown} MB"
         report[kind] += 1
