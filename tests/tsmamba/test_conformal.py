@@ -12,6 +12,7 @@ from tsmamba.evaluation.backtest import Backtest, roll
 from tsmamba.evaluation.conformal import (
     Calibration,
     _adapted,
+    _floor,
     _known,
     _tables,
     calibrate,
@@ -279,3 +280,30 @@ def test_lopsided_levels_are_not_mirrored() -> None:
     low = replace(plain, point=plain.point - 5, quantiles=plain.quantiles - 5 + 0.01 * spread)  # 5 too low, everywhere
     scale = recent_scales(panel, (0,), 1)[0, 0]
     assert (calibrate(low, panel, 1)[1].pooled * scale > 3).all()
+
+
+def test_errors_are_read_as_if_to_either_side_below_a_hundred_forecasts() -> None:
+    level = (0.1, 0.5, 0.9)
+    scores = 5 + np.random.default_rng(0).normal(size=(100, 1, 1, 1)) * np.ones(3)
+    few, many = offsets(scores[:99], level)[0], offsets(scores, level)[0]
+    assert few[0] == pytest.approx(-few[2])
+    assert many[0] > 2
+
+
+def test_symmetric_levels_are_mirrored_where_forecasts_have_a_spread_of_their_own() -> None:
+    level = (0.2, 0.5, 0.8)
+    panel = Panel.wide(np.cumsum(np.random.default_rng(1).normal(size=80))[:, None] * 0.1)
+    plain = roll(
+        Local("naive", Task(HORIZON, 1, level)), panel, [HORIZON + number for number in reversed(range(60))], 1
+    )
+    low = replace(plain, point=plain.point - 5, quantiles=plain.quantiles - 5 + 0.01 * stats.norm.ppf(level))
+    pooled = calibrate(low, panel, 1)[1].pooled
+    assert (pooled[:, 0] < 0).all()  # though all errors are to the other side
+    assert (pooled[:, 2] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("history", "floor"), [([0.0, 3.0, np.nan], 0.0), ([2.0], 0.0), ([-1e-9, 3.0], -np.inf), ([np.nan], -np.inf)]
+)
+def test_a_floor_is_what_was_observed(history: list[float], floor: float) -> None:
+    assert _floor(np.array(history)) == floor
