@@ -307,3 +307,8 @@ def test_symmetric_levels_are_mirrored_where_forecasts_have_a_spread_of_their_ow
 )
 def test_a_floor_is_what_was_observed(history: list[float], floor: float) -> None:
     assert _floor(np.array(history)) == floor
+
+
+def test_shifts_are_in_the_unit_of_the_errors() -> None:
+    scores = np.random.default_rng(0).normal(size=(60, 1, HORIZON, 1)) * np.arange(1, HORIZON + 1)[:, None] * np.ones(5)
+    np.testing.assert_allclose(offsets(scores * 1e-3, LEVELS), 1e-3 * offsets(scores, LEVELS), rtol=1e-9)
