@@ -28,7 +28,7 @@ from genomamba.classifier.network import SequenceClassifier
 from genomamba.commands.classify import run_classify
 from genomamba.prediction import classified, progress
 from genomamba.prediction.predictor import Predictor
-from genomamba.prediction.record_windows import RecordWindow, record_windows
+from genomamba.prediction.record_windows import RecordWindow, record_windows, window_starts
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import FastaPiece
 
@@ -66,6 +66,12 @@ def test_windows_lie_alike_from_both_ends_however_the_file_was_cut(
         assert len(places) <= -(-max(len(text) - window, 0) // stride) + 2
         assert [tokens.decode(w.ids) for w in own] == [text[start:end] for start, end in places]
         assert sum(w.new_known for w in own) == len(text) - text.count("N")
+
+
+def test_windows_are_spread_evenly_but_for_two_in_the_middle_where_their_room_is_odd() -> None:
+    assert window_starts(16, window=4, stride=4) == [0, 4, 8, 12]
+    assert window_starts(17, window=4, stride=4) == [0, 3, 6, 7, 10, 13]
+    assert window_starts(4, window=4, stride=2) == window_starts(0, window=4, stride=2) == [0]
 
 
 def test_a_stride_that_skips_bases_is_refused() -> None:
