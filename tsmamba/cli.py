@@ -58,7 +58,12 @@ def _reading(command: CommandT) -> CommandT:
         click.option("--rules", type=FILE, metavar="FILE", help="Reading rules that `tsmamba doctor` wrote (YAML)."),
         click.option("--timezone", metavar="ZONE", help="Zone of times that carry none, e.g. Europe/Berlin."),
         click.option("--dayfirst/--monthfirst", "dayfirst", default=None, help="How to read 03/04/2021."),
-        click.option("--freq", metavar="FREQ", help="Step of the series, e.g. h, 15min, D, W-SUN, MS."),
+        click.option(
+            "--freq",
+            metavar="FREQ",
+            help="Step of the series, e.g. h, 15min, D, W-SUN, SMS, MS, or open times, e.g. 'h Mon-Fri 08:00-18:00'; "
+            "h or D alone switches open times off that were found.",
+        ),
         click.option("--static", type=FILE, metavar="FILE", help="A row of features for each series."),
         click.option("--future", type=FILE, metavar="FILE", help="Covariates that are known for the time to come."),
         click.option(

@@ -18,7 +18,7 @@ from mamba_training.bundle import Bundle, load_bundle, save_bundle
 from mamba_training.model_card import markdown_table, model_card, versions_line
 from tsmamba.config import LEVELS, Note
 from tsmamba.evaluation.conformal import Calibration
-from tsmamba.evaluation.outcome import unknown_ahead
+from tsmamba.evaluation.outcome import closed_times, unknown_ahead
 from tsmamba.evaluation.selection import Selection, describe, select
 from tsmamba.fitting.fitted import BUNDLE_KIND, FittedModel
 from tsmamba.methods.covariate_effects import Effects
@@ -177,7 +177,8 @@ class Forecaster:
             )  # fmt: skip
         panel = self._panel_ if frame is self.frame_ else self._panel(frame, self.task_.horizon)
         unknown = unknown_ahead(self.selection_, panel, self.task_.horizon)
-        self.about_ = {**self.about_, "notes": [*self.selection_.notes, *unknown]}
+        told = [*self.selection_.notes, *unknown, *closed_times(frame.frequency)]
+        self.about_ = {**self.about_, "notes": told}
         return self.selection_.calibration.apply(self.selection_.method.predict(panel), panel)
 
     def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:

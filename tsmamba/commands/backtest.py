@@ -15,7 +15,7 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import SeriesFrame
 from tsmamba.commands.asked import Asked, asked, check_fits
 from tsmamba.commands.checks import check_backtest, input_files
-from tsmamba.commands.reading import read_as_told
+from tsmamba.commands.reading import read_as_told, read_for_model
 from tsmamba.commands.terminal import shown_progress, table_text
 from tsmamba.config import Note
 from tsmamba.evaluation.backtest import Backtest, roll, rolling_origins
@@ -72,8 +72,8 @@ def run_backtest(
     check_fits(wanted.settings, methods)
     methods = methods or ([] if wanted.method == "auto" else [wanted.method])
     with shown_progress(quiet) as note:
-        frame = read_as_told(csv, reading)
         loaded = Forecaster.load(model) if model is not None else None
+        frame = read_for_model(csv, reading, loaded.source_.frequency) if loaded else read_as_told(csv, reading)
         place = holidays if loaded is None else loaded.holidays
         panel = panel_of(with_holidays(frame, place, horizon or MOST_USUAL))
         task = _task(frame, panel, loaded, horizon, wanted)

@@ -15,7 +15,7 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Finding, SeriesFrame
 from tsmamba.commands.asked import Asked, asked
 from tsmamba.commands.checks import beside, check_forecast, input_files
-from tsmamba.commands.reading import read_as_told
+from tsmamba.commands.reading import read_as_told, read_for_model
 from tsmamba.commands.terminal import shown_progress, table_text
 from tsmamba.evaluation.outcome import saved_text
 from tsmamba.forecaster import Forecaster
@@ -148,12 +148,13 @@ def _forecast(
     quiet: bool,
 ) -> Result:
     with shown_progress(quiet) as note:
-        frame = read_as_told(csv, reading)
         if model is None:
+            frame = read_as_told(csv, reading)
             forecaster = Forecaster(horizon, wanted.method, holidays=holidays, **wanted.parameters())
             forecaster.fit(frame, note=note)
         else:
             forecaster = Forecaster.load(model)
+            frame = read_for_model(csv, reading, forecaster.source_.frequency)
             if horizon is not None and horizon > forecaster.task_.horizon:
                 raise UserError(
                     "the model was fitted for a shorter horizon", found=horizon, path=model,

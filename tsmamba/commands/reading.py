@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.series import ReadOptions, SeriesFrame, read_series
+from mamba_data_prep.series import Frequency, ReadOptions, SeriesFrame, read_series
 
 _FIELDS = {
     **{"time_column": "time", "targets": "target", "id_column": "id", "freq": "frequency"},
@@ -47,3 +47,20 @@ def read_as_told(csv: str | Path, reading: Mapping[str, Any]) -> SeriesFrame:
     if csv == Path("-") and (reading.get("future") or reading.get("static")):
         raise UserError("standard input takes no further files", fix="save the table to a file first")
     return read_series(csv, options_of(reading), future=reading.get("future"), static=reading.get("static"))
+
+
+def read_for_model(csv: str | Path, reading: Mapping[str, Any], step: Frequency) -> SeriesFrame:
+    """Read a file whose series go on as those that a model was fitted on.
+
+    A few rows do not tell opening hours, working weeks or working days: where all rows keep to the model's, they are
+    read so.
+
+    Raises:
+        UserError: the file cannot be read without guessing.
+    """
+    frame = read_as_told(csv, reading)
+    told = options_of(reading).frequency is not None or csv == Path("-")
+    if told or step.unit not in ("open", "business") or frame.frequency.alias == step.alias:
+        return frame
+    again = read_as_told(csv, {**reading, "freq": step.alias})
+    return frame if any(entry.rule == "resampled" for entry in again.report.findings) else again

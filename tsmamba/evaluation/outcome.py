@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mamba_data_prep.series import Frequency
 from tsmamba.evaluation.backtest import Backtest, chosen_backtest, clearly_better
 from tsmamba.evaluation.choice import Selection
 from tsmamba.methods.methods import Apart, Combination, FittedMethod, learned, parts_of
@@ -152,6 +153,17 @@ def unknown_ahead(selection: Selection, panel: Panel, horizon: int) -> list[str]
     return [
         f"The covariates ({_listed(panel.future_names)}) are given for {known:,} of the {horizon:,} rows ahead: "
         "in the others their mean stands for them. Give all rows with --future."
+    ]
+
+
+def closed_times(frequency: Frequency) -> list[str]:
+    """A word on the times that are left out, where series are observed at certain times of the week alone."""
+    if frequency.unit != "open":
+        return []
+    every = frequency.alias.split()[0]
+    return [
+        f"Only times at which the series are observed are forecast ({frequency.alias}); --freq {every} forecasts the "
+        "times between as well."
     ]
 
 

@@ -50,7 +50,7 @@ def holiday_flags(times: np.ndarray, frequency: Frequency, place: str) -> Float6
     """
     import holidays  # costs a tenth of a second, which most forecasts can do without
 
-    longest = {"duration": DAY, "day": 1, "business": 1}
+    longest = {"duration": DAY, "day": 1, "business": 1, "open": 1}
     if frequency.step > longest.get(frequency.unit, 0):
         raise UserError("holidays need rows with dates, at most a day apart", found=f"step {frequency.alias}")
     dates = to_wall(times, frequency.zone).astype("datetime64[D]")

@@ -50,5 +50,6 @@ class Source:
         options: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in values["options"].items()
         }
-        frequency, format = Frequency(**values["frequency"]), TimeFormat(values["time_format"])
+        step = {**values["frequency"], "slots": tuple(values["frequency"].get("slots", ()))}
+        frequency, format = Frequency(**step), TimeFormat(values["time_format"])
         return cls(frequency, values["zone"], format, ReadOptions(**options))

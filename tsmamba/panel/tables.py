@@ -166,9 +166,12 @@ def _with_index(part: pd.DataFrame) -> pd.DataFrame:
 
 def _after(frame: SeriesFrame, end: pd.Timestamp, rows: pd.DataFrame, names: list[str]) -> np.ndarray:
     """Covariates on the grid after a series' end, as far as they are known."""
-    steps = frame.frequency.count(rows[TIME].to_numpy(), end)
+    times = rows[TIME].to_numpy()
+    steps = frame.frequency.count(times, end)
     later = steps >= 1
-    table = np.full((int(steps.max(initial=0)), len(names)), np.nan)
+    if frame.frequency.unit in ("business", "open"):  # what is told of closed days and hours is no row of the series
+        later &= frame.frequency.after(end, steps) == times
+    table = np.full((int(steps[later].max(initial=0)), len(names)), np.nan)
     table[steps[later] - 1] = rows[names].to_numpy(np.float64)[later]
     return table
 

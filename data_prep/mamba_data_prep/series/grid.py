@@ -10,11 +10,13 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
 from mamba_data_prep.series.table import Table
-from mamba_data_prep.series.times.frequency import DAY, Frequency, to_utc, to_wall
+from mamba_data_prep.series.times.frequency import Frequency
 from mamba_data_prep.series.times.steps import Irregular, find_frequency
 
 SPARSEST = 20
 """Steps a row of the file at most; a grid that is emptier has a wrong step."""
+_LONGER = {"duration": "D", "open": "D", **dict.fromkeys(("day", "business", "half-month"), "MS"), "month": "YS"}
+"""What to average over where there are too many steps."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,13 @@ def _frequency(
             fix="name the step to average over, such as --freq h or --freq D",
         ) from None
     report.detected["frequency"] = frequency.alias
+    if frequency.unit == "open":
+        every = frequency.alias.split()[0]
+        what = (
+            f"rows lie at certain times of the week alone ({frequency.alias}): these are forecast, and seasons are "
+            f"counted in them; --freq {every} takes the times between as missing values"
+        )
+        report.note("open_times", what, count=len(frequency.slots))
     return frequency
 
 
@@ -229,25 +238,7 @@ def _best_origin(times: np.ndarray, frequency: Frequency) -> int:
 
 
 def _floored(times: np.ndarray, frequency: Frequency) -> np.ndarray:
-    """The start of the step that a time lies in: of the hour, the day, the week, the month."""
-    if frequency.unit == "index":
-        return times - times % frequency.step
-    wall = to_wall(times.astype("datetime64[ns]"), frequency.zone)
-    if frequency.unit == "duration":
-        midnight = wall.astype("datetime64[D]").astype("datetime64[ns]").astype(np.int64)
-        since = wall.astype(np.int64) - midnight
-        floored = midnight + since - since % frequency.step if frequency.step <= DAY else wall.astype(np.int64)
-        return times - (wall.astype(np.int64) - floored)
-    days = wall.astype("datetime64[D]")
-    if frequency.unit == "business":
-        days = np.busday_offset(days, 0, roll="backward")
-    elif frequency.unit == "month":
-        month = days.astype("datetime64[M]")
-        ahead = (month.astype(np.int64) - (frequency.anchor - 1)) % frequency.step if frequency.anchor else 0
-        days = (month - ahead).astype("datetime64[D]")
-    elif frequency.step % 7 == 0:
-        days = days - (days.astype(np.int64) + 3 - frequency.anchor) % 7
-    return to_utc(days.astype("datetime64[ns]"), frequency.zone).astype(np.int64)
+    return frequency.floor(_as_times(times, frequency.unit == "index")).astype(np.int64)
 
 
 def _snapped(
@@ -296,7 +287,7 @@ def _filled(
     total = int(lengths.sum())
     uncounted = bool((lengths < 1).any())  # over 292 years, nanoseconds do not fit an int64
     if uncounted or total > SPARSEST * len(counts) + 1000:
-        longer = {"duration": "D", "day": "MS", "business": "MS", "month": "YS"}.get(frequency.unit)
+        longer = _LONGER.get(frequency.unit)
         raise UserError(
             f"a grid with step {frequency.alias} has {'too many' if uncounted else f'{total:,}'} steps for "
             f"{len(counts):,} rows",

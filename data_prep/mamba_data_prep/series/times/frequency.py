@@ -1,4 +1,4 @@
-"""The steps of a regular series: durations, days of a zone's calendar, business days, months, or plain counting."""
+"""The steps of a regular series: durations, days of a calendar, open hours, months and halves of them, or counting."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mamba_data_prep.errors import UserError
-
-DAY = 86_400_000_000_000
-"""Nanoseconds in a day of 24 hours."""
+from mamba_data_prep.series.times import timetable
+from mamba_data_prep.series.times.timetable import DAY
 
 _SECONDS = 1_000_000_000
 _DURATIONS = {
@@ -39,28 +38,40 @@ class Frequency:
     business days and months are counted on the zone's calendar, so that midnight stays midnight when clocks change.
 
     Attributes:
-        unit: "index" (integers), "duration" (nanoseconds), "day", "business" (Monday to Friday) or "month".
+        unit: "index" (integers), "duration" (nanoseconds), "day", "business" (Monday to Friday), "open" (the times of
+            a weekly timetable), "half-month" or "month".
         step: how many units lie between two rows.
         zone: IANA name, or an offset like "+02:00", or None.
-        day: for months, the day of the month; 31 stands for the last day.
-        anchor: for weeks the weekday (0 = Monday), for quarters and years the month (1 = January) that a step falls on.
+        day: for months, the day of the month; 31 stands for the last day. For halves of months, the later one's.
+        anchor: for weeks the weekday (0 = Monday), for quarters and years the month (1 = January) that a step falls on,
+            for halves of months the earlier one's day.
         weekdays: for months, whether a day at the weekend gives way to the next working day inside the month.
+        slots: the timetable of open times, see `timetable`.
     """
 
-    unit: Literal["index", "duration", "day", "business", "month"]
+    unit: Literal["index", "duration", "day", "business", "open", "half-month", "month"]
     step: int = 1
     zone: str | None = None
     day: int = 1
     anchor: int = 0
     weekdays: bool = False
+    slots: tuple[int, ...] = ()
 
     @classmethod
     def from_alias(cls, alias: str, zone: str | None = None) -> Frequency:
         """Gives the frequency that a pandas offset alias names ("h", "15min", "W-SUN", "MS", "QE-DEC", "int").
 
+        Open hours are named by their step, days and times: "h Mon-Fri 08:00-18:00", "D Mon-Sat".
+
         Raises:
             UserError: there is no such alias, or none that this package counts in.
         """
+        if " " in alias.strip() and (slots := timetable.read(alias)):
+            return cls("open", 1, zone, slots=slots)
+        if halves := re.fullmatch(r"SM([SE])(?:-(\d{1,2}))?", alias.strip()):
+            middle = int(halves[2] or 15)
+            if 1 < middle < 28:
+                return cls("half-month", 1, zone, middle if halves[1] == "S" else 31, 1 if halves[1] == "S" else middle)
         found = re.fullmatch(r"(\d*)([A-Za-z]+)(?:-([A-Z]{3}))?", alias.strip())
         count, name, anchor = (int(found[1] or 1), found[2], found[3]) if found else (1, "", None)
         if name == "int":
@@ -76,7 +87,7 @@ class Frequency:
             months, day = _MONTH_ALIASES[name]
             default = {3: 1, 12: 1}.get(months, 0) if day == 1 else {3: 12, 12: 12}.get(months, 0)
             return cls("month", count * months, zone, day, _MONTHS.index(anchor) + 1 if anchor in _MONTHS else default)
-        accepted = "s, min, h, D, B, W-SUN, MS, BME, QS, YS and multiples such as 15min"
+        accepted = 's, min, h, D, B, W-SUN, SMS, MS, BME, QS, YS, multiples such as 15min, "h Mon-Fri 08:00-18:00"'
         raise UserError("there is no such frequency", found=alias, accepted=accepted)
 
     @property
@@ -88,6 +99,10 @@ class Frequency:
             return _duration_alias(self.step)
         if self.unit == "business":
             return _many(self.step, "B")
+        if self.unit == "open":
+            return timetable.write(self.slots)
+        if self.unit == "half-month":
+            return f"SME-{self.anchor}" if self.day == 31 else f"SMS-{self.day}"
         if self.unit == "day":
             return _many(self.step // 7, f"W-{_WEEKDAYS[self.anchor]}") if self.step % 7 == 0 else _many(self.step, "D")
         return self._month_alias()
@@ -112,6 +127,10 @@ class Frequency:
             return (12 // self.step,) if self.step < 12 and 12 % self.step == 0 else ()
         if self.unit == "business":
             return (5, 261) if self.step == 1 else ()
+        if self.unit == "open":
+            return timetable.periods(self.slots)
+        if self.unit == "half-month":
+            return (24,)
         if self.unit == "day":
             return tuple(
                 n for n in (7 // self.step, round(365.25 / self.step)) if n > 1 and (n > 7 or 7 % self.step == 0)
@@ -140,12 +159,16 @@ class Frequency:
         return to_utc(self._after_local(to_wall(start, self.zone), steps), self.zone)
 
     def _after_local(self, start: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        if self.unit == "open":
+            return timetable.time_of(self.slots, timetable.place(self.slots, start) + steps)
         date = start.astype("datetime64[D]")
         time_of_day = start - date.astype("datetime64[ns]")
         if self.unit == "day":
             dates = date + steps
         elif self.unit == "business":
             dates = np.busday_offset(date, steps, roll="backward")
+        elif self.unit == "half-month":
+            dates = self._half(self._halves(date) + steps)
         else:
             months = date.astype("datetime64[M]") + steps
             last = (months + 1).astype("datetime64[D]") - 1
@@ -153,6 +176,18 @@ class Frequency:
             if self.weekdays:
                 dates = np.busday_offset(dates, 0, roll="forward" if self.day == 1 else "backward")
         return dates.astype("datetime64[ns]") + time_of_day
+
+    def _halves(self, dates: np.ndarray) -> np.ndarray:
+        """The number of the half of a month that begins, by its day, at or last before each date."""
+        months = dates.astype("datetime64[M]").astype(np.int64)
+        return 2 * months - 1 + (dates >= self._half(2 * months)) + (dates >= self._half(2 * months + 1))
+
+    def _half(self, number: np.ndarray) -> np.ndarray:
+        """The date of a half of a month: the earlier day for even numbers, the later for odd ones."""
+        months = (number // 2).astype("datetime64[M]")
+        last = (months + 1).astype("datetime64[D]") - 1
+        day = np.where(number % 2 == 0, self.anchor, self.day)
+        return np.minimum(months.astype("datetime64[D]") + (day - 1), last)
 
     def count(self, times: np.ndarray, origin: Instant | np.ndarray) -> np.ndarray:
         """Tells how many steps each time lies after `origin`, rounded to the nearest step: the inverse of `after`.
@@ -178,11 +213,47 @@ class Frequency:
         if self.unit == "business":
             dates = local.astype("datetime64[D]")
             return _nearest(np.busday_count(first.astype("datetime64[D]"), dates), self.step)
+        if self.unit == "open":
+            return timetable.nearest(self.slots, local) - timetable.place(self.slots, first)
+        if self.unit == "half-month":
+            dates = local.astype("datetime64[D]")
+            before = self._halves(dates)
+            nearer = (self._half(before + 1) - dates) < (dates - self._half(before))
+            return before + nearer - self._halves(first.astype("datetime64[D]"))
         shift = np.timedelta64(min(self.day, 28) - 1, "D")  # so that rounding is to the nearest day of that name
         middle = np.timedelta64(14, "D")
         months = (local - shift + middle).astype("datetime64[M]").astype(np.int64)
         origin = (first - shift + middle).astype("datetime64[M]").astype(np.int64)
         return _nearest(months - origin, self.step)
+
+    def floor(self, times: np.ndarray) -> np.ndarray:
+        """The start of the step that each time lies in: of the hour, the day, the week, the month.
+
+        Args:
+            times: (n,) `datetime64[ns]`, or integers where the unit is "index".
+        """
+        if self.unit == "index":
+            return times - times % self.step
+        wall = to_wall(times, self.zone)
+        if self.unit == "duration":
+            if self.step > DAY:
+                return times
+            since = (wall - wall.astype("datetime64[D]")).astype(np.int64)
+            return times - (since % self.step).astype("timedelta64[ns]")
+        if self.unit == "open":
+            return to_utc(timetable.time_of(self.slots, timetable.place(self.slots, wall)), self.zone)
+        days = wall.astype("datetime64[D]")
+        if self.unit == "business":
+            days = np.busday_offset(days, 0, roll="backward")
+        elif self.unit == "half-month":
+            days = self._half(self._halves(days))
+        elif self.unit == "month":
+            month = days.astype("datetime64[M]")
+            ahead = (month.astype(np.int64) - (self.anchor - 1)) % self.step if self.anchor else 0
+            days = (month - ahead).astype("datetime64[D]")
+        elif self.step % 7 == 0:
+            days = days - (days.astype(np.int64) + 3 - self.anchor) % 7
+        return to_utc(days.astype("datetime64[ns]"), self.zone)
 
     def extend(self, last: Instant, steps: int) -> np.ndarray:
         """Gives the `steps` times that follow `last`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mamba_data_prep.series.times.frequency import DAY, Frequency, to_wall
+from mamba_data_prep.series.times.opening import find_opening
 
 _MINUTE = 60_000_000_000
 _NICE = tuple(
@@ -45,7 +46,23 @@ def find_frequency(times: np.ndarray, series: np.ndarray, zone: str | None, *, i
         return Frequency("index", _modal(gaps, series[1:][inside]))
     wall = to_wall(times.astype("datetime64[ns]"), zone).astype(np.int64)
     wall_gaps = np.diff(wall)[inside]
+    found = _regular(gaps, wall, wall_gaps, series, zone)
+    step = None
+    if found is not None:
+        step = {"day": found.step * DAY, "duration": found.step}.get(found.unit)
+        if step is None or step > DAY:
+            return found
+    return find_opening(wall, series, zone, step) or found or _nearly_regular(wall, wall_gaps, zone)
+
+
+def _regular(
+    gaps: np.ndarray, wall: np.ndarray, wall_gaps: np.ndarray, series: np.ndarray, zone: str | None
+) -> Frequency | None:
+    """The step of which nearly all gaps are whole numbers; None where there is none."""
+    inside = np.diff(series) == 0
     typical = float(np.median(wall_gaps))
+    if 13 * DAY <= typical <= 18 * DAY and (halves := _half_months(wall, inside, zone)):
+        return halves
     if typical >= 27.5 * DAY and (found := _months(wall, wall_gaps, zone, inside)):
         return found
     modal = _modal(wall_gaps, series[1:][inside])
@@ -54,7 +71,7 @@ def find_frequency(times: np.ndarray, series: np.ndarray, zone: str | None, *, i
     modal = _modal(gaps, series[1:][inside])
     if _on_grid(gaps, modal) >= _ON_GRID:
         return Frequency("duration", modal, zone)
-    return _nearly_regular(wall, wall_gaps, zone)
+    return None
 
 
 def _modal(gaps: np.ndarray, series: np.ndarray) -> int:
@@ -99,6 +116,22 @@ def _months(wall: np.ndarray, gaps: np.ndarray, zone: str | None, inside: np.nda
     anchor = int(np.bincount(number % 12).argmax()) + 1 if step % 3 == 0 else 0
     weekdays = weekdays and step % 3 != 0  # quarters and years have no such alias
     return Frequency("month", step, zone, day=common, anchor=anchor, weekdays=weekdays)
+
+
+def _half_months(wall: np.ndarray, inside: np.ndarray, zone: str | None) -> Frequency | None:
+    """Two days of each month: nearly all times lie on the first and a middle day, or on a middle day and the last."""
+    dates = wall.astype("datetime64[ns]").astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
+    day = (dates - months.astype("datetime64[D]")).astype(np.int64) + 1
+    is_last = (dates + 1).astype("datetime64[M]") != months
+    counts = np.bincount(day, minlength=32)
+    middle = int(counts[2:28].argmax()) + 2
+    for later, earlier, others in ((middle, 1, day == 1), (31, middle, is_last)):
+        steps = np.diff(Frequency("half-month", day=later, anchor=earlier).count(dates, dates[:1]))[inside]
+        both = min(others.mean(), (day == middle).mean()) > 0.5 - _ON_GRID / 4
+        if both and np.mean(others | (day == middle)) >= _ON_GRID and np.mean(steps == 1) >= _ON_GRID / 2:
+            return Frequency("half-month", 1, zone, later, earlier)
+    return None
 
 
 def _days(wall: np.ndarray, gaps: np.ndarray, step: int, zone: str | None) -> Frequency:
