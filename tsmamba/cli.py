@@ -64,6 +64,7 @@ def _reading(command: CommandT) -> CommandT:
             help="Step of the series, e.g. h, 15min, D, W-SUN, SMS, MS, or open times, e.g. 'h Mon-Fri 08:00-18:00'; "
             "h or D alone switches open times off that were found.",
         ),
+        click.option("--sheet", metavar="NAME", help="Sheet of an Excel workbook; the first by default."),
         click.option("--static", type=FILE, metavar="FILE", help="A row of features for each series."),
         click.option("--future", type=FILE, metavar="FILE", help="Covariates that are known for the time to come."),
         click.option(
@@ -83,6 +84,7 @@ _READING = (
     "future",
     "static",
     "freq",
+    "sheet",
     "dayfirst",
     "timezone",
     "rules",

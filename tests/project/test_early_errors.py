@@ -60,7 +60,7 @@ WRONG = [
     ("tsmamba fit s.csv --out run --method prophet", "there is no such method"),
     ("tsmamba fit s.csv --out run --set train.epoch=1", "did you mean train.epochs?"),
     ("tsmamba fit s.csv --out run --config twice.yaml", "twice.yaml, line 2: the same key twice"),
-    ("tsmamba forecast s.csv --out f.xlsx", "unknown ending"),
+    ("tsmamba forecast s.csv --out f.xls", "unknown ending"),
     ("tsmamba forecast s.csv --out taken.tsv", "exists already"),
     ("tsmamba forecast s.csv --plot f.gif", "unknown ending"),
     ("tsmamba forecast s.csv --model nothing", "nothing: there is no such model"),

@@ -193,7 +193,7 @@ def test_mistakes_are_told_in_one_message(sales: Path, tmp_path: Path) -> None:
         (["forecast", tmp_path / "none.csv"], "no such file"),
         (["forecast", sales, "--method", "magic"], "no such method"),
         (["forecast", sales, "--out", sales], "the output is the input"),
-        (["forecast", sales, "--out", "f.xlsx"], "unknown ending"),
+        (["forecast", sales, "--out", "f.xls"], "unknown ending"),
         (["forecast", sales, "--model", tmp_path], "config.json"),
         (["info", "nothing"], "nothing of that name"),
     ):

@@ -12,13 +12,14 @@ from typing import Any
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.outputs import check_input, check_output, check_output_folder
+from mamba_data_prep.workbooks import check_installed
 from mamba_training.folders import check_run_folder, model_folder
 
-TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet", ".json", ".jsonl")
 """Endings of the tables that forecasts are written as."""
 PICTURES = (".png", ".svg", ".html")
 PAGES = (".html",)
-_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".gz")
+_ENDINGS = (".csv", ".tsv", ".txt", ".xlsx", ".parquet", ".gz")
 
 
 def check_reading(csv: Path, reading: Mapping[str, Any]) -> None:
@@ -50,6 +51,8 @@ def check_forecast(
     sources = input_files(csv, reading)
     for option, path, endings in (("--out", out, TABLES), ("--plot", plot, PICTURES), ("--report", report, PAGES)):
         check_output(path, endings=endings, inputs=sources, overwrite=overwrite, option=option)
+    if out is not None and out.suffix.lower() == ".xlsx":
+        check_installed(out)
     named = [path.absolute() for path in (out, plot, report) if path is not None]
     if len(set(named)) < len(named):
         raise UserError("two outputs have one name", found=", ".join(map(str, named)), fix="give each its own")

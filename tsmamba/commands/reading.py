@@ -11,7 +11,7 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Frequency, ReadOptions, SeriesFrame, read_series
 
 _FIELDS = {
-    **{"time_column": "time", "targets": "target", "id_column": "id", "freq": "frequency"},
+    **{"time_column": "time", "targets": "target", "id_column": "id", "freq": "frequency", "sheet": "sheet"},
     **{"dayfirst": "dayfirst", "timezone": "zone"},
 }
 """The command line's names of options -> those of `ReadOptions`."""

@@ -1,4 +1,4 @@
-"""Writing forecasts: CSV, TSV, Parquet, JSON or JSON lines by the file's name, with a sidecar that tells the origin."""
+"""Writing forecasts as CSV, TSV, Excel, Parquet, JSON or JSON lines, by their name, with a sidecar of their origin."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from mamba_data_prep.atomic import atomic_write
+from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import write_sidecar
 from mamba_data_prep.series import SeriesFrame
+from mamba_data_prep.workbooks import MOST_ROWS
 from tsmamba.panel.tables import with_written_times, with_zone
 
 
@@ -21,12 +23,25 @@ def write_table(path: Path, table: pd.DataFrame, frame: SeriesFrame) -> None:
     Args:
         path: its ending is the format.
         table: `unique_id, ds, yhat` and quantiles, from `forecast_table`.
-        frame: tells how its source writes times; Parquet keeps real times, in the source's zone, instead.
+        frame: tells how its source writes times; Parquet keeps real times, in the source's zone, instead,
+            and Excel where there is no zone, which it does not know.
+
+    Raises:
+        UserError: a sheet of Excel does not hold so many rows.
     """
     kind = path.suffix.lower()
+    if kind == ".xlsx" and len(table) >= MOST_ROWS:
+        most = f"up to {MOST_ROWS - 1:,}"
+        raise UserError(
+            "a sheet of Excel does not hold so many rows", path=path, found=f"{len(table):,}", accepted=most
+        )
     with atomic_write(path, "wb") as file:
         if kind == ".parquet":
             with_zone(table, frame.zone).to_parquet(file, index=False)
+            return
+        if kind == ".xlsx":
+            dated = table if frame.zone is None else with_written_times(table, frame)
+            dated.to_excel(file, sheet_name="forecast", index=False, engine="openpyxl")
             return
         text = with_written_times(table, frame)
         if kind in (".csv", ".tsv"):

@@ -30,6 +30,7 @@ class ReadOptions:
         decimal: the decimal mark of numbers, "." or ",".
         thousands: the mark between groups of three digits.
         encoding: a Python codec's name.
+        sheet: the name of a workbook's sheet; the first by default.
         skip: how many lines come before the table.
         header: how many lines of the table are its header.
         time: the time column; several columns (date and time of day; year, month, day) are joined.
@@ -53,6 +54,7 @@ class ReadOptions:
     decimal: str | None = None
     thousands: str | None = None
     encoding: str | None = None
+    sheet: str | None = None
     skip: int | None = None
     header: int | None = None
     time: tuple[str, ...] = ()
@@ -135,7 +137,7 @@ _NAMES = (*("time", "id", "target", "past_covariates", "future_covariates", "sta
 
 _KINDS: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("delimiter", "decimal", "thousands", "encoding", "time_format"), (str, "a text")),
-    **dict.fromkeys(("zone", "layout", "frequency", "duplicates"), (str, "a text")),
+    **dict.fromkeys(("zone", "layout", "frequency", "duplicates", "sheet"), (str, "a text")),
     **dict.fromkeys(("skip", "header"), (int, "a whole number from 0")),
     **{"dayfirst": (bool, "true or false")},
 }

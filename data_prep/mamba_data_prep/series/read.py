@@ -19,9 +19,10 @@ from mamba_data_prep.series.frame import SeriesFrame
 from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
 from mamba_data_prep.series.roles import find_roles
-from mamba_data_prep.series.source import read_bytes, to_text
+from mamba_data_prep.series.source import read_bytes, to_sheet, to_text
 from mamba_data_prep.series.table import Table, read_table
 from mamba_data_prep.series.times.column import find_times
+from mamba_data_prep.workbooks import is_workbook
 
 
 def read_series(
@@ -34,7 +35,7 @@ def read_series(
     """Reads a table of time series, wide or long, and puts every series on its regular grid.
 
     Args:
-        path: delimited text (plain or gzip; "-" is standard input) or Parquet.
+        path: delimited text (plain or gzip; "-" is standard input), Parquet or an Excel workbook.
         options: what is known of the file; the rest is detected.
         future: a file with covariates known for the times to forecast; its columns must be in the main file too.
         static: a file with one row a series.
@@ -68,9 +69,17 @@ def open_table(path: str | Path, options: ReadOptions, report: IngestReport) -> 
         UserError: the file holds no table.
     """
     data = read_bytes(path, report)
-    if data[:4] == b"PAR1":
+    if is_workbook(data):
+        text = to_sheet(data, path, options.sheet, report)
+        options = replace(options, delimiter=",", encoding=None)
+    elif options.sheet is not None:
+        raise UserError(
+            "only Excel workbooks have sheets", path=path, found=f"--sheet {options.sheet}", fix="leave it out"
+        )
+    elif data[:4] == b"PAR1":
         return _parquet(data, Path(path), report), Dialect(",", 0, 1, ())
-    text = to_text(data, path, options.encoding, report)
+    else:
+        text = to_text(data, path, options.encoding, report)
     del data
     dialect = find_dialect(text, Path(path), options, report)
     return read_table(text, Path(path), dialect, report), dialect

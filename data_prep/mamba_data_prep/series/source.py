@@ -11,13 +11,14 @@ from pathlib import Path
 from mamba_data_prep.bytestream import opened
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series.report import IngestReport
+from mamba_data_prep.workbooks import is_workbook, sheet_names, sheet_text
 
 LARGEST = 8 << 30
 """Bytes a compressed table may unfold to."""
 
-_ACCEPTED = "CSV or other delimited text (plain or gzip), or Parquet"
+_ACCEPTED = "CSV or other delimited text (plain or gzip), Parquet, or an Excel workbook (.xlsx)"
 _KINDS: tuple[tuple[bytes, str, str], ...] = (
-    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", "open it and save the sheet as CSV UTF-8"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", "open it and save it as .xlsx, or the sheet as CSV UTF-8"),
     (b"BZh", "compressed with bzip2", "bunzip2 it, or recompress it with gzip"),
     (b"\xfd7zXZ\x00", "compressed with xz", "unxz it, or recompress it with gzip"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unzstd it, or recompress it with gzip"),
@@ -54,9 +55,27 @@ def read_bytes(path: str | Path, report: IngestReport) -> bytes:
     for magic, what, fix in _KINDS:
         if data.startswith(magic):
             raise UserError(f"this file is {what}, not a table", path=path, line=1, accepted=_ACCEPTED, fix=fix)
-    if data.startswith(b"PK\x03\x04"):
-        raise _zipped(data, path)
+    if data.startswith(b"PK\x03\x04") and not is_workbook(data):
+        fix = "unzip it and give the file inside"
+        raise UserError("this file is a zip archive, not a table", path=path, line=1, accepted=_ACCEPTED, fix=fix)
     return data
+
+
+def to_sheet(data: bytes, path: str | Path, sheet: str | None, report: IngestReport) -> str:
+    """Gives a workbook's sheet as comma-separated text.
+
+    Raises:
+        UserError: the workbook cannot be read, has no such sheet, or the sheet is empty.
+    """
+    names, chosen = sheet_names(Path(path), data, sheet)
+    report.detected |= {"format": "Excel", "sheet": chosen}
+    if sheet is None and len(names) > 1:
+        others = ", ".join(name for name in names if name != chosen)
+        report.note("sheets", f"sheet {chosen!r} is read; the workbook has others ({others}): --sheet NAME")
+    text = sheet_text(Path(path), data, sheet)
+    if not text.strip(",\n"):
+        raise UserError("the sheet is empty", path=path, found=chosen, accepted=", ".join(names), fix="--sheet NAME")
+    return text
 
 
 def to_text(data: bytes, path: str | Path, encoding: str | None, report: IngestReport) -> str:
@@ -89,19 +108,6 @@ def _unfolded(data: bytes, path: str | Path) -> bytes:
             "the gzip data unfolds to more than 8 GiB", path=path, fix="cut the file in parts and give them one by one"
         )
     return unfolded
-
-
-def _zipped(data: bytes, path: str | Path) -> UserError:
-    if b"xl/" in data or b"[Content_Types]" in data[:4096]:
-        return UserError(
-            "this file is an Excel workbook, whatever its name says",
-            path=path,
-            line=1,
-            accepted=_ACCEPTED,
-            fix="open it and save the sheet as CSV UTF-8",
-        )
-    fix = "unzip it and give the file inside"
-    return UserError("this file is a zip archive, not a table", path=path, line=1, accepted=_ACCEPTED, fix=fix)
 
 
 def _named(data: bytes, path: str | Path, encoding: str) -> str:

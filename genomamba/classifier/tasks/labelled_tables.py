@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.workbooks import sheet_rows
 
 SPLIT_NAMES = {
     "train": "train",
@@ -157,26 +158,9 @@ def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Row numbers and cells as text of an Excel file's first sheet."""
     if not path.is_file():
         raise UserError("no such file", path=path, fix="check the spelling of the path")
-    try:
-        from openpyxl import load_workbook
-    except ImportError as error:
-        raise UserError(
-            "Excel files need the package openpyxl", path=path,
-            fix="pip install 'seqmamba[excel]', or save the sheet as CSV",
-        ) from error  # fmt: skip
-    line = 0
-    try:
-        book = load_workbook(path, read_only=True, data_only=True)
-        for line, cells in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
-            fields = ["" if cell is None else str(cell) for cell in cells]
-            yield line, fields if any(fields) else []
-    except UserError:
-        raise
-    except Exception as error:  # whatever openpyxl meets in a damaged file, of which it reads the rows one by one
-        raise UserError(
-            "this is not an Excel file that can be read", path=path, line=line + 1 if line else None, found=str(error),
-            fix="save the sheet as CSV",
-        ) from error  # fmt: skip
+    for line, cells in sheet_rows(path):
+        fields = ["" if cell is None else str(cell) for cell in cells]
+        yield line, fields if any(fields) else []
 
 
 def _checked_rows(
