@@ -96,7 +96,7 @@ def _check_asked(options: dict[str, Any], **more: Any) -> None:
     """Refuses wrong settings before torch is imported, which takes seconds."""
     from tsmamba.commands.asked import asked
 
-    names = ("config", "overrides", "method", "levels", "seed", "max_time", "device")
+    names = ("config", "overrides", "method", "levels", "seed", "max_time", "device", "compare")
     asked(**{name: options[name] for name in names if name in options}, **more)
 
 
@@ -116,6 +116,12 @@ _method = click.option(
     help="auto (by default), or one of: naive, seasonal_naive, drift, ets, theta, arima, croston, zero, ridge, mamba, "
     "smamba, tsmamba, causal; with _x behind it (ridge_x) what covariates known ahead add is taken off first, with "
     "_log behind a learnt one (ridge_log) it learns logarithms.",
+)
+_compare = click.option(
+    "--compare",
+    is_flag=True,
+    default=None,
+    help="Compare the method that --method names with the baselines; without it nothing is compared. auto always is.",
 )
 _levels = click.option(
     "--level",
@@ -147,10 +153,11 @@ Examples:
 @_csv
 @_horizon
 @click.option("--model", type=FILE, metavar="RUN", help="A run made by `tsmamba fit`; fitted anew without it.")
-@click.option("--out", type=FILE, help="Table: .csv .tsv .parquet .json .jsonl; CSV.forecast.csv by default.")
+@click.option("--out", type=FILE, help="Table: .csv .tsv .xlsx .parquet .json .jsonl; CSV.forecast.csv by default.")
 @click.option("--plot", type=FILE, help="Picture: .png, .svg or .html.")
 @click.option("--report", type=FILE, help="One offline page with everything: .html.")
 @_method
+@_compare
 @settings_options
 @_holidays
 @_levels
@@ -185,6 +192,7 @@ Examples:
 @_horizon
 @click.option("--out", type=FILE, required=True, metavar="RUN", help="Folder of the run.")
 @_method
+@_compare
 @settings_options
 @_holidays
 @_levels
@@ -260,6 +268,7 @@ Examples:
 @click.option("--model", type=FILE, metavar="RUN", help="A run made by `tsmamba fit`; fitted anew without it.")
 @click.option("--out", type=FILE, help="The page; CSV.report.html by default.")
 @_method
+@_compare
 @settings_options
 @_holidays
 @_levels

@@ -75,6 +75,7 @@ class Forecaster:
         device: str = "auto",
         holidays: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        compare: bool = False,
     ) -> None:
         self.horizon = horizon
         self.method = method
@@ -85,6 +86,7 @@ class Forecaster:
         self.device = device
         self.holidays = holidays
         self.settings = settings
+        self.compare = compare
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Gives the constructor's arguments by name."""
@@ -132,7 +134,7 @@ class Forecaster:
         self._panel_ = self._panel(self.frame_, self.horizon or MOST_USUAL)
         self.task_ = self._task(self.frame_, self._panel_)
         methods = [] if self.method == "auto" else [self.method]
-        self.selection_ = select(self._panel_, self.task_, methods, note=note, folder=folder)
+        self.selection_ = select(self._panel_, self.task_, methods, note=note, folder=folder, beside=self.compare)
         self.frequency_, self.source_ = self.frame_.frequency.alias, Source.of(self.frame_)
         self.about_ = describe(self.selection_)
         return self

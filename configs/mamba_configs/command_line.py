@@ -157,8 +157,16 @@ def _accepted(param: click.Parameter) -> str | None:
     if isinstance(kind, click.Choice):
         return ", ".join(map(str, kind.choices))
     if isinstance(kind, click.IntRange | click.FloatRange):
-        return f"a {'whole ' if isinstance(kind, click.IntRange) else ''}number, {kind._describe_range()}"
+        return f"a {'whole ' if isinstance(kind, click.IntRange) else ''}number{_bounds(kind)}"
     return {"integer": "a whole number", "float": "a number"}.get(kind.name)
+
+
+def _bounds(kind: click.IntRange | click.FloatRange) -> str:
+    """Where a number may lie, in words: ` above 0 and below 100`."""
+    low = None if kind.min is None else f"{'above' if kind.min_open else 'from'} {kind.min:g}"
+    high = None if kind.max is None else f"{'below' if kind.max_open else 'up to'} {kind.max:g}"
+    words = " and ".join(filter(None, (low, high)))
+    return f" {words}" if words else ""
 
 
 def _takes_one(option: click.Option) -> bool:

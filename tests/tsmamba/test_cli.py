@@ -10,6 +10,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from mamba_configs import preset_text
 from tsmamba.cli import cli
+from tsmamba.evaluation import selection
 from tsmamba.methods.names import LEARNED, LOCAL, PRETRAINED
 
 COMMANDS = ["fit", "forecast", "backtest", "report", "info"]
@@ -48,7 +50,15 @@ def test_help_shows_examples(command: str) -> None:
 def test_a_horizon_below_one_is_refused() -> None:
     result = run("forecast", "sales.csv", "--horizon", 0)
     assert result.exit_code == 2
-    assert "x>=1" in result.stderr
+    assert "accepted: a whole number from 1" in result.stderr
+
+
+def test_a_level_of_more_than_all_is_refused_in_words() -> None:
+    result = run("forecast", "sales.csv", "--level", 150)
+    assert result.exit_code == 2
+    assert result.stderr.split("error: ")[1].splitlines() == [
+        "--level cannot be this", "  found:    150.0", "  accepted: a number above 0 and below 100",
+    ]  # fmt: skip
 
 
 def test_forecast_alone_writes_beside_the_input(sales: Path) -> None:
@@ -61,8 +71,29 @@ def test_forecast_alone_writes_beside_the_input(sales: Path) -> None:
     record = json.loads(sales.with_name("sales.forecast.csv.json").read_text())
     assert record["inputs"][0]["path"] == str(sales)
     assert record["seed"] == 0
-    assert "saved against each baseline" in result.stdout
+    assert "Nothing was compared: seasonal_naive was asked for" in result.stdout
+    assert "saved against each baseline" not in result.stdout
     assert sales.read_bytes() == before
+
+
+def test_a_named_method_is_the_only_one_that_is_fitted(sales: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[str] = []
+    usual = selection.fit_method
+
+    def counted(name: str, *rest: Any, **more: Any) -> Any:
+        fitted.append(name)
+        return usual(name, *rest, **more)
+
+    monkeypatch.setattr(selection, "fit_method", counted)
+    result = run("forecast", sales, "--horizon", 3, "--method", "drift", "--json")
+    facts = json.loads(result.stdout)
+    assert set(fitted) == {"drift"}
+    assert [row["method"] for row in facts["leaderboard"]] == ["drift"]
+    assert facts["skill"] == facts["skill_of_choosing"] == {}
+    assert 0.5 <= facts["interval_coverage"]["80"] <= 1
+    fitted.clear()
+    run("forecast", sales, "--horizon", 3, "--method", "drift", "--compare", "--overwrite")
+    assert {"naive", "ets", "drift"} <= set(fitted)
 
 
 def test_names_in_brackets_are_shown_as_they_are(sales: Path, tmp_path: Path) -> None:
@@ -75,7 +106,7 @@ def test_names_in_brackets_are_shown_as_they_are(sales: Path, tmp_path: Path) ->
 def test_every_output_at_once_and_json(sales: Path, tmp_path: Path) -> None:
     outputs = {"out": tmp_path / "f.parquet", "plot": tmp_path / "f.png", "report": tmp_path / "f.html"}
     options = [word for name, path in outputs.items() for word in (f"--{name}", path)]
-    result = run("forecast", sales, "--horizon", 7, "--method", "seasonal_naive", "--json", *options)
+    result = run("forecast", sales, "--horizon", 7, "--method", "seasonal_naive", "--compare", "--json", *options)
     facts = json.loads(result.stdout)
     assert facts["method"] == "seasonal_naive"
     assert facts["horizon"] == 7

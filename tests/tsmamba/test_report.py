@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = 20 + 5 * (np.arange(60) % 7) + np.random.default_rng(0).normal(0, 0.3, 60)
     table = pd.DataFrame({"unique_id": ID, "ds": days, "y": values}).drop(index=[20, 21])
     table.to_csv(path / "data.csv", index=False)
-    arguments = ["forecast", path / "data.csv", "--horizon", 3, "--method", "seasonal_naive"]
+    arguments = ["forecast", path / "data.csv", "--horizon", 3, "--method", "seasonal_naive", "--compare"]
     arguments += ["--report", path / "page.html", "--json"]
     result = CliRunner().invoke(cli, [str(word) for word in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -108,6 +109,16 @@ def test_the_leaderboard_holds_every_baseline_and_marks_what_was_taken(page: Pag
     assert [float(row[1]) for row in board[1:]] == sorted(float(row[1]) for row in board[1:])
     text = (folder / "page.html").read_text(encoding="utf-8")
     assert "<tr class='taken'><td>seasonal_naive</td>" in text
+
+
+def test_the_coverage_of_the_taken_method_is_told_once(page: Page, folder: Path) -> None:
+    """From all past dates, as in the printed text; the few origins that compare methods have none beside it."""
+    board = next(table for table in page.tables if table[0][0] == "method")
+    assert not [head for head in board[0] if head.startswith(("coverage", "width"))]
+    record = json.loads((folder / "data.forecast.csv.json").read_text(encoding="utf-8"))
+    held = record["interval_coverage"]["80"]
+    assert f"80 % intervals held {held:.1%}" in page.text
+    assert not [name for row in record["leaderboard"] for name in row if name.startswith(("coverage", "width"))]
 
 
 def test_names_are_text_and_repairs_are_listed(page: Page) -> None:

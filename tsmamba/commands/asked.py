@@ -24,6 +24,7 @@ class Asked:
         max_time: at which training stops, such as "90s"; None sets no limit.
         device: auto, cpu or cuda.
         settings: of learnt methods, by dotted key; see `tsmamba.methods.methods.Task`.
+        compare: whether a method that is named is compared with the baselines; auto always is.
     """
 
     method: str = "auto"
@@ -32,12 +33,13 @@ class Asked:
     max_time: str | float | None = None
     device: str = "auto"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    compare: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """All settings but the method, as the arguments of `Forecaster`."""
         return {
             "levels": self.levels, "seed": self.seed, "max_time": self.max_time, "device": self.device,
-            "settings": dict(self.settings) or None,
+            "settings": dict(self.settings) or None, "compare": self.compare,
         }  # fmt: skip
 
 
@@ -51,6 +53,7 @@ def asked(
     max_time: str | None = None,
     device: str | None = None,
     limit: str | None = None,
+    compare: bool | None = None,
 ) -> Asked:
     """Lay a command's options over its configuration.
 
@@ -61,6 +64,7 @@ def asked(
         levels: widths of intervals in percent.
         seed, max_time, device: in place of the configuration's.
         limit: `max_time` where nobody says anything of it.
+        compare: see `Asked`.
 
     Raises:
         UserError: a setting or a name is refused, or the configuration is for another method than the one named.
@@ -78,6 +82,7 @@ def asked(
         max_time=max_time or settings.get("train.max_time") or limit,
         device=device or ("cuda" if accelerator == "gpu" else str(accelerator)),
         settings=settings,
+        compare=bool(compare),
     )
 
 

@@ -84,6 +84,7 @@ def _settings(
         "csv": str(csv), "input": fingerprint(csv).to_dict(), "reading": dict(reading), "horizon": horizon,
         "method": wanted.method, "levels": list(wanted.levels), "seed": wanted.seed, "max_time": wanted.max_time,
         "device": wanted.device, "holidays": holidays, "settings": dict(wanted.settings),
+        "compare": wanted.compare,
     }  # fmt: skip
     if not resume or not (out / "config.yaml").is_file():
         return settings
@@ -99,7 +100,7 @@ def _settings(
 def _fit(csv: Path, out: Path, settings: Mapping[str, Any], quiet: bool) -> None:
     wanted = Asked(
         settings["method"], tuple(settings["levels"]), settings["seed"], settings["max_time"], settings["device"],
-        settings["settings"],
+        settings["settings"], settings["compare"],
     )  # fmt: skip
     with shown_progress(quiet) as note:
         frame = read_as_told(csv, settings["reading"])

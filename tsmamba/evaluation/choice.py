@@ -56,9 +56,10 @@ class Selection:
         return {} if self.honest is None else self._saved(self.honest)
 
     def _saved(self, ours: Backtest) -> dict[str, float]:
+        others = self.leaderboard if len(self.leaderboard) > 1 else ()
         return {
             one.method: skill(ours.loss(), _at(one, ours.steps_back).loss())
-            for one in self.leaderboard
+            for one in others
             if one.method in BASELINES
         }
 

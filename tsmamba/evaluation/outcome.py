@@ -30,6 +30,10 @@ def outcome_notes(selection: Selection, choices: Mapping[str, Backtest], judged:
         choices: the backtests among which it was taken.
         judged: what was taken, as it was fitted for its backtest; `selection.method` was fitted on more rows.
     """
+    if len(selection.leaderboard) == 1:
+        return [
+            f"Nothing was compared: {selection.name} was asked for. --compare tells how baselines did on past rows."
+        ]
     ours = chosen_backtest(choices, selection.members, selection.own)
     mambas = [name for name in choices if plain_name(name) in MAMBAS]
     notes = []

@@ -98,16 +98,18 @@ def select(
     note: Note = lambda text: None,
     origins: Sequence[int] | None = None,
     folder: Path | None = None,
+    beside: bool = True,
 ) -> Selection:
     """Compares methods on rolling origins, takes the best, fits it on all rows and calibrates it.
 
     Args:
         panel: the series; nothing outside of it is read.
         task: what is to be forecast.
-        methods: names; those worth trying by default. With one name there is nothing to choose, but it is compared.
+        methods: names; those worth trying by default.
         note: told what is being done.
         origins: from how many rows before the end to forecast, falling; see `rolling_origins`.
         folder: keeps what is trained, so that the same call goes on where this one was stopped.
+        beside: compare methods that were named with the baselines, which are not for choice then.
 
     Raises:
         UserError: a method of that name does not exist, or none can be fitted.
@@ -118,7 +120,7 @@ def select(
         origins = tuple(origins or rolling_origins(panel.lengths, task.horizon, task.season))
     except UserError:
         return _untested(whole, task, names)
-    every = [*names, *_shown(names, task)]
+    every = [*names, *_shown(names, task)] if beside or not methods else names
     compared, fits, seconds, failed = compare(panel, task, every, origins, note, folder=folder)
     left_out.update(failed)
     choices = {name: compared[name] for name in names if name in compared}
@@ -384,10 +386,15 @@ def describe(selection: Selection) -> dict[str, Any]:
 
 
 def leaderboard_rows(selection: Selection) -> list[dict[str, Any]]:
-    """One row of scores a method, the best first."""
+    """One row of scores a method, the best first.
+
+    Without coverage: the few origins that compare methods say less of it than the many of `coverage_of`.
+    """
     rows = []
     for one in selection.leaderboard:
-        scores = {name: _number(value) for name, value in one.scores().items()}
+        scores = {
+            name: _number(value) for name, value in one.scores().items() if not name.startswith(("coverage_", "width_"))
+        }
         row = {"method": one.method, "taken": one.method == selection.name, **scores}
         if one.method in selection.seconds:
             row["seconds"] = round(selection.seconds[one.method], 3)

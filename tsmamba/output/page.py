@@ -85,12 +85,8 @@ def _leaderboard(about: Mapping[str, Any]) -> str:
     rows = about["leaderboard"]
     if not rows:
         return "<p>The series are too short to compare methods.</p>"
-    widths = [name for name in rows[0] if name.startswith(("coverage_", "width_"))]
-    heads = ["method", *_COLUMNS.values(), *(name.replace("_", " ") + " %" for name in widths), "seconds"]
-    body = [
-        [row["method"], *(_number(row[name]) for name in (*_COLUMNS, *widths)), _number(row.get("seconds"))]
-        for row in rows
-    ]
+    heads = ["method", *_COLUMNS.values(), "seconds"]
+    body = [[row["method"], *(_number(row[name]) for name in _COLUMNS), _number(row.get("seconds"))] for row in rows]
     taken = [place for place, row in enumerate(rows) if row["taken"]]
     saved, honest = saved_text(about["skill"]), saved_text(about.get("skill_of_choosing", {}))
     left = [f"{name}: {why}" for name, why in about["left_out"].items()]
