@@ -31,9 +31,7 @@ def outcome_notes(selection: Selection, choices: Mapping[str, Backtest], judged:
         judged: what was taken, as it was fitted for its backtest; `selection.method` was fitted on more rows.
     """
     if len(selection.leaderboard) == 1:
-        return [
-            f"Nothing was compared: {selection.name} was asked for. --compare tells how baselines did on past rows."
-        ]
+        return _alone(selection)
     ours = chosen_backtest(choices, selection.members, selection.own)
     mambas = [name for name in choices if plain_name(name) in MAMBAS]
     notes = []
@@ -52,6 +50,16 @@ def outcome_notes(selection: Selection, choices: Mapping[str, Backtest], judged:
         others = [one.loss() for name, one in choices.items() if name not in _NAIVE]
         which = "No method was better" if min(others, default=ours.loss()) >= min(naive) else "It was no better"
         notes.append(f"{which} than the naive forecasts on past rows: expect little of this forecast.")
+    return notes
+
+
+def _alone(selection: Selection) -> list[str]:
+    """The sentences on a method that was asked for by name, beside which nothing was fitted."""
+    notes = [f"Nothing was compared: {selection.name} was asked for. --compare tells how baselines did on past rows."]
+    kept = network_kept(selection.method)
+    if kept in ("off", "identity"):
+        why, forecasts = _LINEAR if kept == "identity" else _OFF
+        notes.append(f"Mamba did not help: {why} in this forecast, {forecasts}.")
     return notes
 
 
