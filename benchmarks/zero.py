@@ -1,21 +1,19 @@
-"""The pre-trained forecaster beside statsforecast's methods, and beside itself with another backbone.
+"""The pre-trained forecaster and the default choice beside statsforecast's methods.
 
-    python -m benchmarks.zero --data FOLDER [--twins FOLDER]
+    python -m benchmarks.zero --data FOLDER
 
 FOLDER holds `M1.rda` and `M3.rda`, from the folder `data` of the R package Mcomp (https://github.com/robjhyndman/Mcomp),
 and `tourism.rda`, from `pkg/data` of Tcomp (https://github.com/ellisp/Tcomp-r-package); the package `rdata` reads them.
 M1 decided that `zero` is taken by default, and was looked at with M3 while it was designed; tourism only reports.
-Of each competition and frequency at most 200 series are drawn. `--twins` is a folder with runs of `tsmamba pretrain`
-called `mamba`, `mlp` and `identity`, all trained for the same time.
+Of each competition and frequency at most 200 series are drawn. Seconds are the processor's, on one thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
+import time
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from tsmamba import Forecaster
 from tsmamba.config import LEVELS
 from tsmamba.evaluation.metrics import seasonal_error
 from tsmamba.methods.baselines import seasonal_naive
-from tsmamba.zero.forecast import load, quantiles_of, shipped
+from tsmamba.zero.forecast import quantiles_of, shipped
 from tsmamba.zero.network import ZeroNetwork
 
 COMPETITIONS = ("M1", "M3", "tourism")
@@ -83,24 +81,31 @@ def competitions(folder: Path) -> list[Competition]:
     return found
 
 
-def statsforecast_points(series: Competition) -> dict[str, np.ndarray]:
-    """Point forecasts of AutoETS and AutoTheta, and their mean."""
-    found = {}
+def statsforecast_points(series: Competition) -> tuple[dict[str, np.ndarray], float]:
+    """Point forecasts of AutoETS and AutoTheta, and their mean; and AutoETS's seconds."""
+    found, seconds = {}, {}
     for name, model in (("AutoETS", AutoETS), ("AutoTheta", AutoTheta)):
-        method = model(season_length=series.season)
+        method, began = model(season_length=series.season), time.process_time()
         found[name] = np.stack([method.forecast(y=one, h=series.horizon)["mean"] for one in series.histories])
-    return {**found, "mean of AutoETS and AutoTheta": (found["AutoETS"] + found["AutoTheta"]) / 2}
+        seconds[name] = time.process_time() - began
+    both = {**found, "mean of AutoETS and AutoTheta": (found["AutoETS"] + found["AutoTheta"]) / 2}
+    return both, seconds["AutoETS"]
 
 
-def default_choice(series: Competition) -> np.ndarray:
-    """Point forecasts of `tsmamba forecast` on all series as one panel."""
+def default_choice(series: Competition) -> tuple[str, np.ndarray, np.ndarray, float]:
+    """What `tsmamba forecast` takes of all series as one panel, its points and quantiles, and its seconds."""
+    began = time.process_time()
     parts = [
         pd.DataFrame({"unique_id": f"{n:04}", "ds": pd.date_range("1980", periods=len(one), freq=STARTS[series.season]),
                       "y": one})
         for n, one in enumerate(series.histories)
     ]  # fmt: skip
-    found = Forecaster(series.horizon).fit(pd.concat(parts)).predict()
-    return found["yhat"].to_numpy().reshape(len(series.histories), series.horizon)
+    forecaster = Forecaster(series.horizon).fit(pd.concat(parts))
+    found = forecaster.predict()
+    shape = len(series.histories), series.horizon
+    spread = found[[f"q{level:g}" for level in LEVELS]].to_numpy().reshape(*shape, len(LEVELS))
+    point = found["yhat"].to_numpy().reshape(shape)
+    return forecaster.selection_.name, point, spread, time.process_time() - began
 
 
 def quantiles(network: ZeroNetwork, series: Competition) -> np.ndarray:
@@ -108,53 +113,49 @@ def quantiles(network: ZeroNetwork, series: Competition) -> np.ndarray:
     return quantiles_of(network, series.histories, series.horizon, series.season, 0, LEVELS)
 
 
-def measure(data: Path, twins: Mapping[str, ZeroNetwork]) -> dict[str, list[dict[str, Any]]]:
-    """A row a method with its MASE on each competition, and the intervals' coverage."""
+def measure(data: Path) -> dict[str, list[dict[str, Any]]]:
+    """A row a method with its MASE on each competition, the intervals' coverage, and what the default choice costs."""
     accuracy: dict[str, dict[str, Any]] = {}
-    covered: list[dict[str, Any]] = []
+    covered, costs = [], []
     for series in competitions(data):
         own = quantiles(shipped(), series)
+        taken, point, spread, seconds = default_choice(series)
+        theirs, ets_seconds = statsforecast_points(series)
+        naive = [seasonal_naive(one, series.horizon, series.season) for one in series.histories]
         points = {
-            "**zero**": own[..., LEVELS.index(0.5)], "**the default choice**": default_choice(series),
-            **{label: quantiles(network, series)[..., LEVELS.index(0.5)] for label, network in twins.items()},
-            **statsforecast_points(series),
-            "seasonal naive": np.stack(
-                [seasonal_naive(one, series.horizon, series.season) for one in series.histories]
-            ),
+            "**zero**": own[..., LEVELS.index(0.5)], "**the default choice**": point, **theirs,
+            "seasonal naive": np.stack(naive),
         }  # fmt: skip
         column = f"{series.name} ({len(series.histories)})"
-        for method, point in points.items():
-            accuracy.setdefault(method, {"method": method})[column] = round(series.mase(point), 3)
-        covered.append({
-            "series": series.name, "covers 80": 100 * series.coverage(own[..., 1], own[..., 3]),
-            "covers 95": 100 * series.coverage(own[..., 0], own[..., 4]),
+        for method, forecast in points.items():
+            accuracy.setdefault(method, {"method": method})[column] = round(series.mase(forecast), 3)
+        shares = {
+            f"{name} covers {percent}": 100 * series.coverage(found[..., low], found[..., high])
+            for name, found in (("zero", own), ("default", spread))
+            for percent, low, high in ((80, 1, 3), (95, 0, 4))
+        }
+        covered.append({"series": series.name, **shares})
+        costs.append({
+            "series": series.name, "default takes": taken, "seconds of default": round(seconds, 1),
+            "seconds of AutoETS": round(ets_seconds, 1),
         })  # fmt: skip
-        print(column, {method: row[column] for method, row in accuracy.items()}, flush=True)
-    return {"accuracy": list(accuracy.values()), "coverage": covered}
+        print(column, {method: row[column] for method, row in accuracy.items()}, covered[-1], costs[-1], flush=True)
+    return {"accuracy": list(accuracy.values()), "coverage": covered, "costs": costs}
 
 
 def main() -> None:
     """Measures, prints and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with M1.rda, M3.rda and tourism.rda")
-    parser.add_argument("--twins", type=Path, help="folder with the runs mamba, mlp and identity")
     options = parser.parse_args()
     if options.data is None:
         print("benchmarks.zero: nothing to do without --data FOLDER")
         return
     torch.set_num_threads(1)
-    twins, about = {}, []
-    for name in ("mamba", "mlp", "identity") if options.twins else ():
-        run = options.twins / name
-        training = json.loads((run / "model" / "config.json").read_text())["training"]
-        about.append({"backbone": name, "minutes": round(60 * training["hours"], 1), "series": training["series"],
-                      "validation loss": training["loss"]})  # fmt: skip
-        twins[f"backbone {name}, {about[-1]['minutes']:g} minutes"] = load(run)
-    results = measure(options.data, twins)
+    results = measure(options.data)
     for title, rows in results.items():
         print_table(title, rows)
-    files = [options.data / f"{name}.rda" for name in COMPETITIONS]
-    save_results("zero", {**results, "twins": about}, data=files, seeds=[SEED])
+    save_results("zero", results, data=[options.data / f"{name}.rda" for name in COMPETITIONS], seeds=[SEED])
 
 
 if __name__ == "__main__":

@@ -271,7 +271,7 @@ class Forecaster:
             else:
                 inner = Learned(plain, task, FittedModel.from_bundle(_without_zero(bundle)))
             fits[name] = Regressed(Effects.from_dict(found["effects"][name]), inner) if reads_ahead(name) else inner
-        method = assembled(fits, found["members"], own)
+        method = assembled(fits, found["members"], own, task.season)
         forecaster = cls(**parameters)
         forecaster.task_, forecaster.frame_ = task, None
         notes = tuple(found["selection"]["notes"])

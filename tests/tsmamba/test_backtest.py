@@ -155,6 +155,10 @@ def test_mamba_needs_enough_windows() -> None:
     assert "mamba" not in names
     assert "too few" in left_out["mamba"]
     assert "mamba" in candidates(Panel.wide(np.zeros((2000, 1))), TASK)[0]
+    assert "mamba" in candidates(Panel.wide(np.zeros((64, 40))), TASK)[0]
+    names, left_out = candidates(Panel.wide(np.zeros((40, 80))), TASK)
+    assert "mamba" not in names
+    assert "40 rows are too short" in left_out["mamba"]
 
 
 def test_logarithms_need_positive_values() -> None:

@@ -17,11 +17,11 @@ from mamba_data_prep.errors import UserError
 from mamba_training.bundle import load_bundle, save_bundle
 from tsmamba import Forecaster
 from tsmamba.commands.pretrain import run_pretrain
-from tsmamba.evaluation.backtest import Backtest, clearly_better
+from tsmamba.evaluation.backtest import Backtest, clearly_better, mean_backtest, roll
 from tsmamba.evaluation.outcome import outcome_notes
 from tsmamba.evaluation.selection import _best, select
-from tsmamba.methods.methods import Task, fit_method
-from tsmamba.methods.pretrained import Pretrained, joined_quantiles
+from tsmamba.methods.methods import Task, assembled, fit_method
+from tsmamba.methods.pretrained import Pretrained, joined_quantiles, shares
 from tsmamba.panel.panel import Panel
 from tsmamba.zero.features import Context, features
 from tsmamba.zero.forecast import at_levels, load, quantiles_of, shipped
@@ -300,8 +300,43 @@ def test_auto_takes_it_unless_something_is_clearly_better() -> None:
     board = {one.method: one for one in selection.leaderboard}
     assert {"zero", "theta", "ets", "ridge", "seasonal_naive"} <= set(board)
     assert any("zero" in note for note in selection.notes)
-    if selection.members != ("zero",):
-        assert clearly_better(board[selection.name], board["zero"])
+    usual = ("zero", "ets", "theta")
+    if selection.members != usual:
+        assert clearly_better(board[selection.name], mean_backtest([board[name] for name in usual]))
+
+
+def test_in_a_mean_it_counts_two_thirds_and_alone_where_seasons_are_few() -> None:
+    found = shares(["ets", "zero", "theta"], np.array([10.0, 4.0, 3.9]))
+    np.testing.assert_allclose(found, [[1 / 6, 1 / 6, 0], [2 / 3, 2 / 3, 1], [1 / 6, 1 / 6, 0]])
+    np.testing.assert_allclose(shares(["zero_x", "theta_x"], np.array([5.0]))[:, 0], [2 / 3, 1 / 3])
+    np.testing.assert_allclose(shares(["ets", "theta"], np.array([1.0]))[:, 0], [1 / 2, 1 / 2])
+    np.testing.assert_allclose(shares(["zero"], np.array([1.0])), [[1.0]])
+
+
+def test_a_mean_and_its_backtest_count_by_what_each_series_had() -> None:
+    """A long series and one that began late: of this one `zero` alone forecasts until four of its seasons are known."""
+    long, late = _history(1, 96, 12), np.concatenate([np.full(42, np.nan), _history(2, 54, 12)])
+    panel, task = Panel.wide(np.stack([long, late], axis=1), ["long", "late"]), Task(6, 12)
+    fits = {name: fit_method(name, panel, task) for name in ("zero", "theta")}
+    both = assembled(fits, ("zero", "theta"), {}, 12)
+    rolled = roll(both, panel, (12, 6), 12)
+    ofeach = {name: roll(one, panel, (12, 6), 12) for name, one in fits.items()}
+    np.testing.assert_allclose(mean_backtest(list(ofeach.values())).point, rolled.point)
+    zero, theta = ofeach["zero"].point, ofeach["theta"].point
+    np.testing.assert_allclose(rolled.point[:, 0], (2 * zero[:, 0] + theta[:, 0]) / 3)
+    np.testing.assert_allclose(rolled.point[0, 1], zero[0, 1])
+    np.testing.assert_allclose(rolled.point[1, 1], (2 * zero[1, 1] + theta[1, 1]) / 3)
+
+
+@pytest.mark.parametrize(("rows", "season", "usual"), [(60, 12, True), (50, 12, False), (60, 1, False)])
+def test_smoothing_stands_beside_it_where_seasons_are_known(rows: int, season: int, usual: bool) -> None:
+    panel = Panel.wide(_history(1, rows, season)[:, None])
+    methods = {name: fit_method(name, panel, Task(6, season)) for name in ("naive", "zero", "ets", "theta")}
+    if season > 1:
+        methods["seasonal_naive"] = fit_method("seasonal_naive", panel, Task(6, season))
+    compared = {name: roll(one, panel, (12, 6), season) for name, one in methods.items()}
+    taken = _best(compared, np.ones((2, 6), dtype=np.bool_))
+    assert taken == (("zero", "ets", "theta") if usual else ("zero",))
 
 
 def test_no_method_is_said_to_be_better_than_naive_only_where_none_was() -> None:

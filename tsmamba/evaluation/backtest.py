@@ -15,7 +15,7 @@ from jaxtyping import Float64
 from mamba_data_prep.errors import UserError
 from tsmamba.evaluation import metrics
 from tsmamba.methods.methods import Apart, FittedMethod, Learned, are_intermittent, forecasts
-from tsmamba.methods.pretrained import Pretrained, joined_quantiles
+from tsmamba.methods.pretrained import Pretrained, joined_quantiles, seasons_of, shares, weighted
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
 
@@ -48,6 +48,7 @@ class Backtest:
         rms_scale: (S,) `seasonal_rms` of the same rows.
         intermittent: whether most series are mostly zero. Their middle value is 0, so forecasts of their mean are
             compared by squared errors.
+        seasons: seasons of rows that each series had at each origin; None where that doesn't matter.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Backtest:
     error_scale: Float64[np.ndarray, " S"]
     rms_scale: Float64[np.ndarray, " S"]
     intermittent: bool = False
+    seasons: Float64[np.ndarray, "K S"] | None = None
 
     @property
     def horizon(self) -> int:
@@ -69,15 +71,19 @@ class Backtest:
     def origins(self, which: Sequence[int] | slice) -> Backtest:
         """Gives the same backtest from some of its origins alone."""
         places = range(len(self.steps_back))[which] if isinstance(which, slice) else which
-        cut = {name: getattr(self, name)[list(places)] for name in ("actual", "point", "quantiles")}
+        cut = {name: getattr(self, name)[list(places)] for name in self._tables()}
         return replace(self, steps_back=tuple(self.steps_back[place] for place in places), **cut)
 
     def series(self, ids: Sequence[str]) -> Backtest:
         """Gives the same backtest of some of its series alone."""
         places = [self.ids.index(name) for name in ids]
-        cut = {name: getattr(self, name)[:, places] for name in ("actual", "point", "quantiles")}
+        cut = {name: getattr(self, name)[:, places] for name in self._tables()}
         scales = {name: getattr(self, name)[places] for name in ("error_scale", "rms_scale")}
         return replace(self, ids=tuple(ids), **cut, **scales)
+
+    def _tables(self) -> list[str]:
+        """What has a row for each origin and a column for each series."""
+        return ["actual", "point", "quantiles", *(["seasons"] if self.seasons is not None else [])]
 
     def scores(self, axis: tuple[int, ...] | None = None) -> dict[str, Any]:
         """Every score, averaged over the observed values along `axis` of (K, S, H); over all by default.
@@ -260,13 +266,16 @@ def _beside(found: Sequence[Forecast], name: str, panel: Panel, steps_back: Sequ
         np.array([metrics.seasonal_error(one.values, season) for one in first.series]),
         np.array([metrics.seasonal_rms(one.values, season) for one in first.series]),
         are_intermittent(first),
+        np.stack([seasons_of(panel.before(rows), season) for rows in steps_back]),
     )
 
 
 def mean_backtest(backtests: Sequence[Backtest]) -> Backtest:
-    """The backtest of the mean of several methods' forecasts."""
+    """The backtest of the mean of several methods' forecasts, in which they count as `shares` says."""
     points, quantiles = [one.point for one in backtests], [one.quantiles for one in backtests]
-    point = np.mean(points, axis=0)
+    seasons = backtests[0].seasons
+    enough = np.full(points[0].shape[:2], np.inf) if seasons is None else seasons
+    point = weighted(points, shares([one.method for one in backtests], enough))
     method = " + ".join(one.method for one in backtests)
     return replace(backtests[0], method=method, point=point, quantiles=joined_quantiles(point, points, quantiles))
 

@@ -45,6 +45,7 @@ from tsmamba.methods.methods import (
     parts_of,
 )
 from tsmamba.methods.names import LOCAL, PRETRAINED, plain_name
+from tsmamba.methods.pretrained import FEWEST_SEASONS
 from tsmamba.panel.panel import Panel, Series
 from tsmamba.zero.limits import FEWEST_ROWS, MOST_ROWS
 
@@ -52,16 +53,17 @@ _JUDGES = 24
 """Series on which methods are compared, where there are more."""
 _MOST_COMBINED = 3
 """The largest number of methods whose mean is tried."""
-_FEWEST_WINDOWS = 1000
-"""Windows from which a Mamba model is worth its training time."""
+_FEWEST_WINDOWS, _SHORTEST_TRAINED = 1000, 64
+"""Windows from which a Mamba model is worth its training time, and rows of the middle series: `zero` knows more of
+shorter ones than they could teach a network that begins from nothing."""
 _SLOW_FITS, _FAST_ORIGINS, _SLOW_ORIGINS = 200, 200, 24
 """Bounds on the work of calibrating: fits of exponential smoothing or Theta, and origins of a method."""
 _SLOW = ("ets", "theta", "arima")
 _SURE = 2.0
 """Standard errors by which another method has to be better for a series to be forecast by it alone."""
-_USUAL = "zero"
-_USUAL_SPARSE = "croston"
-"""What is taken unless past rows speak clearly for something else: for most series, and for intermittent ones."""
+_USUAL, _USUAL_SEASONAL, _USUAL_SPARSE = "zero", ("zero", "ets", "theta"), "croston"
+"""What is taken unless past rows speak clearly for something else: for most series, for those of which some seasons are
+known, and for intermittent ones."""
 _ROWS_READ = 500_000
 """Rows that `zero` reads at most in order to be calibrated."""
 
@@ -83,8 +85,11 @@ def candidates(panel: Panel, task: Task) -> tuple[list[str], dict[str, str]]:
     if panel.future_names:
         names += ["theta_x", "zero_x", "ridge_x"]
     windows = sum(max(length - 2 * task.horizon, 0) for length in panel.lengths)
-    if windows >= _FEWEST_WINDOWS:
+    middle = int(np.median(panel.lengths)) if len(panel) else 0
+    if windows >= _FEWEST_WINDOWS and middle >= _SHORTEST_TRAINED:
         names.append("mamba_x" if panel.future_names else "mamba")
+    elif windows >= _FEWEST_WINDOWS:
+        left_out["mamba"] = f"series of {middle:,} rows are too short to train it (it needs {_SHORTEST_TRAINED:,})"
     else:
         left_out["mamba"] = f"{windows:,} windows are too few to train it (it needs {_FEWEST_WINDOWS:,})"
     return names, left_out
@@ -132,7 +137,7 @@ def select(
     final = {
         name: _final(fits[name], panel, task, origins[0], _training(name, "fitting", note, folder)) for name in used
     }
-    taken, judged_fit = assembled(final, members, own), assembled(fits, members, own)
+    taken, judged_fit = (assembled(parts, members, own, task.season) for parts in (final, fits))
     past = _many_origins(judged_fit, panel, task, origins, note)
     judged = panel.select(past.ids)
     past, calibration = calibrate(past, judged, task.season, apart=own)
@@ -278,10 +283,9 @@ def _surely_saved(saved: Float64[np.ndarray, "K S"]) -> Float64[np.ndarray, " S"
 def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> tuple[str, ...]:
     """What is taken on the evidence of the past rows that are known.
 
-    Where all methods are compared it is `zero`, unless something is clearly better: a few past rows seldom tell which
-    of good methods is the best, and `zero` was the best on the M1 competition's series. For intermittent series it is
-    Croston's method, which forecasts their mean. Of a few methods that were named it is the one with the smallest loss,
-    or the mean of the best few where that is clearly better.
+    Where all methods are compared it is the usual one, unless something is clearly better: a few past rows seldom tell
+    which of good methods is the best. Of a few methods that were named it is the one with the smallest loss, or the
+    mean of the best few where that is clearly better.
     """
     visible = {name: _masked(one, known) for name, one in compared.items()}
     ranked = sorted(visible, key=lambda name: visible[name].loss())
@@ -295,12 +299,25 @@ def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> t
             more, fewer = (mean_backtest([visible[one] for one in names]) for names in (several, best))
             if clearly_better(more, fewer):
                 best = several
-    usual = _USUAL_SPARSE if next(iter(visible.values())).intermittent else _USUAL
-    if {"naive", usual} <= set(ranked) and not clearly_better(
-        mean_backtest([visible[one] for one in best]), visible[usual]
-    ):
-        return (usual,)
+    usual = _usual(visible)
+    if {"naive", *usual} <= set(ranked):
+        better = clearly_better(*(mean_backtest([visible[one] for one in names]) for names in (best, usual)))
+        return best if better else usual
     return best
+
+
+def _usual(visible: Mapping[str, Backtest]) -> tuple[str, ...]:
+    """What is taken where past rows do not speak clearly.
+
+    It is `zero`, which was the best on the M1 competition's series, in a mean with exponential smoothing and Theta
+    where most series have a season and four of them in their past; see `shares`. For intermittent series it is
+    Croston's method, which forecasts their mean.
+    """
+    one = next(iter(visible.values()))
+    if one.intermittent:
+        return (_USUAL_SPARSE,)
+    known = "seasonal_naive" in visible and one.seasons is not None and np.median(one.seasons[-1]) >= FEWEST_SEASONS
+    return _USUAL_SEASONAL if known and set(_USUAL_SEASONAL) <= set(visible) else (_USUAL,)
 
 
 def _masked(one: Backtest, known: Bool[np.ndarray, "K H"]) -> Backtest:
@@ -322,6 +339,7 @@ def honest_choice(compared: Mapping[str, Backtest], origins: Sequence[int]) -> B
     merged = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in ("actual", "point", "quantiles")
     }
+    merged["seasons"] = None  # nothing is weighed any more
     return replace(parts[0], method="auto", steps_back=tuple(int(back[place]) for place in places), **merged)
 
 

@@ -22,7 +22,7 @@ from tsmamba.methods.names import (
     X_ENDING,
     no_such_method,
 )
-from tsmamba.methods.pretrained import Pretrained, joined
+from tsmamba.methods.pretrained import Pretrained, joined, seasons_of, shares
 from tsmamba.methods.task import Task
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
@@ -188,15 +188,17 @@ class Learned:
 
 @dataclass(frozen=True)
 class Combination:
-    """The mean of several methods' forecasts.
+    """The mean of several methods' forecasts, in which they count as `shares` says.
 
     Source: Bates, Granger 1969, The combination of forecasts, Operational Research Quarterly 20(4).
 
     Attributes:
         members: the methods.
+        season: rows of a season.
     """
 
     members: tuple[FittedMethod, ...]
+    season: int = 1
 
     @property
     def name(self) -> str:
@@ -205,7 +207,8 @@ class Combination:
 
     def predict(self, panel: Panel, steps_back: int = 0) -> Forecast:
         """See `FittedMethod`."""
-        return joined([member.predict(panel, steps_back) for member in self.members])
+        parts = shares([member.name for member in self.members], seasons_of(panel.before(steps_back), self.season))
+        return joined([member.predict(panel, steps_back) for member in self.members], parts)
 
 
 @dataclass(frozen=True)
@@ -264,7 +267,7 @@ def forecasts(fitted: FittedMethod, panel: Panel, steps_back: Sequence[int]) -> 
 
 
 def assembled(
-    fits: Mapping[str, FittedMethod], members: Sequence[str], own: Mapping[str, Sequence[str]]
+    fits: Mapping[str, FittedMethod], members: Sequence[str], own: Mapping[str, Sequence[str]], season: int
 ) -> FittedMethod:
     """One method of several: the mean of `members`, and of other ones for the series in `own`.
 
@@ -272,14 +275,15 @@ def assembled(
         fits: the fitted methods by name.
         members: names of the usual ones.
         own: names by series.
+        season: rows of a season.
     """
-    distinct = {tuple(names): _mean_of([fits[name] for name in names]) for names in (members, *own.values())}
+    distinct = {tuple(names): _mean_of([fits[name] for name in names], season) for names in (members, *own.values())}
     usual = distinct[tuple(members)]
     return Apart(usual, {series: distinct[tuple(names)] for series, names in own.items()}) if own else usual
 
 
-def _mean_of(members: Sequence[FittedMethod]) -> FittedMethod:
-    return members[0] if len(members) == 1 else Combination(tuple(members))
+def _mean_of(members: Sequence[FittedMethod], season: int) -> FittedMethod:
+    return members[0] if len(members) == 1 else Combination(tuple(members), season)
 
 
 def parts_of(fitted: FittedMethod) -> list[FittedMethod]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float64
 
 from tsmamba.methods.baselines import naive
+from tsmamba.methods.names import plain_name
 from tsmamba.methods.task import Task
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
@@ -16,6 +18,9 @@ from tsmamba.zero.limits import MOST_ROWS
 
 if TYPE_CHECKING:
     from tsmamba.zero.network import ZeroNetwork
+
+_SHARE, FEWEST_SEASONS = 2 / 3, 4
+"""What `zero` counts in a mean with others, and seasons of rows below which it counts alone."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,46 @@ class Pretrained:
         return longer[0] if longer and season > 1 else 0
 
 
-def joined(forecasts: Sequence[Forecast]) -> Forecast:
-    """The mean of several methods' forecasts, with the mean spread of those that have one."""
-    point = np.mean([one.point for one in forecasts], axis=0)
+def shares(names: Sequence[str], seasons: np.ndarray) -> np.ndarray:
+    """How much each of several methods counts in their mean.
+
+    `zero` counts two thirds and the others share the rest; where a series has fewer than four seasons of rows, `zero`
+    counts alone, as a smoothing method then has too little to estimate a season from. Without `zero` all count alike.
+
+    Of a third, a half and two thirds, the last was the best or level on monthly and quarterly series of M1, NN3, a
+    hospital and R's packages fma, expsmooth and fpp2, and better than `zero` alone on each; so it was on M1's quarterly
+    series cut to four seasons, while on series cut to two and three seasons the mean was worse.
+
+    Args:
+        names: of the M methods.
+        seasons: (...) of rows that each series has; its rows where there is no season.
+
+    Returns:
+        (M, ...) parts, which add up to 1.
+    """
+    others = len(names) - 1
+    if others == 0 or [plain_name(name) for name in names].count("zero") != 1:
+        return np.full((len(names), *seasons.shape), 1 / len(names))
+    most = np.where(seasons >= FEWEST_SEASONS, _SHARE, 1.0)
+    return np.stack([most if plain_name(name) == "zero" else (1 - most) / others for name in names])
+
+
+def seasons_of(panel: Panel, season: int) -> Float64[np.ndarray, " S"]:
+    """Seasons of rows that each series has from its first value on."""
+    seen = [np.flatnonzero(np.isfinite(one.values)) for one in panel.series]
+    return np.array(
+        [(len(one) - rows[0]) / season if len(rows) else 0.0 for one, rows in zip(panel.series, seen, strict=True)]
+    )
+
+
+def weighted(points: Sequence[np.ndarray], parts: np.ndarray) -> np.ndarray:
+    """The mean of point forecasts (..., H), each counted as its part (...) says; see `shares`."""
+    return np.sum([point * part[..., None] for point, part in zip(points, parts, strict=True)], axis=0)
+
+
+def joined(forecasts: Sequence[Forecast], parts: Float64[np.ndarray, "M S"]) -> Forecast:
+    """The mean of several methods' forecasts, counted as `shares` says, with the mean spread of those that have one."""
+    point = weighted([one.point for one in forecasts], parts)
     return replace(
         forecasts[0], point=point, quantiles=joined_quantiles(
             point, [one.point for one in forecasts], [one.quantiles for one in forecasts]
