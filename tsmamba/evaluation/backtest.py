@@ -49,6 +49,7 @@ class Backtest:
         intermittent: whether most series are mostly zero. Their middle value is 0, so forecasts of their mean are
             compared by squared errors.
         seasons: seasons of rows that each series had at each origin; None where that doesn't matter.
+        season: rows of a season.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Backtest:
     rms_scale: Float64[np.ndarray, " S"]
     intermittent: bool = False
     seasons: Float64[np.ndarray, "K S"] | None = None
+    season: int = 1
 
     @property
     def horizon(self) -> int:
@@ -267,6 +269,7 @@ def _beside(found: Sequence[Forecast], name: str, panel: Panel, steps_back: Sequ
         np.array([metrics.seasonal_rms(one.values, season) for one in first.series]),
         are_intermittent(first),
         np.stack([seasons_of(panel.before(rows), season) for rows in steps_back]),
+        season,
     )
 
 

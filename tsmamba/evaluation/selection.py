@@ -316,8 +316,10 @@ def _usual(visible: Mapping[str, Backtest]) -> tuple[str, ...]:
     one = next(iter(visible.values()))
     if one.intermittent:
         return (_USUAL_SPARSE,)
-    known = "seasonal_naive" in visible and one.seasons is not None and np.median(one.seasons[-1]) >= FEWEST_SEASONS
-    return _USUAL_SEASONAL if known and set(_USUAL_SEASONAL) <= set(visible) else (_USUAL,)
+    if one.season == 1 or one.seasons is None or not set(_USUAL_SEASONAL) <= set(visible):
+        return (_USUAL,)
+    ends = one.seasons[-1] + one.steps_back[-1] / one.season
+    return _USUAL_SEASONAL if np.median(ends) >= FEWEST_SEASONS else (_USUAL,)
 
 
 def _masked(one: Backtest, known: Bool[np.ndarray, "K H"]) -> Backtest:
