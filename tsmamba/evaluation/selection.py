@@ -341,8 +341,10 @@ def honest_choice(compared: Mapping[str, Backtest], origins: Sequence[int]) -> B
     merged = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in ("actual", "point", "quantiles")
     }
-    merged["seasons"] = None  # nothing is weighed any more
-    return replace(parts[0], method="auto", steps_back=tuple(int(back[place]) for place in places), **merged)
+    steps_back = tuple(int(back[place]) for place in places)
+    return replace(
+        parts[0], method="auto", steps_back=steps_back, seasons=None, **merged
+    )  # nothing is weighed any more
 
 
 def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Sequence[int], note: Note) -> Backtest:
