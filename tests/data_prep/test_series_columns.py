@@ -9,6 +9,7 @@ import pytest
 
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import ReadOptions, SeriesFrame, read_series
+from mamba_data_prep.series.clean import clean_table
 
 
 def _read(folder: Path, text: str, **options: object) -> SeriesFrame:
@@ -96,3 +97,34 @@ def test_times_that_are_unique_go_before_dates_that_repeat(tmp_path: Path) -> No
 def test_rows_that_contradict_each_other_are_told_with_their_time_column(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="in column 'date'"):
         _read(tmp_path, "date,v\n2020-01-01,1\n2020-01-01,2\n2020-01-02,3\n2020-01-03,4\n")
+
+
+def test_a_wide_table_s_series_goes_on_from_its_own_end(tmp_path: Path) -> None:
+    """As in a long table; a single missing value at the end is a gap to be filled, not an end."""
+    rows = [f"{day:%Y-%m-%d},{n},{n if n < 30 else ''},{n if n < 39 else ''}" for n, day in enumerate(_days(40))]
+    path = tmp_path / "wide.csv"
+    path.write_text("date,a,b,c\n" + "\n".join(rows) + "\n")
+    series = read_series(path)
+    sizes = series.frame.groupby("unique_id", sort=False).size()
+    assert sizes.to_dict() == {"a": 40, "b": 30, "c": 40}
+    ahead = series.future_times(1).set_index("unique_id")["ds"].dt.strftime("%Y-%m-%d").to_dict()
+    assert ahead == {"a": "2024-02-10", "b": "2024-01-31", "c": "2024-02-10"}
+    (note,) = [note for note in series.report.notes if note.rule == "ended_series"]
+    assert "b (the last 10 rows)" in note.what
+    clean = clean_table(series)
+    assert clean["a"].tolist() == list(range(40))
+    assert clean["b"].isna().tolist() == [False] * 30 + [True] * 10
+
+
+def test_the_first_column_of_a_wide_table_may_be_the_one_that_ended(tmp_path: Path) -> None:
+    rows = [f"{day:%Y-%m-%d},{n if n < 30 else ''},{n}" for n, day in enumerate(_days(40))]
+    path = tmp_path / "wide.csv"
+    path.write_text("date,a,b\n" + "\n".join(rows) + "\n")
+    clean = clean_table(read_series(path))
+    assert clean["date"].iloc[-1] == "2024-02-09"
+    assert clean["b"].tolist() == list(range(40))
+    assert clean["a"].isna().sum() == 10
+
+
+def _days(count: int) -> pd.DatetimeIndex:
+    return pd.date_range("2024-01-01", periods=count, freq="D")

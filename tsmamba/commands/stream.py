@@ -9,6 +9,7 @@ import numpy as np
 
 from mamba_data_prep.errors import UserError
 from tsmamba.evaluation.conformal import Calibration
+from tsmamba.evaluation.season_widths import phase_after
 from tsmamba.fitting.fitted import FittedModel
 from tsmamba.forecaster import Forecaster
 from tsmamba.methods.methods import Learned
@@ -52,7 +53,11 @@ class _Series:
         point, _ = self.stream.push(time, row.value, row.past, [*row.future, *self._holiday(time)])
         every = np.repeat(point[:, None], len(self.levels), axis=1)
         forecast = Forecast((self.unique_id,), self.levels, point[None], every[None])
-        return self.calibration.shifted(forecast, np.array([self.recent.scale]), np.array([self.recent.floor]))
+        recent, season = self.recent, self.calibration.season
+        phase = phase_after(time, self.frequency, season)
+        constant = recent.constant(self.levels)[None]
+        scale, floor = np.array([recent.scale]), np.array([recent.floor])
+        return self.calibration.shifted(forecast, scale, floor, np.array([phase]), constant)
 
     def _holiday(self, time: np.datetime64 | int) -> list[float]:
         if self.place is None:

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 from scipy import stats
 
 from tsmamba.evaluation import metrics
 from tsmamba.evaluation.backtest import Backtest
+from tsmamba.evaluation.season_widths import constant_phases, phases_ahead, row_means, sizes_by_phase
 from tsmamba.methods.pretrained import has_spread
 from tsmamba.panel.forecast import Forecast
 from tsmamba.panel.panel import Panel
@@ -58,6 +59,7 @@ class Calibration:
         pooled: shifts in units of a series' recent changes, read from all series.
         own: the same read from one series, by its name, where it had enough origins.
         origins: how many forecasts from past rows were read.
+        sizes: of each phase of the season over that of all, by the series' name, where phases clearly differ.
     """
 
     levels: tuple[float, ...]
@@ -65,6 +67,7 @@ class Calibration:
     pooled: Float64[np.ndarray, "H Q"]
     own: Mapping[str, Float64[np.ndarray, "H Q"]] = field(default_factory=dict)
     origins: int = 0
+    sizes: Mapping[str, Float64[np.ndarray, " season"]] = field(default_factory=dict)
 
     def apply(self, forecast: Forecast, panel: Panel) -> Forecast:
         """The forecast with calibrated quantiles, which never cross, nor fall below 0 where no value ever did.
@@ -74,16 +77,35 @@ class Calibration:
             panel: the series.
         """
         floor = np.array([_floor(one.values) for one in panel.series])
-        return self.shifted(forecast, recent_scales(panel, (0,), self.season)[0], floor)
+        scale, first = recent_scales(panel, (0,), self.season)[0], phases_ahead(panel, self.season)
+        constant = constant_values(panel, (0,), self.season, self.levels)[0]
+        return self.shifted(forecast, scale, floor, first, constant)
 
     def shifted(
-        self, forecast: Forecast, scale: Float64[np.ndarray, " S"], floor: Float64[np.ndarray, " S"]
+        self,
+        forecast: Forecast,
+        scale: Float64[np.ndarray, " S"],
+        floor: Float64[np.ndarray, " S"],
+        first: Int64[np.ndarray, " S"],
+        constant: Float64[np.ndarray, "S season"],
     ) -> Forecast:
-        """The same where the size of recent changes and the lowest possible value of each series are known."""
+        """The same where it is known of each series by how much it changed lately, and what it cannot fall below.
+
+        Args:
+            forecast: to be calibrated.
+            scale, floor: see `recent_scales`; 0 for series that were never negative, else minus infinity.
+            first: phase of the first row ahead, see `phases_ahead`.
+            constant: see `constant_values`.
+        """
+        steps = np.arange(forecast.point.shape[1])
         shifts = np.stack([self.own.get(name, self.pooled) for name in forecast.ids])
-        quantiles = np.sort(forecast.quantiles + shifts * scale[:, None, None], axis=-1)
-        point = np.maximum(forecast.point, floor[:, None])
-        return replace(forecast, point=point, quantiles=np.maximum(quantiles, floor[:, None, None]))
+        sizes = np.stack([self.sizes.get(name, np.ones(self.season)) for name in forecast.ids])
+        sizes = np.take_along_axis(sizes, (first[:, None] + steps) % self.season, axis=1)
+        quantiles = np.sort(forecast.quantiles + shifts * (scale[:, None] * sizes)[..., None], axis=-1)
+        point, quantiles = np.maximum(forecast.point, floor[:, None]), np.maximum(quantiles, floor[:, None, None])
+        fixed = constant[:, steps % self.season]
+        point, quantiles = (np.where(np.isfinite(fixed), fixed, point), _fixed(quantiles, fixed))
+        return replace(forecast, point=point, quantiles=quantiles)
 
     def to_dict(self) -> dict[str, Any]:
         """Gives plain values for JSON."""
@@ -93,6 +115,7 @@ class Calibration:
             "pooled": _plain(self.pooled),
             "own": {name: _plain(table) for name, table in self.own.items()},
             "origins": self.origins,
+            "sizes": {name: sizes.tolist() for name, sizes in self.sizes.items()},
         }
 
     @classmethod
@@ -104,7 +127,8 @@ class Calibration:
         """
         own = {str(name): np.array(table, np.float64) for name, table in values["own"].items()}
         pooled = np.array(values["pooled"], np.float64)
-        return cls(tuple(values["levels"]), int(values["season"]), pooled, own, int(values["origins"]))
+        sizes = {str(name): np.array(table, np.float64) for name, table in values.get("sizes", {}).items()}
+        return cls(tuple(values["levels"]), int(values["season"]), pooled, own, int(values["origins"]), sizes)
 
 
 def calibrate(
@@ -135,19 +159,37 @@ def calibrate(
     # Of forecasts with a spread, what an upper quantile missed says something of the lower one at the same distance.
     mirrors = not own_spread or np.allclose(np.add(past.levels, past.levels[::-1]), 1)
     judged = np.zeros((len(back), past.horizon), dtype=np.bool_)
+    first, constant = phases_ahead(panel, season), constant_values(panel, past.steps_back, season, past.levels)
+    steps = np.arange(past.horizon)
+    phase = (first[None, :, None] - back[:, None, None] + steps) % season
+
+    def told_apart(known: Bool[np.ndarray, "K H"]) -> Float64[np.ndarray, "S season"]:
+        if own_spread or season < 2:
+            return np.ones((len(past.ids), season))
+        return _sizes_of_phases(scores, known, past, first, season)
+
+    def sized(sizes: Float64[np.ndarray, "S season"]) -> Float64[np.ndarray, "K S H"]:
+        return np.take_along_axis(np.broadcast_to(sizes, (len(back), *sizes.shape)), phase, axis=2)
+
     for places in np.array_split(np.arange(len(back)), min(_REFRESHED, len(back))):
         known = _known(back, int(back[places[0]]), past.horizon)
         adapted = _adapted(adapted, told, quantiles, known & ~judged)
         judged = known
-        pooled, own = _tables(scores, known, past.ids, adapted, own_spread, mirrors)
+        size = sized(told_apart(known))
+        pooled, own = _tables(_over(scores, size), known, past.ids, adapted, own_spread, mirrors)
         shifts = np.stack([own.get(name, pooled) for name in past.ids])
-        quantiles[places] = np.sort(past.quantiles[places] + shifts * scale[places][:, :, None, None], axis=-1)
+        width = (scale[places][:, :, None] * size[places])[..., None]
+        quantiles[places] = _fixed(
+            np.sort(past.quantiles[places] + shifts * width, axis=-1), constant[places][:, :, steps % season]
+        )
     everything = _known(back, 0, past.horizon)
     adapted = _adapted(adapted, told, quantiles, everything & ~judged)
-    pooled, own = _tables(scores, everything, past.ids, adapted, own_spread, mirrors)
+    sizes = told_apart(everything)
+    pooled, own = _tables(_over(scores, sized(sizes)), everything, past.ids, adapted, own_spread, mirrors)
     guessed = np.zeros_like(pooled) if own_spread else guessed_shifts(panel, past.horizon, past.levels, season)
     pooled = np.where(np.isfinite(pooled), pooled, guessed)
-    return replace(past, quantiles=quantiles), Calibration(past.levels, season, pooled, own, len(back))
+    differing = {name: table for name, table in zip(past.ids, sizes, strict=True) if (table != 1).any()}
+    return replace(past, quantiles=quantiles), Calibration(past.levels, season, pooled, own, len(back), differing)
 
 
 def _calibrated_apart(
@@ -158,12 +200,55 @@ def _calibrated_apart(
     parts = [
         calibrate(past.series(names), panel.select(names), season) for names in (rest, *([n] for n in apart)) if names
     ]
-    quantiles, own = past.quantiles.copy(), {}
+    quantiles, own, sizes = past.quantiles.copy(), {}, {}
     for one, calibration in parts:
         quantiles[:, [past.ids.index(name) for name in one.ids]] = one.quantiles
         own |= calibration.own
+        sizes |= calibration.sizes
         own |= {name: calibration.pooled for name in one.ids if name in apart}
-    return replace(past, quantiles=quantiles), replace(parts[0][1], own=own)
+    return replace(past, quantiles=quantiles), replace(parts[0][1], own=own, sizes=sizes)
+
+
+def _sizes_of_phases(
+    scores: Float64[np.ndarray, "K S H Q"],
+    known: Bool[np.ndarray, "K H"],
+    past: Backtest,
+    first: np.ndarray,
+    season: int,
+) -> Float64[np.ndarray, "S season"]:
+    """Sizes of errors by phase: of each series, where its own phases clearly differ, else those of all series."""
+    visible = np.where(known[:, None, :, None], scores, np.nan)
+    means = row_means(visible[..., scores.shape[-1] // 2] / _sizes(visible)[None, None, :], past.steps_back)
+    outside = min(past.levels[0], 1 - past.levels[-1])
+    pooled = sizes_by_phase(means, first, season, outside)
+    own = [sizes_by_phase(means[[place]], first[[place]], season, outside) for place in range(len(past.ids))]
+    return np.stack([sizes if (sizes != 1).any() else pooled for sizes in own])
+
+
+def constant_values(
+    panel: Panel, steps_back: Sequence[int], season: int, levels: Sequence[float]
+) -> Float64[np.ndarray, "K S season"]:
+    """Values of phases that never had another in the latest rows before each origin; see `constant_phases`."""
+    found = np.full((len(steps_back), len(panel), season), np.nan)
+    if season < 2 or len(levels) < 2:
+        return found
+    outside, rows = min(levels[0], 1 - levels[-1]), recent_rows(season)
+    for place, back in enumerate(steps_back):
+        for number, one in enumerate(panel.series):
+            history = one.values[: max(len(one) - back, 0)]
+            found[place, number] = constant_phases(history[-rows:], season, outside)
+    return found
+
+
+def _over(scores: Float64[np.ndarray, "K S H Q"], size: Float64[np.ndarray, "K S H"]) -> Float64[np.ndarray, "K S H Q"]:
+    """Scores in units of their phase's size; unknown where that is 0."""
+    some = size > 0
+    return np.where(some[..., None], scores / np.where(some, size, 1.0)[..., None], np.nan)
+
+
+def _fixed(quantiles: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Quantiles with all levels at a value, where there is one."""
+    return np.where(np.isfinite(value)[..., None], value[..., None], quantiles)
 
 
 def guessed_shifts(panel: Panel, horizon: int, levels: Sequence[float], season: int) -> Float64[np.ndarray, "H Q"]:
@@ -194,6 +279,8 @@ def _adapted(
     Source: Gibbs, Candes 2021, Adaptive conformal inference under distribution shift, NeurIPS, equation 2.
     """
     judged = np.isfinite(past.actual) & np.isfinite(quantiles).all(axis=-1) & news[:, None, :]
+    if len(past.levels) > 1:  # an interval of no width, as of days on which nothing ever happens, tells nothing
+        judged &= quantiles[..., -1] > quantiles[..., 0]
     if not judged.any():
         return levels
     below = (past.actual[judged][:, None] <= quantiles[judged]).mean(axis=0)

@@ -13,6 +13,7 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.series.times.frequency import Frequency, to_wall
 from tsmamba.evaluation.conformal import recent_rows
 from tsmamba.evaluation.metrics import seasonal_error
+from tsmamba.evaluation.season_widths import constant_phases
 from tsmamba.fitting.fitted import FittedModel
 from tsmamba.networks import CausalModel
 from tsmamba.panel.panel import COUNTED, calendar_features
@@ -51,6 +52,12 @@ class Recent:
         found += [total / count if count and total > 0 else np.nan for total, count in self._changes.values()]
         constant = self._seen > 1 and self._lowest == self._highest
         return next((one for one in found if np.isfinite(one)), 0.0 if constant else 1.0)
+
+    def constant(self, levels: Sequence[float]) -> Float64[np.ndarray, " season"]:
+        """The values of the next phases of the season that had one value throughout; see `constant_phases`."""
+        if self.season < 2 or len(levels) < 2:
+            return np.full(self.season, np.nan)
+        return constant_phases(np.array(self._rows, np.float64), self.season, min(levels[0], 1 - levels[-1]))
 
     @property
     def floor(self) -> float:

@@ -39,6 +39,7 @@ def assemble(table: Table, column: TimeColumn, roles: Roles, options: ReadOption
     grid = to_grid(rows, list(keys.index), table, zone, options, report, index=column.format.is_index)
     grid, beyond = _split_future(grid, roles, keys)
     frame, keys = _frame(grid, keys, roles)
+    frame = _to_own_ends(frame, roles, report)
     _facts(frame, roles, report)
     return SeriesFrame(
         frame,
@@ -190,7 +191,6 @@ def _facts(frame: pd.DataFrame, roles: Roles, report: IngestReport) -> None:
         if mask.any():
             shown = ", ".join(map(str, np.asarray(summary.index)[mask.to_numpy()][:5]))
             report.note(rule, f"{what}: {shown}", count=int(mask.sum()))
-    _note_ended(frame, report)
     if missing == len(y):
         raise UserError("every value is missing", path=report.path, fix="check the column to forecast (--target)")
     for code in (-999.0, -9999.0, -99999.0, -99.0):
@@ -200,17 +200,30 @@ def _facts(frame: pd.DataFrame, roles: Roles, report: IngestReport) -> None:
             report.note("suspicious_value", what, count=count)
 
 
-def _note_ended(frame: pd.DataFrame, report: IngestReport) -> None:
-    """Series that have values, but none in their last rows: a forecast of them goes on from long ago."""
+def _to_own_ends(frame: pd.DataFrame, roles: Roles, report: IngestReport) -> pd.DataFrame:
+    """The frame without the last rows of a wide table's series that ended earlier than others, as long tables are.
+
+    Series that have values, but none in many of their last rows, are told of in any case. Where covariates are known
+    ahead the rows stay, for what is known of them.
+    """
     names, y = np.asarray(frame["unique_id"], dtype=object), np.asarray(frame["y"], dtype=np.float64)
     first = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
     rows = np.diff(np.append(first, [len(names)]))
     seen = np.where(np.isnan(y), -1, np.arange(len(y)))
     silent = first + rows - 1 - np.maximum.reduceat(seen, first)
     ended = np.flatnonzero((silent >= _SILENT) & (silent >= rows / 20) & (silent < rows))
-    if len(ended):
-        shown = ", ".join(f"{names[first[one]]} (the last {silent[one]:,} rows)" for one in ended[:5])
-        report.note("ended_series", f"series without values at their end: {shown}", count=len(ended))
+    if not len(ended):
+        return frame
+    cut = roles.layout == "wide" and not roles.future
+    shown = ", ".join(f"{names[first[one]]} (the last {silent[one]:,} rows)" for one in ended[:5])
+    what = f"series without values at their end: {shown}"
+    report.note("ended_series", what + ("; each goes on from its own last value" if cut else ""), count=len(ended))
+    if not cut:
+        return frame
+    kept = np.ones(len(y), dtype=bool)
+    for one in ended:
+        kept[first[one] + rows[one] - silent[one] : first[one] + rows[one]] = False
+    return frame[kept].reset_index(drop=True)
 
 
 def _resolved(column: TimeColumn, roles: Roles, zone: str | None, options: ReadOptions) -> ReadOptions:

@@ -23,16 +23,32 @@ def clean_table(series: SeriesFrame) -> pd.DataFrame:
     targets = list(series.target_columns)
     covariates = [*series.past_covariates, *series.future_covariates]
     columns = _ids(series, frame["unique_id"], "column")
-    first = frame.loc[columns == targets[0]].reset_index(drop=True)
+    first = frame.loc[frame["unique_id"].isin(_longest(series))].reset_index(drop=True)
+    rows = _row_names(series, first)
     parts: dict[str, object] = {name: _ids(series, first["unique_id"], name) for name in series.id_columns}
     if series.time_column or series.frequency.unit != "index":
         parts[_time_name(series)] = _iso(series)(first["ds"])
     for target in targets:
-        parts[target] = frame.loc[columns == target, "y"].to_numpy()
+        own = frame.loc[columns == target]
+        parts[target] = own["y"].set_axis(_row_names(series, own)).reindex(rows).to_numpy()
     for name in covariates:
         parts[name] = first[name].to_numpy()
     table = pd.DataFrame(parts)
     return table if series.future is None else pd.concat([table, _beyond(series, targets[0])], ignore_index=True)
+
+
+def _longest(series: SeriesFrame) -> list[str]:
+    """Of the targets that stand side by side in the source, the one with most rows: others may have ended earlier."""
+    sizes = series.frame.groupby("unique_id", sort=False).size()
+    groups = series.keys.loc[sizes.index, list(series.id_columns)].agg(tuple, axis=1) if series.id_columns else None
+    picked = sizes.groupby(np.zeros(len(sizes)) if groups is None else groups, sort=False).idxmax()
+    return list(map(str, picked))
+
+
+def _row_names(series: SeriesFrame, rows: pd.DataFrame) -> pd.MultiIndex:
+    """What tells rows of the source's table apart: the values of its id columns, and the time."""
+    ids = [_ids(series, rows["unique_id"], name) for name in series.id_columns]
+    return pd.MultiIndex.from_arrays([*ids, rows["ds"].to_numpy()])
 
 
 def _beyond(series: SeriesFrame, target: str) -> pd.DataFrame:
