@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import pandas as pd
 
@@ -41,7 +41,7 @@ def write_table(path: Path, table: pd.DataFrame, frame: SeriesFrame) -> None:
             return
         if kind == ".xlsx":
             dated = table if frame.zone is None else with_written_times(table, frame)
-            dated.to_excel(cast(BinaryIO, file), sheet_name="forecast", index=False, engine="openpyxl")
+            dated.to_excel(cast(Any, file), sheet_name="forecast", index=False, engine="openpyxl")
             return
         text = with_written_times(table, frame)
         if kind in (".csv", ".tsv"):

@@ -223,7 +223,7 @@ def _to_own_ends(frame: pd.DataFrame, roles: Roles, report: IngestReport) -> pd.
     kept = np.ones(len(y), dtype=bool)
     for one in ended:
         kept[first[one] + rows[one] - silent[one] : first[one] + rows[one]] = False
-    return frame[kept].reset_index(drop=True)
+    return frame.loc[kept].reset_index(drop=True)
 
 
 def _resolved(column: TimeColumn, roles: Roles, zone: str | None, options: ReadOptions) -> ReadOptions:
