@@ -29,6 +29,7 @@ from genomamba.commands.classify import run_classify
 from genomamba.prediction import classified, progress
 from genomamba.prediction.predictor import Predictor
 from genomamba.prediction.record_windows import RecordWindow, record_windows, window_starts
+from genomamba.prediction.rows import Predictions, decide
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import FastaPiece
 
@@ -72,6 +73,21 @@ def test_windows_are_spread_evenly_but_for_two_in_the_middle_where_their_room_is
     assert window_starts(16, window=4, stride=4) == [0, 4, 8, 12]
     assert window_starts(17, window=4, stride=4) == [0, 3, 6, 7, 10, 13]
     assert window_starts(4, window=4, stride=2) == window_starts(0, window=4, stride=2) == [0]
+
+
+def test_a_confidence_that_is_just_asked_for_is_enough() -> None:
+    p = np.array([[0.25, 0.75], [0.5, 0.5], [np.nan, np.nan]])
+    predicted, reasons = decide(("a", "b"), p, 0.75, ["", "", "too short"])
+    assert predicted == ["b", "abstain", "abstain"]
+    assert reasons == ["", "confidence below 0.75", "too short"]
+
+
+def test_a_row_has_the_length_of_its_own_stretch() -> None:
+    starts, ends = np.array([0, 40]), np.array([50, 90])
+    rows = Predictions(
+        ("a", "b"), ["r"] * 2, starts, ends, "+", np.zeros(2), ["a"] * 2, np.array([[0.8, 0.2]] * 2), [""] * 2
+    )
+    assert list(rows.columns()["length"]) == [50, 50]
 
 
 def test_a_stride_that_skips_bases_is_refused() -> None:
