@@ -31,6 +31,7 @@ ALLOWED_LIBRARIES = {
     "mamba_kernels": {"torch", "numpy", "numba", "llvmlite", "triton", "jaxtyping", "safetensors"},
     "mamba_data_prep": {
         *("numpy", "pandas", "pyarrow", "pyfaidx", "Bio", "torch", "xxhash", "filelock", "psutil", "jaxtyping"),
+        "openpyxl",  # workbooks, an extra
     },
     "mamba_training": {
         *("torch", "numpy", "lightning", "safetensors", "torchmetrics", "matplotlib", "rich", "psutil", "jaxtyping"),
