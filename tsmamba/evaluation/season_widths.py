@@ -56,7 +56,7 @@ def sizes_by_phase(
     seen = np.isfinite(means)
     values, groups = means[seen], phase[seen]
     counts = np.bincount(groups, minlength=season)
-    if season < 2 or counts.min(initial=0) < _FEWEST or not values.any():
+    if season < 2 or counts.min() < _FEWEST or not values.any():
         return alike
     average = np.bincount(groups, values, season) / counts
     within = float(((values - average[groups]) ** 2).sum()) / (len(values) - season)
