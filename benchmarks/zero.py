@@ -1,11 +1,12 @@
 """The pre-trained forecaster and the default choice beside statsforecast's methods.
 
-    python -m benchmarks.zero --data FOLDER
+    python -m benchmarks.zero --data FOLDER [--only M1|M3|tourism]
 
 FOLDER holds `M1.rda` and `M3.rda`, from the folder `data` of the R package Mcomp (https://github.com/robjhyndman/Mcomp),
 and `tourism.rda`, from `pkg/data` of Tcomp (https://github.com/ellisp/Tcomp-r-package); the package `rdata` reads them.
 M1 decided that `zero` is taken by default, and was looked at with M3 while it was designed; tourism only reports.
 Of each competition and frequency at most 200 series are drawn. Seconds are the processor's, on one thread.
+What was measured is not measured again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import random
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import pandas as pd
 import torch
 from statsforecast.models import AutoETS, AutoTheta
 
-from benchmarks.common import print_table, save_results
+from benchmarks.common import load_results, print_table, save_results
 from tsmamba import Forecaster
 from tsmamba.config import LEVELS
 from tsmamba.evaluation.metrics import seasonal_error
@@ -62,12 +64,12 @@ class Competition:
         return float(((low <= self.actual) & (self.actual <= high)).mean())
 
 
-def competitions(folder: Path) -> list[Competition]:
+def competitions(folder: Path, names: Sequence[str] = COMPETITIONS) -> list[Competition]:
     """The series of the competitions, at most 200 of each frequency, drawn with a fixed seed."""
     import rdata  # pyright: ignore[reportMissingImports]  (an optional reader)
 
     found = []
-    for name in COMPETITIONS:
+    for name in names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             every = rdata.read_rda(folder / f"{name}.rda")[name]
@@ -113,49 +115,66 @@ def quantiles(network: ZeroNetwork, series: Competition) -> np.ndarray:
     return quantiles_of(network, series.histories, series.horizon, series.season, 0, LEVELS)
 
 
-def measure(data: Path) -> dict[str, list[dict[str, Any]]]:
-    """A row a method with its MASE on each competition, the intervals' coverage, and what the default choice costs."""
-    accuracy: dict[str, dict[str, Any]] = {}
-    covered, costs = [], []
-    for series in competitions(data):
-        own = quantiles(shipped(), series)
-        taken, point, spread, seconds = default_choice(series)
-        theirs, ets_seconds = statsforecast_points(series)
-        naive = [seasonal_naive(one, series.horizon, series.season) for one in series.histories]
-        points = {
-            "**zero**": own[..., LEVELS.index(0.5)], "**the default choice**": point, **theirs,
-            "seasonal naive": np.stack(naive),
-        }  # fmt: skip
-        column = f"{series.name} ({len(series.histories)})"
-        for method, forecast in points.items():
-            accuracy.setdefault(method, {"method": method})[column] = round(series.mase(forecast), 3)
-        shares = {
-            f"{name} covers {percent}": 100 * series.coverage(found[..., low], found[..., high])
-            for name, found in (("zero", own), ("default", spread))
-            for percent, low, high in ((80, 1, 3), (95, 0, 4))
-        }
-        covered.append({"series": series.name, **shares})
-        costs.append({
-            "series": series.name, "default takes": taken, "seconds of default": round(seconds, 1),
-            "seconds of AutoETS": round(ets_seconds, 1),
-        })  # fmt: skip
-        print(column, {method: row[column] for method, row in accuracy.items()}, covered[-1], costs[-1], flush=True)
-    return {"accuracy": list(accuracy.values()), "coverage": covered, "costs": costs}
+def measure(series: Competition) -> dict[str, Any]:
+    """What is kept of a competition: the methods' MASE, the intervals' coverage, and what the default choice costs."""
+    own = quantiles(shipped(), series)
+    taken, point, spread, seconds = default_choice(series)
+    theirs, ets_seconds = statsforecast_points(series)
+    naive = np.stack([seasonal_naive(one, series.horizon, series.season) for one in series.histories])
+    points = {
+        "**zero**": own[..., LEVELS.index(0.5)], "**the default choice**": point, **theirs, "seasonal naive": naive,
+    }  # fmt: skip
+    covers = {
+        f"{name} covers {percent}": 100 * series.coverage(found[..., low], found[..., high])
+        for name, found in (("zero", own), ("default", spread))
+        for percent, low, high in ((80, 1, 3), (95, 0, 4))
+    }
+    return {
+        "series": series.name, "count": len(series.histories), "taken": taken, "covers": covers,
+        "mase": {method: round(series.mase(forecast), 3) for method, forecast in points.items()},
+        "seconds": round(seconds, 1), "seconds of AutoETS": round(ets_seconds, 1),
+    }  # fmt: skip
+
+
+def tables(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The tables of what was measured: a row a method, and of coverage and costs a row a competition."""
+    accuracy = [
+        {"method": method, **{f"{run['series']} ({run['count']})": run["mase"][method] for run in runs}}
+        for method in runs[0]["mase"]
+    ]
+    costs = [
+        {"series": run["series"], "default takes": run["taken"], "seconds of default": run["seconds"],
+         "seconds of AutoETS": run["seconds of AutoETS"]} for run in runs
+    ]  # fmt: skip
+    coverage = [{"series": run["series"], **run["covers"]} for run in runs]
+    return {"accuracy": accuracy, "coverage": coverage, "costs": costs}
 
 
 def main() -> None:
-    """Measures, prints and writes the tables."""
+    """Measures what is not in the results yet, prints and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with M1.rda, M3.rda and tourism.rda")
+    parser.add_argument("--only", choices=COMPETITIONS, help="one of the competitions")
     options = parser.parse_args()
     if options.data is None:
         print("benchmarks.zero: nothing to do without --data FOLDER")
         return
     torch.set_num_threads(1)
-    results = measure(options.data)
-    for title, rows in results.items():
+    for series in competitions(options.data, (options.only,) if options.only else COMPETITIONS):
+        if any(run["series"] == series.name for run in _runs()):
+            continue
+        found = measure(series)
+        print(found, flush=True)
+        order = [f"{name} {period}" for name in COMPETITIONS for period in SEASONS]
+        runs = sorted([*_runs(), found], key=lambda run: order.index(run["series"]))
+        files = [options.data / f"{name}.rda" for name in COMPETITIONS]
+        save_results("zero", {**tables(runs), "runs": runs}, data=files, seeds=[SEED])
+    for title, rows in tables(_runs()).items():
         print_table(title, rows)
-    save_results("zero", results, data=[options.data / f"{name}.rda" for name in COMPETITIONS], seeds=[SEED])
+
+
+def _runs() -> list[dict[str, Any]]:
+    return load_results("zero").get("runs", [])
 
 
 if __name__ == "__main__":
