@@ -69,7 +69,7 @@ def test_help_and_argument_errors_import_nothing_heavy(arguments: list[str]) -> 
         ),
         (
             ["classify", "--model", "m", "--fasta", "a", "--out", "x.tsv", "--min-confidence", "150"],
-            ["150", "a number, 0<=x<=1"],
+            ["150", "a number from 0 and up to 1"],
         ),
         (
             ["classify", "--model", "m", "--fasta", "a", "--out", "x.tsv", "--aggregate", "medan"],
