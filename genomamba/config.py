@@ -252,8 +252,6 @@ class PretrainConfig(Section):
             )
         if self.objective.kind == "masked" and not both_ways:
             raise ValueError("objective.kind=masked needs a model that looks both ways: model.bidirectional=add")
-        if self.objective.kind == "masked" and self.counts is not None:
-            raise ValueError("counts foretell the next base: a masked model takes counts=null")
         return self
 
 

@@ -19,10 +19,10 @@ from genomamba import tokens
 from genomamba.classifier.config import HeadConfig, LinearShape, StemConfig
 from genomamba.classifier.linear import LinearPart
 from genomamba.config import ModelConfig, TableShape
-from genomamba.language_model.context_table import ContextTable
 from genomamba.language_model.embedding import TokenEmbedding
 from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
 from genomamba.language_model.model import backbone_config, table_shape
+from genomamba.language_model.sided_table import context_table
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone
@@ -214,7 +214,7 @@ class SequenceClassifier(nn.Module):
             self.stem = ConvStem(d_model, stem)
         else:
             self.embedding = TokenEmbedding(config.model)
-        self.table = None if config.table is None else ContextTable(config.table, d_model)
+        self.table = None if config.table is None else context_table(config.table, config.model)
         if stem.positions:
             shape = (-(-config.window // stem.stride), d_model)
             self.positions, self.readout = nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.ones(shape))

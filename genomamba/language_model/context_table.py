@@ -16,6 +16,7 @@ is `genomamba.language_model.counting`'s business.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import torch
@@ -29,7 +30,8 @@ LONG_ORDER: Final = 16
 """Bases of the long contexts; their number in base four fits 32 bits."""
 CODEWORDS: Final = 256
 _OFFSET: Final = 2**31
-_FEATURES: Final = 10
+FEATURES: Final = 10
+"""Numbers that the network reads beside each base, see `plain_features`."""
 _EVEN: Final = -math.log(4)
 
 
@@ -49,6 +51,10 @@ class Codes(NamedTuple):
     def part(self, place: slice) -> Codes:
         """The codes of some positions."""
         return Codes(*(values[:, place] for values in self))
+
+
+Finder = Callable[[Integer[Tensor, "B L"]], tuple[Int64[Tensor, "B L"], Int64[Tensor, "B L"]]]
+"""Gives the short and the long codewords at each position of sequences."""
 
 
 class Counted(NamedTuple):
@@ -90,7 +96,7 @@ class ContextTable(nn.Module):
         self.register_buffer("long_keys", torch.zeros(shape.long_contexts, dtype=torch.int32))
         self.register_buffer("long_codes", torch.zeros(shape.long_contexts, dtype=torch.uint8))
         self.register_buffer("long_codebook", uniform.clone())
-        self.inputs = nn.Linear(_FEATURES, d_model, bias=False)
+        self.inputs = nn.Linear(FEATURES, d_model, bias=False)
         nn.init.normal_(self.inputs.weight, std=0.02)
         self.weights = nn.Linear(d_model, 2)
         nn.init.zeros_(self.weights.weight)
@@ -121,8 +127,18 @@ class ContextTable(nn.Module):
         self.long_codebook.copy_(long_codebook.log())
 
     @torch.no_grad()
-    def lookup(self, ids: Integer[Tensor, "B L"]) -> Codes:
-        """The codewords at each position of sequences; contexts begin anew after every token that is no base."""
+    def lookup(self, ids: Integer[Tensor, "B L"], find: Finder | None = None) -> Codes:
+        """The codewords at each position of sequences; contexts begin anew after every token that is no base.
+
+        Args:
+            ids: token ids.
+            find: finds codewords, such as those without a training window's own counts; by default the table's own.
+        """
+        return self._told(ids, *(self.find if find is None else find)(ids))
+
+    @torch.no_grad()
+    def find(self, ids: Integer[Tensor, "B L"]) -> tuple[Int64[Tensor, "B L"], Int64[Tensor, "B L"]]:
+        """The short and the long codewords at each position, as in `Codes`."""
         base = ids.long() - tokens.FIRST_BASE
         known = (base >= 0) & (base < 4)
         base = torch.where(known, base, 0)
@@ -133,10 +149,9 @@ class ContextTable(nn.Module):
         context = word & (torch.ones((), dtype=torch.long, device=ids.device) << 2 * held[which]) - 1
         starts = torch.tensor(self.shape.starts, device=ids.device)
         short = self.codes[starts[which] + context].long()
-        return self.codes_at(ids, short, self._long(word, run))
+        return short, self._long(word, run)
 
-    @torch.no_grad()
-    def codes_at(self, ids: Integer[Tensor, "B L"], short: Int64[Tensor, "B L"], long: Int64[Tensor, "B L"]) -> Codes:
+    def _told(self, ids: Integer[Tensor, "B L"], short: Int64[Tensor, "B L"], long: Int64[Tensor, "B L"]) -> Codes:
         """Codewords that were found, and how well each had foretold the base that came."""
         base = (ids.long() - tokens.FIRST_BASE)[:, 1:]
         known = (base >= 0) & (base < 4)
@@ -160,16 +175,25 @@ class ContextTable(nn.Module):
     def _best(self, short: Int64[Tensor, "B L"], long: Int64[Tensor, "B L"]) -> Float[Tensor, "B L 4"]:
         return torch.where((long >= 0)[..., None], self.long_codebook[long.clamp(min=0)], self.codebook[short])
 
+    def alone(self, counted: Counted) -> Float[Tensor, "B L 4"]:
+        """Logits of A, C, G and T without the network."""
+        return counted.best
+
     def features(self, counted: Counted) -> Float[Tensor, "B L D"]:
         """What the network reads beside each base: the distributions, and how well they had foretold that base."""
-        told, found = counted.told[..., None], counted.found[..., None]
-        parts = (counted.short - _EVEN, counted.best - counted.short, found, told)
-        return self.inputs(torch.cat([part.to(counted.best.dtype) for part in parts], dim=2))
+        return self.inputs(plain_features(counted))
 
     def share(self, hidden: Float[Tensor, "B L D"], counted: Counted) -> Float[Tensor, "B L 4"]:
         """What the table adds to the logits of A, C, G and T."""
         best, short = self.weights(hidden).float().split(1, dim=2)
         return (1 + best) * counted.best + short * counted.short
+
+
+def plain_features(counted: Counted) -> Float[Tensor, "B L 10"]:
+    """Both distributions, whether a long context is held, and how well the base at each position had been foretold."""
+    told, found = counted.told[..., None], counted.found[..., None]
+    parts = (counted.short - _EVEN, counted.best - counted.short, found, told)
+    return torch.cat([part.to(counted.best.dtype) for part in parts], dim=2)
 
 
 def _run_lengths(known: Bool[Tensor, "B L"]) -> Int64[Tensor, "B L"]:

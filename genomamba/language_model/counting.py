@@ -29,6 +29,7 @@ from genomamba.config import HIGHEST_COUNTED, CountsConfig, TableShape
 from genomamba.language_model.context_table import CODEWORDS, LONG_ORDER, Codes, ContextTable
 from genomamba.language_model.data import GenomeWindows
 from genomamba.language_model.markov import MarkovCounts, MarkovScore, score_blocks
+from genomamba.language_model.sided_table import SidedCodes
 from genomamba.language_model.table_kernels import codes_without_own, long_words, nearest
 from mamba_data_prep.genomes.windows import WindowTable
 
@@ -90,17 +91,30 @@ class OwnLeftOut:
         self._held = np.array(counts.shape.held_orders, dtype=np.int64)
         self._known, self._table = counts, table
 
-    def __call__(self, ids: Tensor) -> Codes:
-        """The codewords at each position of whole training windows (B, L), on either strand."""
+    def __call__(self, windows: Tensor, read: Tensor) -> Codes | SidedCodes:
+        """The codewords at each position of what is read of whole training windows.
+
+        Args:
+            windows: (B, L) token ids of training windows, on either strand.
+            read: (B, L) what a network reads of them: some bases may be hidden or replaced.
+        """
+        own = windows.cpu().numpy().astype(np.uint8)
+
+        def find(ids: Tensor) -> tuple[Tensor, Tensor]:
+            return self._find(own, ids)
+
+        return self._table.lookup(read, find)
+
+    def _find(self, own: UInt8[np.ndarray, "B L"], ids: Tensor) -> tuple[Tensor, Tensor]:
         short = np.empty(ids.shape, np.int64)
         long = np.empty_like(short)
         books = [book.detach().cpu().exp().sqrt().numpy() for book in (self._table.codebook, self._table.long_codebook)]
         codes_without_own(
-            ids.cpu().numpy().astype(np.uint8), tokens.FIRST_BASE, self._held, self._counts, self._starts,
+            own, ids.cpu().numpy().astype(np.uint8), tokens.FIRST_BASE, self._held, self._counts, self._starts,
             self._known.strength, books[0], LONG_ORDER, self._known.long_keys, self._long_counts, LONG_STRENGTH,
             LONG_LEAST, books[1], short, long,
         )  # fmt: skip
-        return self._table.codes_at(ids, torch.from_numpy(short).to(ids.device), torch.from_numpy(long).to(ids.device))
+        return torch.from_numpy(short).to(ids.device), torch.from_numpy(long).to(ids.device)
 
 
 def count_windows(config: CountsConfig | None, train: GenomeWindows, valid: GenomeWindows) -> WindowCounts | None:

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from genomamba import tokens
 from genomamba.config import ModelConfig, ObjectiveConfig, TableShape
-from genomamba.language_model.context_table import Codes, ContextTable, Counted
+from genomamba.language_model.context_table import Codes, Counted
 from genomamba.language_model.embedding import TokenEmbedding
 from genomamba.language_model.objectives import Objective, asked_nats, next_base
+from genomamba.language_model.sided_table import SidedCodes, SidedCounted, context_table
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone, BackboneConfig
@@ -52,8 +53,8 @@ class GenomeLM(nn.Module):
         self.embedding = TokenEmbedding(config)
         self.backbone = Backbone(backbone_config(config))
         tied = config.tie_embeddings and table is None
-        self.lm_head = None if tied else nn.Linear(config.d_model, tokens.VOCAB_SIZE, bias=False)
-        self.table = None if table is None else ContextTable(table, config.d_model)
+        self.lm_head = None if tied else _output_layer(config)
+        self.table = None if table is None else context_table(table, config)
         if self.table is not None and self.lm_head is not None:
             nn.init.zeros_(self.lm_head.weight)
         never = torch.full((tokens.VOCAB_SIZE,), NEVER)
@@ -64,11 +65,11 @@ class GenomeLM(nn.Module):
         """The normalised hidden vector of each position; it knows that base and those before it."""
         return self._hidden(ids, self.counted(ids))
 
-    def counted(self, ids: Integer[Tensor, "B L"]) -> Counted | None:
+    def counted(self, ids: Integer[Tensor, "B L"]) -> Counted | SidedCounted | None:
         """What the table of contexts says at each position; None for a network alone."""
         return None if self.table is None else self.table.counted(self.table.lookup(ids))
 
-    def forward(self, ids: Integer[Tensor, "B L"], codes: Codes | None = None) -> Float[Tensor, "B L V"]:
+    def forward(self, ids: Integer[Tensor, "B L"], codes: Codes | SidedCodes | None = None) -> Float[Tensor, "B L V"]:
         """Logits: those at position t predict the base at t + 1, of a masked model that at t; never what is no base.
 
         Args:
@@ -78,7 +79,8 @@ class GenomeLM(nn.Module):
         """
         counted = self.counted(ids) if codes is None or self.table is None else self.table.counted(codes)
         hidden = self._hidden(ids, counted)
-        weight = self.embedding.vectors if self.lm_head is None else self.lm_head.weight
+        output = self.embedding if self.lm_head is None else self.lm_head
+        weight = output.vectors if isinstance(output, TokenEmbedding) else output.weight
         logits = functional.linear(hidden, weight) + self.never
         if self.table is None or counted is None:
             return logits
@@ -91,15 +93,15 @@ class GenomeLM(nn.Module):
             ValueError: the model has no table.
         """
         counted = self.counted(ids)
-        if counted is None:
+        if self.table is None or counted is None:
             raise ValueError("the model has no table of contexts")
-        return self._of_vocabulary(counted.best) + self.never
+        return self._of_vocabulary(self.table.alone(counted)) + self.never
 
     @staticmethod
     def _of_vocabulary(logits: Float[Tensor, "B L 4"]) -> Float[Tensor, "B L V"]:
         return functional.pad(logits, (tokens.FIRST_BASE, tokens.VOCAB_SIZE - tokens.FIRST_BASE - 4))
 
-    def _hidden(self, ids: Integer[Tensor, "B L"], counted: Counted | None) -> Float[Tensor, "B L D"]:
+    def _hidden(self, ids: Integer[Tensor, "B L"], counted: Counted | SidedCounted | None) -> Float[Tensor, "B L D"]:
         x = self.embedding(ids)
         if self.table is not None and counted is not None:
             x = x + self.table.features(counted)
@@ -131,6 +133,13 @@ class GenomeLM(nn.Module):
         bundle.check(model.state_dict())
         model.load_state_dict(bundle.state)
         return model.eval()
+
+
+def _output_layer(config: ModelConfig) -> nn.Linear | TokenEmbedding:
+    """An output layer of its own; an equivariant one where the network is."""
+    if config.reverse_complement == "equivariant":
+        return TokenEmbedding(config)
+    return nn.Linear(config.d_model, tokens.VOCAB_SIZE, bias=False)
 
 
 def table_shape(config: Mapping[str, Any], path: str | Path) -> TableShape | None:

@@ -14,6 +14,7 @@ from genomamba.language_model.context_table import Codes
 from genomamba.language_model.model import GenomeLM
 from genomamba.language_model.objectives import IGNORED, Question, asked_nats
 from genomamba.language_model.scoring import LanguageScore
+from genomamba.language_model.sided_table import SidedCodes
 from mamba_training.context_parallel import ContextPlace
 from mamba_training.optim import configured
 
@@ -24,8 +25,8 @@ class Pretraining(LightningModule):
     Args:
         model: what is trained.
         optim: rates and decay.
-        left_out: gives the codewords of the table of contexts at each position of training windows, from the counts of
-            all other windows; None for a model without a table.
+        left_out: gives the codewords of the table of contexts at each position of what is read of training windows,
+            from the counts of all other windows; None for a model without a table.
         markov_bits: gives the baseline's bits per base on the validation windows after so many optimizer steps, or None
             when that would take too long.
     """
@@ -35,7 +36,7 @@ class Pretraining(LightningModule):
         model: GenomeLM,
         optim: OptimConfig,
         markov_bits: Callable[[int], float | None] | None = None,
-        left_out: Callable[[Tensor], Codes] | None = None,
+        left_out: Callable[[Tensor, Tensor], Codes | SidedCodes] | None = None,
     ) -> None:
         super().__init__()
         self.left_out = left_out
@@ -46,12 +47,16 @@ class Pretraining(LightningModule):
     def training_step(self, batch: Integer[Tensor, "B L"], batch_idx: int) -> Float[Tensor, ""]:
         """Mean nats per base of a batch; of a part of its windows, so that the mean over all parts is that."""
         question = self.model.objective.training(batch)
-        total, n_targets = self._nats(question, None if self.left_out is None else self.left_out(batch))
+        total, n_targets = self._nats(
+            question, None if self.left_out is None else self.left_out(batch, question.inputs)
+        )
         if self.context.size > 1:
             total, n_targets = self.context.size * total, (question.targets != IGNORED).sum()
         return total / n_targets.clamp(min=1)
 
-    def _nats(self, question: Question, codes: Codes | None) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
+    def _nats(
+        self, question: Question, codes: Codes | SidedCodes | None
+    ) -> tuple[Float[Tensor, ""], Integer[Tensor, ""]]:
         """The nats of this rank's part of the windows, and the bases asked for there."""
         if self.context.size > 1:
             part = self.context.part(question.inputs.shape[1] - int(self.model.objective.looks_ahead))

@@ -63,7 +63,8 @@ def long_words(
 
 @kernel
 def codes_without_own(
-    ids: np.ndarray,
+    own: np.ndarray,
+    read: np.ndarray,
     first_base: int,
     held: np.ndarray,
     counts: np.ndarray,
@@ -79,10 +80,12 @@ def codes_without_own(
     short_codes: np.ndarray,
     long_codes: np.ndarray,
 ) -> None:
-    """The codewords at each base of training windows, from all counts but those of the window itself.
+    """The codewords at each base of sequences, from all counts but those of the window that each was made from.
 
     Args:
-        ids: uint8 (windows, length) of token ids, each window of which was counted once on both strands.
+        own: uint8 (windows, length) of token ids, each window of which was counted once on both strands.
+        read: uint8 (windows, length), the sequences that are looked up: a window itself, what is left of it where bases
+            are hidden, or the other strand of that.
         first_base: the id of A.
         held: int64, the context lengths that the table holds, rising, 0 the first.
         counts: int64, n(context, base) of all orders up to the last of `held`; given back as they were.
@@ -98,13 +101,13 @@ def codes_without_own(
         short_codes: int64 (windows, length), written.
         long_codes: int64 (windows, length), written; -1 where no long context is held.
     """
-    for window in range(ids.shape[0]):
-        _count(ids[window], first_base, -1, held[-1], counts, starts, long_order, long_keys, long_counts)
+    for window in range(own.shape[0]):
+        _count(own[window], first_base, -1, held[-1], counts, starts, long_order, long_keys, long_counts)
         _codes(
-            ids[window], first_base, held, counts, starts, strength, book, long_order, long_keys, long_counts,
+            read[window], first_base, held, counts, starts, strength, book, long_order, long_keys, long_counts,
             long_strength, long_least, long_book, short_codes[window], long_codes[window],
         )  # fmt: skip
-        _count(ids[window], first_base, 1, held[-1], counts, starts, long_order, long_keys, long_counts)
+        _count(own[window], first_base, 1, held[-1], counts, starts, long_order, long_keys, long_counts)
 
 
 @kernel

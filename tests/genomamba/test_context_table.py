@@ -148,7 +148,7 @@ def test_training_windows_are_looked_up_without_their_own_words(counts: WindowCo
     parts = cut(letters)
     ids = torch.from_numpy(np.stack([tokens.encode(part) for part in parts]))
     left_out = OwnLeftOut(counts, table)
-    codes = left_out(ids)
+    codes = left_out(ids, ids)
     found = table.counted(codes)
     for number in (0, 1, 7):
         others = parts[:number] + parts[number + 1 :]
@@ -163,7 +163,7 @@ def test_training_windows_are_looked_up_without_their_own_words(counts: WindowCo
             seen = np.array([long[context + base] for base in "ACGT"])
             if found.found[number, place]:
                 assert seen.sum() >= LONG_LEAST
-    again = left_out(ids)  # the counts are as they were
+    again = left_out(ids, ids)  # the counts are as they were
     assert all(torch.equal(one, other) for one, other in zip(codes, again, strict=True))
 
 
@@ -180,7 +180,7 @@ def test_a_repeat_that_no_other_window_has_is_not_foretold(tmp_path: Path) -> No
     table = filled(counts)
     ids = torch.from_numpy(next(windows.blocks())[:1].copy())
     assert (table.lookup(ids).long >= 0).any()
-    assert (OwnLeftOut(counts, table)(ids).long < 0).all()
+    assert (OwnLeftOut(counts, table)(ids, ids).long < 0).all()
 
 
 def test_a_model_starts_from_its_table(counts: WindowCounts, windows: GenomeWindows) -> None:
