@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int64, Integer
@@ -73,12 +73,15 @@ class Counted(NamedTuple):
     told: Float[Tensor, "B L"]
 
 
-class ContextTable(nn.Module):
-    """The table and the few weights that bind it to the network.
+CodesT = TypeVar("CodesT")
+CountedT = TypeVar("CountedT")
+
+
+class ContextTable(nn.Module, Generic[CodesT, CountedT]):
+    """The table, and how it is bound to a network; `NextBaseTable` and `SidedTable` say of which base it tells.
 
     Args:
         shape: which contexts are held; their numbers are set by `fill` or read from a bundle.
-        d_model: channels of the network.
     """
 
     codes: Tensor
@@ -87,7 +90,7 @@ class ContextTable(nn.Module):
     long_codes: Tensor
     long_codebook: Tensor
 
-    def __init__(self, shape: TableShape, d_model: int) -> None:
+    def __init__(self, shape: TableShape) -> None:
         super().__init__()
         self.shape = shape
         uniform = torch.full((CODEWORDS, 4), 0.25).log()
@@ -96,11 +99,31 @@ class ContextTable(nn.Module):
         self.register_buffer("long_keys", torch.zeros(shape.long_contexts, dtype=torch.int32))
         self.register_buffer("long_codes", torch.zeros(shape.long_contexts, dtype=torch.uint8))
         self.register_buffer("long_codebook", uniform.clone())
-        self.inputs = nn.Linear(FEATURES, d_model, bias=False)
-        nn.init.normal_(self.inputs.weight, std=0.02)
-        self.weights = nn.Linear(d_model, 2)
-        nn.init.zeros_(self.weights.weight)
-        nn.init.zeros_(self.weights.bias)
+
+    def lookup(self, ids: Integer[Tensor, "B L"], find: Finder | None = None) -> CodesT:
+        """The codewords at each position of sequences; contexts begin anew after every token that is no base.
+
+        Args:
+            ids: token ids.
+            find: finds codewords, such as those without a training window's own counts; by default the table's own.
+        """
+        raise NotImplementedError
+
+    def counted(self, codes: CodesT) -> CountedT:
+        """What the codewords stand for."""
+        raise NotImplementedError
+
+    def alone(self, counted: CountedT) -> Float[Tensor, "B L 4"]:
+        """Logits of A, C, G and T without the network."""
+        raise NotImplementedError
+
+    def features(self, counted: CountedT) -> Float[Tensor, "B L D"]:
+        """What the network reads beside each base: the distributions, and how well they had foretold that base."""
+        raise NotImplementedError
+
+    def share(self, hidden: Float[Tensor, "B L D"], counted: CountedT) -> Float[Tensor, "B L 4"]:
+        """What the table adds to the logits of A, C, G and T."""
+        raise NotImplementedError
 
     def fill(
         self,
@@ -127,13 +150,8 @@ class ContextTable(nn.Module):
         self.long_codebook.copy_(long_codebook.log())
 
     @torch.no_grad()
-    def lookup(self, ids: Integer[Tensor, "B L"], find: Finder | None = None) -> Codes:
-        """The codewords at each position of sequences; contexts begin anew after every token that is no base.
-
-        Args:
-            ids: token ids.
-            find: finds codewords, such as those without a training window's own counts; by default the table's own.
-        """
+    def codes_of_the_next(self, ids: Integer[Tensor, "B L"], find: Finder | None = None) -> Codes:
+        """The codewords of the base after each position, see `lookup`."""
         return self._told(ids, *(self.find if find is None else find)(ids))
 
     @torch.no_grad()
@@ -167,20 +185,40 @@ class ContextTable(nn.Module):
         found = (self.long_keys[place] == key) & (run >= LONG_ORDER)
         return torch.where(found, self.long_codes[place].long(), nowhere)
 
-    def counted(self, codes: Codes) -> Counted:
-        """What the codewords stand for."""
+    def counted_of_the_next(self, codes: Codes) -> Counted:
+        """What such codewords stand for."""
         best, short = self._best(codes.short, codes.long), self.codebook[codes.short]
         return Counted(best, short, codes.long >= 0, codes.told)
 
     def _best(self, short: Int64[Tensor, "B L"], long: Int64[Tensor, "B L"]) -> Float[Tensor, "B L 4"]:
         return torch.where((long >= 0)[..., None], self.long_codebook[long.clamp(min=0)], self.codebook[short])
 
+
+class NextBaseTable(ContextTable[Codes, Counted]):
+    """A table that tells a causal network of the base after each position.
+
+    Args:
+        shape: which contexts are held.
+        d_model: channels of the network.
+    """
+
+    def __init__(self, shape: TableShape, d_model: int) -> None:
+        super().__init__(shape)
+        self.inputs = nn.Linear(FEATURES, d_model, bias=False)
+        nn.init.normal_(self.inputs.weight, std=0.02)
+        self.weights = nn.Linear(d_model, 2)
+        nn.init.zeros_(self.weights.weight)
+        nn.init.zeros_(self.weights.bias)
+
+    lookup = ContextTable.codes_of_the_next
+    counted = ContextTable.counted_of_the_next
+
     def alone(self, counted: Counted) -> Float[Tensor, "B L 4"]:
         """Logits of A, C, G and T without the network."""
         return counted.best
 
     def features(self, counted: Counted) -> Float[Tensor, "B L D"]:
-        """What the network reads beside each base: the distributions, and how well they had foretold that base."""
+        """What the network reads beside each base."""
         return self.inputs(plain_features(counted))
 
     def share(self, hidden: Float[Tensor, "B L D"], counted: Counted) -> Float[Tensor, "B L 4"]:

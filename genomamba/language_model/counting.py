@@ -15,13 +15,15 @@ has been seen at least once, here. So training looks a window up in the counts o
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64, UInt8
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from genomamba import tokens
@@ -63,7 +65,7 @@ class WindowCounts:
     long_keys: Int64[np.ndarray, " long"]
     long_counts: Int64[np.ndarray, "long 4"]
 
-    def fill(self, table: ContextTable) -> None:
+    def fill(self, table: ContextTable[Any, Any]) -> None:
         """Writes the distributions into a table, each as the nearest of 256 codewords fitted to them."""
         short = interpolated(self.tables, self.strength)
         held = [short[order] for order in self.shape.held_orders]
@@ -83,7 +85,7 @@ class OwnLeftOut:
         table: whose codewords are used.
     """
 
-    def __init__(self, counts: WindowCounts, table: ContextTable) -> None:
+    def __init__(self, counts: WindowCounts, table: ContextTable[Any, Any]) -> None:
         flat = [part.ravel() for part in counts.tables]
         self._starts = np.cumsum([0, *(len(part) for part in flat[:-1])], dtype=np.int64)
         self._counts = np.concatenate(flat).astype(np.int64)
@@ -236,8 +238,9 @@ def _coded(
             n_init=1,  # pyright: ignore[reportArgumentType]
             max_iter=20,
             random_state=0,
-        ).fit(roots[rows])
-        sample = fitted.cluster_centers_
+        )
+        with warnings.catch_warnings(category=ConvergenceWarning, action="ignore"):  # fewer codewords are no harm
+            sample = fitted.fit(roots[rows]).cluster_centers_
     book[: len(sample)] = sample**2
     nearest(roots, np.sqrt(book).astype(np.float32), codes)
     for base in range(4):

@@ -25,7 +25,15 @@ from torch.nn import functional
 
 from genomamba import tokens
 from genomamba.config import ModelConfig, TableShape
-from genomamba.language_model.context_table import FEATURES, Codes, ContextTable, Counted, Finder, plain_features
+from genomamba.language_model.context_table import (
+    FEATURES,
+    Codes,
+    ContextTable,
+    Counted,
+    Finder,
+    NextBaseTable,
+    plain_features,
+)
 
 _WEIGHTS: Final = 3
 
@@ -55,8 +63,8 @@ class SidedCounted(NamedTuple):
     prior: Float[Tensor, " 4"]
 
 
-class SidedTable(ContextTable):
-    """A `ContextTable` that is asked from both sides.
+class SidedTable(ContextTable[SidedCodes, SidedCounted]):
+    """A table that tells a network that looks both ways of the base at each position.
 
     Args:
         shape: which contexts are held.
@@ -66,7 +74,7 @@ class SidedTable(ContextTable):
     complement: Tensor
 
     def __init__(self, shape: TableShape, model: ModelConfig) -> None:
-        super().__init__(shape, model.d_model)
+        super().__init__(shape)
         self.equivariant = model.reverse_complement == "equivariant"
         halves = 2 if self.equivariant else 1
         self.inputs = nn.Linear(2 * FEATURES, model.d_model // halves, bias=False)
@@ -77,36 +85,36 @@ class SidedTable(ContextTable):
         self.register_buffer("complement", torch.from_numpy(tokens.COMPLEMENT), persistent=False)
 
     @torch.no_grad()
-    def lookup(self, ids: Integer[Tensor, "B L"], find: Finder | None = None) -> Any:
-        """The codewords of the base at each position from either side, `SidedCodes`; see `ContextTable.lookup`."""
+    def lookup(self, ids: Integer[Tensor, "B L"], find: Finder | None = None) -> SidedCodes:
+        """The codewords of the base at each position, from either side."""
         other = self.complement[ids.flip(1).long()].to(ids.dtype)
-        left, right = (self._of_the_next(super(SidedTable, self).lookup(strand, find)) for strand in (ids, other))
+        left, right = (self._moved(self.codes_of_the_next(strand, find)) for strand in (ids, other))
         return SidedCodes(left, Codes(*(values.flip(1) for values in right)))
 
-    def _of_the_next(self, codes: Codes) -> Codes:
+    def _moved(self, codes: Codes) -> Codes:
         """Codewords moved to the position of the base that they foretell; the first has no context."""
         short = torch.cat([self.codes[:1].long().expand(len(codes.short), 1), codes.short[:, :-1]], dim=1)
         return Codes(short, functional.pad(codes.long[:, :-1], (1, 0), value=-1), codes.told)
 
-    def counted(self, codes: Any) -> Any:
-        """What `SidedCodes` stand for, as `SidedCounted`."""
+    def counted(self, codes: SidedCodes) -> SidedCounted:
+        """What the codewords stand for."""
         prior = self.codebook[self.codes[0].long()]
-        left, right = (super(SidedTable, self).counted(side) for side in codes)
+        left, right = self.counted_of_the_next(codes.left), self.counted_of_the_next(codes.right)
         return SidedCounted(left, right, (prior + prior.flip(0)) / 2)
 
-    def alone(self, counted: Any) -> Float[Tensor, "B L 4"]:
+    def alone(self, counted: SidedCounted) -> Float[Tensor, "B L 4"]:
         """Logits of A, C, G and T without the network."""
         return counted.left.best + counted.right.best.flip(2) - counted.prior
 
-    def features(self, counted: Any) -> Float[Tensor, "B L D"]:
-        """What the network reads beside each base: the distributions from both sides, and how well they foretold it."""
+    def features(self, counted: SidedCounted) -> Float[Tensor, "B L D"]:
+        """What the network reads beside each base."""
         left, right = plain_features(counted.left), plain_features(counted.right)
         one = self.inputs(torch.cat([left, right], dim=2))
         return (
             torch.cat([one, self.inputs(torch.cat([right, left], dim=2)).flip(2)], dim=2) if self.equivariant else one
         )
 
-    def share(self, hidden: Float[Tensor, "B L D"], counted: Any) -> Float[Tensor, "B L 4"]:
+    def share(self, hidden: Float[Tensor, "B L D"], counted: SidedCounted) -> Float[Tensor, "B L 4"]:
         """What the table adds to the logits of A, C, G and T."""
         if self.equivariant:
             left, right = self.weights(hidden).float(), self.weights(hidden.flip(2)).float()
@@ -120,7 +128,7 @@ def _weighted(side: Counted, weights: Float[Tensor, "B L 3"]) -> Float[Tensor, "
     return (1 + weights[..., :1]) * side.best + weights[..., 1:2] * side.short
 
 
-def context_table(shape: TableShape, model: ModelConfig) -> ContextTable:
-    """The table of contexts of a network: asked from both sides where it looks both ways."""
+def context_table(shape: TableShape, model: ModelConfig) -> ContextTable[Any, Any]:
+    """The table of contexts of a network: of both sides where it looks both ways."""
     causal = model.bidirectional == "none" and model.reverse_complement == "none"
-    return ContextTable(shape, model.d_model) if causal else SidedTable(shape, model)
+    return NextBaseTable(shape, model.d_model) if causal else SidedTable(shape, model)

@@ -13,7 +13,7 @@ import torch
 
 from genomamba import tokens
 from genomamba.config import CountsConfig, ModelConfig, TableShape
-from genomamba.language_model.context_table import LONG_ORDER, ContextTable
+from genomamba.language_model.context_table import LONG_ORDER, NextBaseTable
 from genomamba.language_model.counting import (
     LONG_LEAST,
     LONG_STRENGTH,
@@ -57,8 +57,8 @@ def counts(windows: GenomeWindows) -> WindowCounts:
     return found
 
 
-def filled(counts: WindowCounts) -> ContextTable:
-    table = ContextTable(counts.shape, 8)
+def filled(counts: WindowCounts) -> NextBaseTable:
+    table = NextBaseTable(counts.shape, 8)
     counts.fill(table)
     return table
 

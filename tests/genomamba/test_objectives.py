@@ -107,7 +107,6 @@ def test_a_classifier_gives_both_strands_the_same_probabilities_where_strand_mea
     [
         (["model.bidirectional=add"], "objective.kind masked"),
         (["objective.kind=masked", "counts=null"], "looks both ways"),
-        (["objective.kind=masked", "model.bidirectional=add"], "counts=null"),
         (["model.reverse_complement=equivariant", "model.d_model=129"], "odd"),
         (["model.reverse_complement=equivariant", "model.tie_embeddings=false"], "tie_embeddings"),
     ],
