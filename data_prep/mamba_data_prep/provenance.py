@@ -65,7 +65,9 @@ def recorded_command(*more: str) -> str:
     Args:
         more: options to add where they are not there already.
     """
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    program = Path(sys.argv[0])
+    started = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
+    words = [*started, *sys.argv[1:]]
     return shlex.join([*words, *(word for word in more if word not in words)])
 
 
