@@ -92,12 +92,14 @@ Examples:
   genomamba pretrain --fasta hg38.fa --out runs/hg38
   genomamba pretrain --fasta chr20.fa.gz --out runs/chr20 --set data.window=4096 --max-time 20m
   genomamba pretrain --fasta hg38.fa --bed sequences_human.bed --config genomamba-7m --out runs/7m
+  genomamba pretrain --fasta mouse.fa --from human-1.4m --max-time 1h --out runs/mouse
   genomamba pretrain --out runs/hg38 --resume
 """
 )
 @click.option("--fasta", type=FILE, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
 @click.option("--bed", type=FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
 @click.option("--context-parallel", type=click.IntRange(1), metavar="N", help="Devices that share each window.")
+@_from
 @settings_options
 @_training
 @_out_run
@@ -106,6 +108,7 @@ Examples:
 def pretrain(
     fasta: Path | None,
     bed: Path | None,
+    from_model: Path | None,
     config: str | None,
     overrides: tuple[str, ...],
     out: Path,
@@ -115,7 +118,8 @@ def pretrain(
     **options: Any,
 ) -> None:
     """Train a language model on a genome, and compare it with the best Markov model of the same bases."""
-    flags = {**_flags(options), "fasta": _text(fasta), "bed": _text(bed), "train.context_parallel": context_parallel}
+    files = {"fasta": _text(fasta), "bed": _text(bed), "from_model": _text(from_model)}
+    flags = {**_flags(options), **files, "train.context_parallel": context_parallel}
     from genomamba.commands.checks import pretrain_settings
 
     pretrain_settings(out=out, config=config, overrides=overrides, flags=flags, resume=resume)

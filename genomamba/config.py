@@ -232,6 +232,7 @@ class PretrainConfig(Section):
 
     fasta: str | None = Field(default=None, description="the path of a FASTA file")
     bed: str | None = Field(default=None, description="the path of a BED file, or null")
+    from_model: str | None = Field(default=None, description="the model that training goes on with, or null")
     content: dict[str, str] | None = Field(default=None, description="hashes that the program writes")
     model: ModelConfig = Field(default_factory=ModelConfig, description="a section")
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig, description="a section")

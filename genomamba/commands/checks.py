@@ -33,8 +33,12 @@ def pretrain_settings(
     if settings.fasta is None:
         raise UserError("no genome is given", accepted="--fasta FILE, or fasta: FILE in the configuration")
     check_genome(Path(settings.fasta), None if settings.bed is None else Path(settings.bed))
+    if settings.from_model is not None:
+        model_folder(Path(settings.from_model))
     places = {
-        key: str(Path(path).absolute()) for key in ("fasta", "bed") if (path := getattr(settings, key)) is not None
+        key: str(Path(path).absolute())
+        for key in ("fasta", "bed", "from_model")
+        if (path := getattr(settings, key)) is not None
     }
     return settings.model_copy(update=places)
 

@@ -12,6 +12,7 @@ from genomamba.commands.checks import pretrain_settings
 from genomamba.config import PretrainConfig, unknown_before
 from genomamba.language_model import card
 from genomamba.language_model.batches import plan_within_memory, run_settings, words
+from genomamba.language_model.beginning import Beginning
 from genomamba.language_model.both_sides import BothSides
 from genomamba.language_model.counting import OwnLeftOut, count_windows
 from genomamba.language_model.data import GenomeData, GenomeWindows, frozen, make_split, open_genome
@@ -59,10 +60,12 @@ def run_pretrain(
         Interrupted: stopped by a signal; the run can be resumed.
     """
     settings = pretrain_settings(out=out, config=config, overrides=overrides, flags=flags or {}, resume=resume)
+    start = Beginning.of(settings)
+    settings = start.shaped(settings)
     genome = open_genome(settings.fasta)
     split = make_split(genome, settings.data, settings.bed)
     _audit(genome, split)
-    content = {"genome": genome.fingerprint.xxh3_128, **split.description["digests"]}
+    content = {"genome": genome.fingerprint.xxh3_128, **split.description["digests"], **start.content}
     settings = settings.model_copy(update={"content": content})
     train, choosing = GenomeWindows(genome, split.train), _held_out(genome, split.valid, settings)
     counts = count_windows(settings.counts, train, choosing)
@@ -71,6 +74,7 @@ def run_pretrain(
     left_out = None if counts is None or model.table is None else OwnLeftOut(counts, model.table)
     if counts is not None and model.table is not None:
         counts.fill(model.table)
+    start.give(model)
     plan = plan_within_memory(model, settings)
     data = GenomeData(
         genome,
@@ -96,14 +100,14 @@ def run_pretrain(
         data,
         run_settings(out, settings, plan, resume),
         config=settings.model_dump(mode="json"),
-        may_change=("fasta", "bed", "train.validate_every", *_unknown_before(out, settings)),
+        may_change=("fasta", "bed", "from_model", "train.validate_every", *_unknown_before(out, settings)),
         units=words,
     )
     if not is_first_process():
         return {}
     if baseline is not None:
         baseline.follow(run.step * plan.windows_per_step)
-    return _finish(settings, genome, split, model, baseline, run)
+    return _finish(settings, genome, split, model, baseline, run, start)
 
 
 def _audit(genome: Genome, split: Split) -> None:
@@ -151,7 +155,13 @@ def _held_out(genome: Genome, windows: WindowTable, settings: PretrainConfig) ->
 
 
 def _finish(
-    settings: PretrainConfig, genome: Genome, split: Split, model: GenomeLM, baseline: SeenMarkov | None, run: RunResult
+    settings: PretrainConfig,
+    genome: Genome,
+    split: Split,
+    model: GenomeLM,
+    baseline: SeenMarkov | None,
+    run: RunResult,
+    start: Beginning,
 ) -> dict[str, Any]:
     """Scores the best weights once on validation and on test, and writes the bundle, its card and the picture."""
     say("scoring the best weights on the validation and the test windows")
@@ -177,5 +187,5 @@ def _finish(
         **alone,
         **_judges(model, scores["test"], baseline, train, valid, test),
     }
-    card.save_language_model(run.out, model, settings, card.provenance(settings, genome, split, result))
+    card.save_language_model(run.out, model, settings, card.provenance(settings, genome, split, result, start.record))
     return {**result, "text": card.summary(result)}

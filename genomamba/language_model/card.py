@@ -87,8 +87,18 @@ def _verdict(judge: dict[str, Any], other: str) -> str:
     return f"{abs(saved):.4f} +- {error:.4f} bits per base {word} on test than {other}{unsure}"
 
 
-def provenance(settings: PretrainConfig, genome: Genome, split: Split, result: dict[str, Any]) -> dict[str, Any]:
-    """Everything needed to know, and to repeat, what a model was made from; plain values for JSON."""
+def provenance(
+    settings: PretrainConfig, genome: Genome, split: Split, result: dict[str, Any], begun: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Everything needed to know, and to repeat, what a model was made from; plain values for JSON.
+
+    Args:
+        settings: of the run.
+        genome: that was read.
+        split: of it.
+        result: what the run reached.
+        begun: `Beginning.record` of the model that it went on with.
+    """
     return {
         "genome": {
             "file": genome.path.name,
@@ -97,13 +107,28 @@ def provenance(settings: PretrainConfig, genome: Genome, split: Split, result: d
             **genome.fingerprint.to_dict(),
         },
         "split": split.description,
-        "read": {"genomes": [RegionsRead.of(genome, split.train).to_dict()], "sequences": []},
-        "settings": settings.model_dump(mode="json", exclude={"fasta", "bed", "content"}),
+        **({} if begun is None else {"from": {key: begun[key] for key in ("name", "sha256", "tokens")}}),
+        **_read(RegionsRead.of(genome, split.train), begun),
+        "settings": settings.model_dump(mode="json", exclude={"fasta", "bed", "from_model", "content"}),
         "result": {key: value for key, value in result.items() if key not in ("out", "model")},
         "command": recorded_command(),
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _read(now: RegionsRead, begun: dict[str, Any] | None) -> dict[str, Any]:
+    """All that a model has read, in this run and before; nothing where the model before does not say."""
+    if begun is None:
+        return {"read": {"genomes": [now.to_dict()], "sequences": []}}
+    if begun["read"] is None:
+        return {}
+    before = [RegionsRead.from_dict(one) for one in begun["read"]["genomes"]]
+    same = [one for one in before if one.xxh3_128 == now.xxh3_128]
+    others = [one for one in before if one.xxh3_128 != now.xxh3_128]
+    for one in same:
+        now = now | one
+    return {"read": {**begun["read"], "genomes": [one.to_dict() for one in (*others, now)]}}
 
 
 def save_language_model(out: Path, model: GenomeLM, settings: PretrainConfig, made: dict[str, Any]) -> None:
@@ -137,6 +162,8 @@ def model_card(made: dict[str, Any]) -> str:
         asked = "Predicts hidden bases from those on both sides"
     about = f"""{asked} ({result["n_parameters"]:,} parameters, trained on
 windows of {result["window"]:,} bases). Made by `{made["command"]}` on {made["created"]}."""
+    if (begun := made.get("from")) is not None:
+        about += f"\nIt went on from `{begun['name']}`, which had read {begun['tokens']:,} tokens."
     data = f"""{genome["records"]:,} record(s), {genome["bases"]:,} bases:
 
 {cards.files_table({genome["file"]: genome})}

@@ -284,3 +284,42 @@ def test_counts_in_the_model_are_told_apart_from_the_network(source: tuple[Path,
     without = run_pretrain(out=tmp_path / "without", overrides=[*FAST, "counts=null"], flags=flags)
     assert "counts_alone" not in without
     assert GenomeLM.from_bundle(tmp_path / "without").table is None
+
+
+def test_a_run_goes_on_with_a_model(source: tuple[Path, float], tiny_genome: Path, tmp_path: Path) -> None:
+    path, _ = source
+    short = ["data.window=64", *FAST[4:], "train.max_steps=2"]
+    plain = [*FAST, "counts=null", "train.max_steps=40"]
+    first = run_pretrain(out=tmp_path / "first", overrides=plain, flags={"fasta": str(path)})
+    flags = {"fasta": str(path), "from_model": first["model"]}
+    second = run_pretrain(out=tmp_path / "second", overrides=[*short, "optim.lr=1e-6"], flags=flags)
+    assert second["test"]["bits"] == pytest.approx(first["test"]["bits"], abs=1e-3)
+    assert first["test"]["bits"] < 1.95
+    made = json.loads((Path(second["model"]) / "config.json").read_text())["training"]
+    assert made["from"]["tokens"] == first["tokens"]
+    assert made["from"]["name"] == "first"
+    assert len(made["read"]["genomes"]) == 1
+    assert "went on from `first`" in (Path(second["model"]) / "README.md").read_text()
+    flags = {"fasta": str(tiny_genome), "from_model": second["model"]}
+    other = run_pretrain(out=tmp_path / "third", overrides=short, flags=flags)
+    made = json.loads((Path(other["model"]) / "config.json").read_text())["training"]
+    assert made["from"]["tokens"] == first["tokens"] + second["tokens"]
+    assert [one["file"] for one in made["read"]["genomes"]] == [path.name, tiny_genome.name]
+    with pytest.raises(UserError, match="content"):
+        run_pretrain(out=tmp_path / "third", flags={"from_model": first["model"]}, resume=True)
+
+
+def test_counts_are_those_of_the_genome_that_is_gone_on_with(
+    source: tuple[Path, float], tiny_genome: Path, tmp_path: Path
+) -> None:
+    path, _ = source
+    first = run_pretrain(out=tmp_path / "first", overrides=[*FAST, "train.max_steps=2"], flags={"fasta": str(path)})
+    short = ["data.window=64", *FAST[4:], "train.max_steps=2"]
+    flags = {"fasta": str(tiny_genome), "from_model": first["model"]}
+    second = run_pretrain(out=tmp_path / "second", overrides=short, flags=flags)
+    models = [GenomeLM.from_bundle(run["model"]) for run in (first, second)]
+    assert models[0].table is not None
+    assert models[1].table is not None
+    assert not torch.equal(models[0].table.codebook, models[1].table.codebook)
+    with pytest.raises(UserError, match="has counts in it"):
+        run_pretrain(out=tmp_path / "third", overrides=["counts=null"], flags=flags)
