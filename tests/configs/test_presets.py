@@ -43,9 +43,7 @@ def test_the_promised_presets_exist() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_names_every_setting(name: str) -> None:
-    named = keys(PretrainConfig) - {"fasta", "bed", "content"}
-    if name in MASKED:  # which have no counts
-        named = {key for key in named if not key.startswith("counts.")} | {"counts"}
+    named = keys(PretrainConfig) - {"fasta", "bed", "from_model", "content"}
     assert set(leaves(load_preset("genomamba", name))) == named
 
 
