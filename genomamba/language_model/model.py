@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from jaxtyping import Float, Integer
@@ -17,17 +17,48 @@ from torch.nn import functional
 
 from genomamba import tokens
 from genomamba.config import ModelConfig, ObjectiveConfig, TableShape
-from genomamba.language_model.context_table import Codes, Counted
+from genomamba.language_model.context_table import LONG_ORDER, Codes, Counted
 from genomamba.language_model.embedding import TokenEmbedding
 from genomamba.language_model.objectives import Objective, asked_nats, next_base
 from genomamba.language_model.sided_table import SidedCodes, SidedCounted, context_table
 from mamba_configs.settings import validated
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone, BackboneConfig
+from mamba_kernels.blocks.backbone import BackboneState
 
 BUNDLE_KIND: Final = "genomamba-lm"
 NEVER: Final = -1e4
 """Added to the logits of tokens that are never targets, so that a softmax over all tokens is one over A, C, G, T."""
+
+
+class Carried(NamedTuple):
+    """What a causal model keeps of a sequence from one piece to the next.
+
+    Attributes:
+        recent: (B, R) the last tokens, as many as the table's contexts reach back; R is less only at the beginning.
+        layers: the state of each layer.
+    """
+
+    recent: Integer[Tensor, "B R"]
+    layers: BackboneState
+
+    def rows(self, index: Integer[Tensor, " M"]) -> Carried:
+        """What is kept of the rows of these numbers, which may repeat: one beginning may have several ends."""
+        return Carried(self.recent[index], tuple(tuple(part[index] for part in layer) for layer in self.layers))
+
+
+class Advanced(NamedTuple):
+    """What a causal model makes of a piece.
+
+    Attributes:
+        logits: (B, L, V) as of `GenomeLM.forward`.
+        hidden: (B, L, D) as of `GenomeLM.embeddings`.
+        carried: for the next piece.
+    """
+
+    logits: Float[Tensor, "B L V"]
+    hidden: Float[Tensor, "B L D"]
+    carried: Carried
 
 
 class GenomeLM(nn.Module):
@@ -63,7 +94,7 @@ class GenomeLM(nn.Module):
 
     def embeddings(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """The normalised hidden vector of each position; it knows that base and those before it."""
-        return self._hidden(ids, self.counted(ids))
+        return self._hidden(ids, self.counted(ids))[0]
 
     def counted(self, ids: Integer[Tensor, "B L"]) -> Counted | SidedCounted | None:
         """What the table of contexts says at each position; None for a network alone."""
@@ -78,7 +109,30 @@ class GenomeLM(nn.Module):
                 window's own words are left out; None looks them up.
         """
         counted = self.counted(ids) if codes is None or self.table is None else self.table.counted(codes)
-        hidden = self._hidden(ids, counted)
+        return self._logits(self._hidden(ids, counted)[0], counted)
+
+    def advance(self, ids: Integer[Tensor, "B L"], before: Carried | None = None) -> Advanced:
+        """Reads the next piece of sequences: in pieces, a causal model gives what it gives on the whole, any length.
+
+        Args:
+            ids: token ids of the piece, at least one.
+            before: what is carried from the piece before; None at the beginning.
+
+        Raises:
+            ValueError: the model looks both ways, and has to see a sequence whole.
+        """
+        if not self.backbone.config.causal:
+            raise ValueError("a model that looks both ways has no state to carry: give it the whole sequence")
+        known = ids if before is None else torch.cat([before.recent.to(ids.dtype), ids], dim=1)
+        counted = None
+        if self.table is not None:
+            codes = self.table.lookup(known)
+            counted = self.table.counted(codes.part(slice(known.shape[1] - ids.shape[1], None)))
+        hidden, layers = self._hidden(ids, counted, None if before is None else before.layers)
+        assert layers is not None
+        return Advanced(self._logits(hidden, counted), hidden, Carried(known[:, -LONG_ORDER:].clone(), layers))
+
+    def _logits(self, hidden: Float[Tensor, "B L D"], counted: Counted | SidedCounted | None) -> Float[Tensor, "B L V"]:
         output = self.embedding if self.lm_head is None else self.lm_head
         weight = output.vectors if isinstance(output, TokenEmbedding) else output.weight
         logits = functional.linear(hidden, weight) + self.never
@@ -101,11 +155,16 @@ class GenomeLM(nn.Module):
     def _of_vocabulary(logits: Float[Tensor, "B L 4"]) -> Float[Tensor, "B L V"]:
         return functional.pad(logits, (tokens.FIRST_BASE, tokens.VOCAB_SIZE - tokens.FIRST_BASE - 4))
 
-    def _hidden(self, ids: Integer[Tensor, "B L"], counted: Counted | SidedCounted | None) -> Float[Tensor, "B L D"]:
+    def _hidden(
+        self, ids: Integer[Tensor, "B L"], counted: Counted | SidedCounted | None, state: BackboneState | None = None
+    ) -> tuple[Float[Tensor, "B L D"], BackboneState | None]:
         x = self.embedding(ids)
         if self.table is not None and counted is not None:
             x = x + self.table.features(counted)
-        return self.backbone(x)[0]
+        if state is not None and x.shape[1] == 1:
+            y, state = self.backbone.step(x[:, 0], state)
+            return y[:, None], state
+        return self.backbone(x, state)
 
     def n_parameters(self) -> int:
         """Trainable numbers in the model."""

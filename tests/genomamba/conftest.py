@@ -1,16 +1,18 @@
-"""Small classifiers: random weights, for everything that does not depend on what was learnt."""
+"""Small classifiers and language models: random weights, for everything that does not depend on what was learnt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from genomamba.classifier.config import HeadConfig, StemConfig
 from genomamba.classifier.network import ClassifierConfig, SequenceClassifier
-from genomamba.config import ModelConfig
+from genomamba.config import ModelConfig, ObjectiveConfig, TableShape
+from genomamba.language_model.model import GenomeLM
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +57,37 @@ def bundle(make_classifier: Callable[..., SequenceClassifier], tmp_path_factory:
     path = tmp_path_factory.mktemp("bundle") / "model"
     save_bundle(path, network.state_dict(), network.config.to_dict(), "# A classifier\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def make_language_model() -> Callable[..., GenomeLM]:
+    """A function (counts, kind, bidirectional, reverse_complement) -> a language model with something to say."""
+
+    def make(
+        counts: bool = True, kind: str = "next_base", bidirectional: str = "none", reverse_complement: str = "none"
+    ) -> GenomeLM:
+        torch.manual_seed(4)
+        shape = ModelConfig.model_validate(
+            {"d_model": 16, "n_layers": 2, "d_state": 4, "bidirectional": bidirectional,
+             "reverse_complement": reverse_complement}
+        )  # fmt: skip
+        table = TableShape(order=3, long_contexts=50) if counts else None
+        model = GenomeLM(shape, table, ObjectiveConfig.model_validate({"kind": kind})).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        if model.table is not None:
+            _fill(model, np.random.default_rng(5))
+        return model
+
+    return make
+
+
+def _fill(model: GenomeLM, rng: np.random.Generator) -> None:
+    """Numbers for the table: long contexts are held of the sequences that the generator of seed 5 gives first."""
+    assert model.table is not None
+    bases = rng.integers(7, 11, (2, 300))[0, 20:90] - 7
+    keys = sorted({int("".join(map(str, bases[i : i + 16])), 4) for i in range(50)})
+    books = [torch.from_numpy(rng.dirichlet(np.ones(4), 256)).float() for _ in range(2)]
+    codes, long_codes = (torch.from_numpy(rng.integers(0, 256, n)) for n in (model.table.shape.size, len(keys)))
+    model.table.fill(codes, books[0], torch.tensor(keys), long_codes, books[1])
