@@ -288,6 +288,39 @@ def classify(as_json: bool, **options: Any) -> None:
         print_result(result, as_json)
 
 
+@cli.command(
+    epilog="""\b
+Examples:
+  genomamba explain --model runs/promoters --fasta promoters.fa --out why
+  genomamba explain --model human-1.4m --fasta hg38.fa --region chr17:43,044,295-43,045,294 --out brca1
+  genomamba explain --model runs/apes --fasta new.fa --method memory --out memory
+"""
+)
+@click.option("--model", type=MODEL, required=True, help="A classifier or a language model.")
+@click.option("--fasta", type=FILE, required=True, help="FASTA, GenBank or EMBL, also gzip.")
+@click.option("--bed", type=FILE, help="Only these stretches.")
+@click.option(
+    "--region", "regions", multiple=True, metavar="NAME:FIRST-LAST", help="Only this stretch, 1-based; repeatable."
+)
+@click.option(
+    "--method", "methods", multiple=True, type=click.Choice(["ism", "gradient", "integrated", "memory"]),
+    help="Mutagenesis, gradient x input, integrated gradients, what the layers remember; repeatable, all by default.",
+)  # fmt: skip
+@click.option("--class", "class_name", metavar="NAME", help="The class to explain; by default the one predicted.")
+@click.option("--out", type=FILE, required=True, metavar="FOLDER", help="Tables, tracks, pictures and report.html.")
+@overwrite_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@json_option
+def explain(as_json: bool, **options: Any) -> None:
+    """Show which bases decide, and what the layers remember."""
+    from genomamba.commands.checks import check_explain
+
+    check_explain(**{name: options[name] for name in ("model", "fasta", "bed", "out", "overwrite")})
+    from genomamba.commands.explain import run_explain
+
+    print_result(run_explain(**options), as_json)
+
+
 @cli.command()
 @click.option("--model", type=MODEL, required=True, help="A run, a bundle, or a model that ships.")
 @click.option("--fasta", type=FILE, help="Genome on which a language model is scored.")

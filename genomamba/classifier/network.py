@@ -122,6 +122,23 @@ class ClassifierConfig:
         )
 
 
+class Letters(nn.Module):
+    """A, C, G and T one-hot, N a quarter of each, and nothing for padding."""
+
+    values: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        values = torch.zeros(tokens.VOCAB_SIZE, 4)
+        values[tokens.FIRST_BASE : tokens.FIRST_BASE + 4] = torch.eye(4)
+        values[tokens.N] = 0.25
+        self.register_buffer("values", values, persistent=False)
+
+    def forward(self, ids: Integer[Tensor, "B L"]) -> Float[Tensor, "B L 4"]:
+        """The letters of token ids."""
+        return self.values[ids.long()]
+
+
 class ConvStem(nn.Module):
     """Scans for motifs at every base, and keeps of each `stride` bases the strongest response of each scanner.
 
@@ -129,22 +146,17 @@ class ConvStem(nn.Module):
     a padded sequence meets exactly what an unpadded one meets beyond its end.
     """
 
-    letters: Tensor
-
     def __init__(self, d_model: int, stem: StemConfig) -> None:
         super().__init__()
         self.taps, self.stride = stem.taps, stem.stride
         self.conv = nn.Conv1d(4, d_model, stem.taps)
         self.mix = nn.Linear(d_model, d_model)
-        letters = torch.zeros(tokens.VOCAB_SIZE, 4)
-        letters[tokens.FIRST_BASE : tokens.FIRST_BASE + 4] = torch.eye(4)
-        letters[tokens.N] = 0.25
-        self.register_buffer("letters", letters, persistent=False)
+        self.letters = Letters()
 
     def forward(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B P D"]:
         """One vector for every `stride` bases, the last ones of a row possibly fewer; zeros where all is padding."""
         before = (self.taps - 1) // 2
-        x = functional.pad(self.letters[ids.long()].transpose(1, 2), (before, self.taps - 1 - before))
+        x = functional.pad(self.letters(ids).transpose(1, 2), (before, self.taps - 1 - before))
         x = functional.gelu(self.conv(x))
         inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
         x = torch.where(inside[:, None], x, -torch.inf)

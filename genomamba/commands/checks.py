@@ -108,3 +108,14 @@ def check_convert(*, model: Path, out: Path, overwrite: bool) -> None:
     if not (model / "config.json").is_file():
         model_folder(model)
     check_output_folder(out, marks=("config.json",), inputs=(model,), overwrite=overwrite)
+
+
+def check_explain(*, model: Path, fasta: Path, bed: Path | None, out: Path, overwrite: bool) -> None:
+    """Refuse a model or files that aren't there, and a folder that can't be written or holds something.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_genome(fasta, bed)
+    check_output_folder(out, marks=("attributions.tsv",), inputs=(model, fasta, bed), overwrite=overwrite)
+    model_folder(model)

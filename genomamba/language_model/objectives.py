@@ -91,6 +91,6 @@ def asked_nats(
     return nats.sum(1), (targets != IGNORED).sum(1)
 
 
-def is_base(ids: Integer[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+def is_base(ids: Integer[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
     """Which tokens are A, C, G or T."""
     return (ids >= tokens.FIRST_BASE) & (ids < tokens.FIRST_BASE + 4)

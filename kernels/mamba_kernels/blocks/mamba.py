@@ -81,6 +81,11 @@ class SelectiveSSM(DirectedModel):
         y, scan_state = scan_and_project(arguments, None if state is None else state[1], weight, piece.tape)
         return y, (conv_state, scan_state)
 
+    def steps_and_rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Step sizes (B, L, D) and rates (D, N) of a pass to the right over `x` (B, L, 2 D)."""
+        arguments, _ = self._convolve(x, None, None, reverse=False)
+        return F.softplus(arguments.delta.float() + arguments.delta_bias.float()), -arguments.A.float()
+
     def transfer(
         self, x: Tensor, state: LayerState, reset: Tensor | None, *, reverse: bool
     ) -> tuple[Tensor, LayerState]:

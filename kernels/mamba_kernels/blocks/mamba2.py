@@ -76,6 +76,11 @@ class GatedSSD(DirectedModel):
         y, state, _ = self._run(x, state, reset, reverse)
         return self._norm(y), state
 
+    def steps_and_rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Step sizes (B, L, heads) and rates (heads, 1) of a pass to the right; they depend on no other token."""
+        _, _, delta = self._split(x)
+        return F.softplus(delta.float() + self.dt_bias.float()), -self._decay_rates()[:, None]
+
     def transfer(
         self, x: Tensor, state: LayerState, reset: Tensor | None, *, reverse: bool
     ) -> tuple[Tensor, LayerState]:

@@ -60,6 +60,13 @@ class DirectedModel(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot say by what it multiplies its state")
 
+    def steps_and_rates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """How far each token moves a state on, (B, L, C), and how fast what is held decays, (C, N).
+
+        A token multiplies what state n of channel c holds by exp(-step * rate), and enters with weight about step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not select what it remembers")
+
     def project(
         self, x: Tensor, state: LayerState | None, piece: Piece, weight: Tensor, *, reverse: bool
     ) -> tuple[Tensor, LayerState]:
