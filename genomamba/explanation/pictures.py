@@ -137,10 +137,11 @@ def draw_memory(path: Path, channels: pd.DataFrame, words: pd.DataFrame) -> None
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
     layers = sorted(channels["layer"].unique())
     for shift, (column, colour) in zip((-0.2, 0.2), (("middle", "#0072B2"), ("longest", "#E69F00")), strict=True):
-        quantiles = channels.groupby("layer")[column].quantile([0.05, 0.5, 0.95]).unstack()
-        at = np.array([layers.index(layer) for layer in quantiles.index]) + shift
-        left.vlines(at, quantiles[0.05], quantiles[0.95], color=colour, linewidth=4, alpha=0.5)
-        left.plot(at, quantiles[0.5], "o", color=colour, label=f"{column} of a channel's states")
+        held = [channels.loc[channels["layer"] == layer, column].to_numpy(float) for layer in layers]
+        low, middle, high = np.array([np.quantile(one, [0.05, 0.5, 0.95]) for one in held]).T
+        at = np.arange(len(layers)) + shift
+        left.vlines(at, low, high, color=colour, linewidth=4, alpha=0.5)
+        left.plot(at, middle, "o", color=colour, label=f"{column} of a channel's states")
     left.set(yscale="log", xlabel="layer", ylabel="bases held to 1/e", title="How long is a base remembered?")
     left.set_xticks(range(len(layers)), [str(layer) for layer in layers])
     left.legend(frameon=False, fontsize=8)
