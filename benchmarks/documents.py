@@ -17,7 +17,7 @@ from benchmarks.common import RESULTS, format_number
 
 PLACE = re.compile(r"(<!-- table (\w+)\.(\w+)(?: without ([^>]*?))? -->\n).*?(<!-- end of table -->)", re.DOTALL)
 DOCUMENTS = [
-    path for path in sorted((Path(__file__).parent.parent / "docs").glob("*.md")) if PLACE.search(path.read_text())
+    path for path in sorted((Path(__file__).parent.parent / "docs").glob("**/*.md")) if PLACE.search(path.read_text())
 ]
 
 

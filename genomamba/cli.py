@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from genomamba.models import model_path
+from genomamba.studies import lines
 from mamba_configs.command_line import (
     FILE,
     Commands,
@@ -407,6 +408,39 @@ def audit(fasta: Path, bed: Path | None, config: str | None, overrides: tuple[st
 
     options.pop("overwrite")
     print_result(run_audit(config=config, overrides=overrides, flags=flags, **options), as_json)
+
+
+@cli.command(
+    epilog=f"""\b
+Studies:
+{lines()}
+
+\b
+Examples:
+  genomamba reproduce promoters --data data --out runs/promoters
+  genomamba reproduce promoters --data data --seeds 5 --minutes 20 --out runs/promoters
+  genomamba reproduce promoters --out runs/promoters --resume
+"""
+)
+@click.argument("name", metavar="STUDY")
+@click.option("--data", type=FILE, metavar="FOLDER", help="Where its files are; the error names those missing.")
+@click.option("--seeds", type=click.IntRange(1), help="Fits of each kind, each with its own seed.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Minutes for each fit.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one setting; repeatable.")
+@click.option("--out", type=FILE, required=True, metavar="FOLDER", help="Folder of its fits, table, plot and page.")
+@click.option("--resume", is_flag=True, help="Go on with the study in --out; finished fits are kept.")
+@json_option
+def reproduce(as_json: bool, seeds: int | None, minutes: float | None, **options: Any) -> None:
+    """Run a study again: its fits, its table with intervals, its plot and its page.
+
+    Fits that are finished are kept in the folder, and --resume goes on after them. Another number of minutes, seeds or
+    another setting makes those fits anew that depend on it.
+    """
+    flags = {"seeds": seeds, "minutes": minutes}
+    from genomamba.commands.reproduce import run_reproduce, study_settings
+
+    study_settings(flags=flags, **options)
+    print_result(run_reproduce(flags=flags, **options), as_json)
 
 
 @cli.command(

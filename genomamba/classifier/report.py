@@ -154,7 +154,7 @@ def verdict(
 
 
 def write_report(folder: Path, report: Mapping[str, Any], results: Sequence[SeedResult], data: LabelledData) -> None:
-    """Writes report.json, report.md, the test predictions and the plots of the chosen run."""
+    """Writes report.json, report.md, the plots of the chosen run, and its test predictions and those of each seed."""
     from genomamba.classifier.plots import plot_confusion, plot_reliability
 
     best = chosen(results)
@@ -165,13 +165,19 @@ def write_report(folder: Path, report: Mapping[str, Any], results: Sequence[Seed
     plot_reliability(folder / "reliability.png", best.test)
     if best.status != FROZEN:
         draw_learning_curve(folder / "learning_curve.png", [r.folder / "metrics.csv" for r in results], Curves())
-    with atomic_write(folder / "test_predictions.tsv") as file:
-        rows = csv.writer(file, delimiter="\t", lineterminator="\n")
-        rows.writerow(["example", "label", "predicted", *(f"prob_{name}" for name in data.classes)])
-        for i, (label, p) in enumerate(zip(data.test.labels, best.probabilities, strict=True)):
-            rows.writerow([i, data.classes[label], data.classes[int(p.argmax())], *(f"{value:.6f}" for value in p)])
+    for result in results:
+        _write_predictions(result.folder / "test_predictions.tsv", result, data)
+    _write_predictions(folder / "test_predictions.tsv", best, data)
     with atomic_write(folder / "report.md") as file:
         file.write(markdown(report))
+
+
+def _write_predictions(path: Path, result: SeedResult, data: LabelledData) -> None:
+    with atomic_write(path) as file:
+        rows = csv.writer(file, delimiter="\t", lineterminator="\n")
+        rows.writerow(["example", "label", "predicted", *(f"prob_{name}" for name in data.classes)])
+        for i, (label, p) in enumerate(zip(data.test.labels, result.probabilities, strict=True)):
+            rows.writerow([i, data.classes[label], data.classes[int(p.argmax())], *(f"{value:.6f}" for value in p)])
 
 
 def markdown(report: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from benchmarks import documents
 from benchmarks.common import RESULTS
 
 ROOT = Path(__file__).parents[2]
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 FIGURE = re.compile(
     r"(?<![\w.,-])(?P<number>\d[\d,]*(?:\.\d+)?) ?"
     r"(?P<unit>tokens/s|bases/s|bits|nats|MASE|MSE|MAE|ms\b|times (?:as|faster|slower)|MB/s)"
