@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from genomamba.config import ModelConfig, OptimConfig, TableShape, TrainConfig
 from mamba_configs.settings import Real, Section, Whole
@@ -115,11 +115,21 @@ class FinetuneTrain(TrainConfig):
         default=1, ge=1, le=1, description="1 (only pretrain shares windows between devices)"
     )
     freeze: bool = Field(default=False, description="true (only the head is fitted, on kept features) or false")
+    layers: Whole | Literal["auto", "all"] = Field(
+        default="auto", description="a whole number (the last layers of a pre-trained model that learn), all or auto"
+    )
     epochs: Whole | None = Field(default=20, ge=1, description="a whole number of passes over the training split")
     batch_size: Whole | Literal["auto"] = Field(default="auto", description="sequences a step, or auto")
     patience: Whole = Field(default=10, ge=1, description="validations without improvement before stopping")
     validate_every: Whole | Literal["auto"] = Field(default="auto", description="steps, or auto (once an epoch)")
     checkpoint_seconds: Real = Field(default=60, gt=0, description="a number of seconds above 0")
+
+    @field_validator("layers")
+    @classmethod
+    def _is_positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"train.layers={value} is not positive; train.freeze=true trains the head alone")
+        return value
 
 
 class FinetuneOptim(OptimConfig):

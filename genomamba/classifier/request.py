@@ -125,6 +125,7 @@ def _settings(
 ) -> FinetuneConfig:
     if config is None and recorded is not None:
         own = {name: recorded[name] for name in FinetuneConfig.model_fields if name in recorded}
+        own["train"] = {"layers": "all", **own.get("train", {})}  # as releases did whose record does not say
         return load_settings(APP, FinetuneConfig, None, overrides, flags, beneath=own)
     default = PRETRAINED_PRESET if started else DEFAULT_PRESET
     return load_config(config, overrides, schema=FinetuneConfig, flags=flags, default=default)

@@ -17,6 +17,7 @@ from genomamba.classifier.examples import LabelledData
 from genomamba.classifier.frozen import train_frozen
 from genomamba.classifier.module import FinetuneModule
 from genomamba.classifier.network import BUNDLE_KIND, ClassifierConfig, SequenceClassifier
+from genomamba.classifier.pace import learn_last, paced, time_limit
 from genomamba.classifier.request import Request
 from genomamba.classifier.tasks.tasks import class_balance
 from genomamba.config import unknown_before
@@ -27,6 +28,7 @@ from mamba_training.bundle import Bundle, load_bundle
 from mamba_training.devices import device_count, scoring_device
 from mamba_training.folders import read_config
 from mamba_training.preflight import within_memory
+from mamba_training.progress import say
 from mamba_training.run import RunResult, fit
 from mamba_training.run_folder import RunFolder
 from mamba_training.settings import RunSettings
@@ -42,11 +44,13 @@ class Start:
         settings: with nothing left to the data.
         bundle: the pre-trained model, or None.
         recorded: the run's `config.yaml`, its seed apart.
+        steps: optimizer steps that there is time for, as was measured.
     """
 
     settings: FinetuneConfig
     bundle: Bundle | None
     recorded: Mapping[str, Any]
+    steps: int | None = None
 
 
 def start_bundle(from_model: Path | None) -> Bundle | None:
@@ -117,6 +121,10 @@ def make_start(
                 "the model knows positions of another window", found=f"{data.window:,}", accepted=f"{window:,}",
                 fix=f"--set data.window={window}, or train from scratch",
             )  # fmt: skip
+    started = bundle is not None or request.from_sha256 is not None
+    network = SequenceClassifier(classifier_config(own, data))
+    own, steps, text = paced(own, data, network, batch_size(own, data), started)
+    say(text)
     recorded = {
         **own.model_dump(mode="json"), "task": request.task, "inputs": _plain(request.inputs),
         "from": bundle.sha256 if bundle is not None else request.from_sha256,
@@ -125,7 +133,15 @@ def make_start(
     }  # fmt: skip
     if "hash" in str(data.description["split"]):  # another rule would move rows that were trained on into test
         recorded["split"] = data.description["split"]
-    return Start(own, bundle, recorded)
+    return Start(own, bundle, recorded, steps or None)
+
+
+def classifier_config(settings: FinetuneConfig, data: LabelledData) -> ClassifierConfig:
+    """The network that some settings and data ask for."""
+    return ClassifierConfig(
+        settings.model, settings.stem, settings.head, data.classes, data.window, stranded=data.stranded,
+        table=settings.table,
+    )  # fmt: skip
 
 
 def train_seed(
@@ -139,15 +155,12 @@ def train_seed(
     """
     settings = start.settings
     torch.manual_seed(seed)
-    own = ClassifierConfig(
-        settings.model, settings.stem, settings.head, data.classes, data.window, stranded=data.stranded,
-        table=settings.table,
-    )  # fmt: skip
-    network = SequenceClassifier(own)
+    network = SequenceClassifier(classifier_config(settings, data))
     if start.bundle is not None:
         network.load_pretrained(start.bundle.state, start.bundle.path)
     elif start.recorded["from"] is not None and not (folder / "checkpoints" / "last.ckpt").is_file():
         raise UserError("the model that this run starts from is not where it was", fix="say where it is: --from MODEL")
+    learn_last(network, settings.train.layers if isinstance(settings.train.layers, int) else "all")
     if settings.train.freeze:
         return _train_frozen(network, start, data, seed, folder, resume)
     weights = None
@@ -171,10 +184,11 @@ def train_seed(
         workers=augment.workers,
     )  # fmt: skip
     folder.parent.mkdir(parents=True, exist_ok=True)
+    how = run_settings(settings, data, seed, folder, size, resume, start.steps)
     run = fit(
         module,
         loader,
-        replace(run_settings(settings, data, seed, folder, size, resume), grad_accumulation=fitted.accumulation),
+        replace(how, grad_accumulation=fitted.accumulation),
         config={**start.recorded, "train": {**start.recorded["train"], "seed": seed}},
         may_change=_moved(start, folder),
         units=_words,
@@ -184,7 +198,10 @@ def train_seed(
 
 def _moved(start: Start, folder: Path) -> list[str]:
     """What the files hold is recorded, and may not differ; where they lie may, and what a record is too old to name."""
-    newer = unknown_before(read_config(folder), start.settings) if (folder / "config.yaml").is_file() else []
+    recorded = read_config(folder) if (folder / "config.yaml").is_file() else None
+    newer = [] if recorded is None else unknown_before(recorded, start.settings)
+    if recorded is not None and "layers" not in recorded.get("train", {}):
+        newer.append("train.layers")
     return ["from_path", "seeds", *(f"inputs.{name}" for name in start.recorded["inputs"]), *newer]
 
 
@@ -215,9 +232,19 @@ def batch_size(settings: FinetuneConfig, data: LabelledData) -> int:
 
 
 def run_settings(
-    settings: FinetuneConfig, data: LabelledData, seed: int, folder: Path, size: int, resume: bool
+    settings: FinetuneConfig, data: LabelledData, seed: int, folder: Path, size: int, resume: bool, steps: int | None
 ) -> RunSettings:
-    """How the run goes, from the configuration: epochs become steps, and validation comes once an epoch."""
+    """How the run goes: epochs become steps; validation comes once an epoch, or four times where a run has none.
+
+    Args:
+        settings: of the run.
+        data: the splits.
+        seed: of this training.
+        folder: of the run.
+        size: sequences a step.
+        resume: go on with the run there.
+        steps: that there is time for, if that was measured.
+    """
     train = settings.train
     epoch = math.ceil(len(data.train) / size)
     max_steps = train.max_steps
@@ -225,9 +252,10 @@ def run_settings(
         max_steps = train.epochs * epoch
     every = train.validate_every
     if every == "auto":
-        every = epoch if max_steps is None else min(epoch, max(max_steps // 4, 1))
+        few = max_steps if steps is None or steps >= epoch else steps
+        every = epoch if few is None else min(epoch, max(few // 4, 1))
     return RunSettings(
-        out=folder, max_steps=max_steps, max_time=train.max_time, seed=seed, accelerator=train.accelerator,
+        out=folder, max_steps=max_steps, max_time=time_limit(settings), seed=seed, accelerator=train.accelerator,
         devices=train.devices, strategy=train.strategy, precision=train.precision, grad_clip=settings.optim.grad_clip,
         val_every=every, checkpoint_every=float(train.checkpoint_seconds), monitor="val_loss", mode="min",
         patience=train.patience, keep_best=True, resume=resume,
