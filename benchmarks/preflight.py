@@ -36,6 +36,9 @@ CASES: list[dict[str, Any]] = [
     {"length": 2**15, "batch": 2, "layers": 4},
     {"length": 2**16, "layers": 6},
     {"length": 2**12, "mixer": "s4d", "layers": 4},
+    {"length": 2**12, "mixer": "hyena", "layers": 4},
+    {"length": 2**14, "mixer": "hyena", "layers": 4},
+    {"length": 2**13, "mixer": "hyena", "layers": 3, "bidirectional": "add"},
 ]
 HELD_OUT: list[dict[str, Any]] = [  # tried only after the factors had been chosen on the cases above
     {"length": 3000, "batch": 3, "layers": 5},

@@ -45,10 +45,10 @@ class ModelConfig(Section):
 
     d_model: Whole = Field(default=128, ge=8, le=8192, description="a whole number from 8 to 8192 (channels)")
     n_layers: Whole = Field(default=12, ge=1, le=256, description="a whole number from 1 to 256")
-    pattern: tuple[Literal["mamba", "mamba2", "s4d", "attention"], ...] = Field(
+    pattern: tuple[Literal["mamba", "mamba2", "s4d", "hyena", "attention"], ...] = Field(
         default=("mamba",),
         min_length=1,
-        description="a list of mamba, mamba2, s4d and attention, repeated until n_layers are made",
+        description="a list of mamba, mamba2, s4d, hyena and attention, repeated until n_layers are made",
     )
     d_state: Whole = Field(default=16, ge=1, le=256, description="a whole number from 1 to 256 (states per channel)")
     d_conv: Whole = Field(

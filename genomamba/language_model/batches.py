@@ -51,7 +51,7 @@ def plan_batches(train: TrainConfig, model: ModelConfig, window: int) -> BatchPl
             accepted=f"a number of devices that {train.context_parallel} divides",
             fix=f"--devices {train.context_parallel}",
         )
-    if train.context_parallel > 1 and (whole := sorted({"attention", "s4d"} & set(model.layers))):
+    if train.context_parallel > 1 and (whole := sorted({"attention", "hyena", "s4d"} & set(model.layers))):
         raise UserError(
             f"layers of {' and '.join(whole)} need the whole window on one device", found=f"--context-parallel "
             f"{train.context_parallel}", accepted="mamba and mamba2 layers", fix="leave --context-parallel out",

@@ -17,6 +17,8 @@ PATTERNS = {
     "mamba2": {"layers": ["mamba2", "mamba2"], "head_width": 8},
     "mamba2 in groups": {"layers": ["mamba2"], "head_width": 4, "n_groups": 3, "conv_bias": False, "proj_bias": True},
     "s4d": {"layers": ["s4d", "s4d"]},
+    "hyena": {"layers": ["hyena", "hyena"]},
+    "hyena hybrid": {"layers": ["hyena", "mamba"], "conv_bias": False, "proj_bias": True, "d_conv": 1},
     "one tap": {"layers": ["mamba"], "d_conv": 1, "conv_bias": False, "proj_bias": True},
 }
 TWO_SIDED = {
@@ -27,9 +29,13 @@ TWO_SIDED = {
     "mamba2 add": {"layers": ["mamba2", "attention"], "bidirectional": "add"},
     "mamba2 concat untied": {"layers": ["mamba2", "attention"], "bidirectional": "concat", "tie_directions": False},
     "s4d add": {"layers": ["s4d", "attention"], "bidirectional": "add"},
+    "hyena add": {"layers": ["hyena"], "bidirectional": "add"},
+    "hyena concat untied": {"layers": ["hyena"], "bidirectional": "concat", "tie_directions": False},
     "equivariant": {"reverse_complement": "equivariant", "n_heads": 1},
     "equivariant add": {"reverse_complement": "equivariant", "bidirectional": "add", "n_heads": 1},
 }
+
+ALONE = {"hybrid": PATTERNS["hybrid"], "hyena": PATTERNS["hyena"], **TWO_SIDED}
 
 
 def make(dtype=torch.float64, **changes):
@@ -90,7 +96,7 @@ def test_every_output_of_a_two_sided_backbone_depends_on_both_ends(changes):
     assert bool((x.grad.abs().sum(dim=-1) > 0)[:, [0, 10]].all())
 
 
-@pytest.mark.parametrize("changes", [PATTERNS["hybrid"], *TWO_SIDED.values()], ids=["hybrid", *TWO_SIDED])
+@pytest.mark.parametrize("changes", ALONE.values(), ids=ALONE)
 def test_packed_documents_do_not_see_each_other(changes):
     backbone = make(**{"layers": ["mamba", "attention"], **changes})
     first, second = tokens(9, batch=1), tokens(6, batch=1)
@@ -99,7 +105,7 @@ def test_packed_documents_do_not_see_each_other(changes):
     torch.testing.assert_close(y, torch.cat([backbone(first)[0], backbone(second)[0]], dim=1))
 
 
-@pytest.mark.parametrize("changes", [PATTERNS["hybrid"], *TWO_SIDED.values()], ids=["hybrid", *TWO_SIDED])
+@pytest.mark.parametrize("changes", ALONE.values(), ids=ALONE)
 def test_rows_of_a_batch_do_not_see_each_other(changes):
     backbone, x = make(**{"layers": ["mamba", "attention"], **changes}), tokens(9, batch=3)
     alone = torch.cat([backbone(x[i : i + 1])[0] for i in range(3)])

@@ -18,6 +18,8 @@ KINDS = {
     "mamba2 concat": {"layers": ["mamba2"], "bidirectional": "concat", "proj_bias": True},
     "s4d": {"layers": ["s4d", "mamba"]},
     "s4d concat": {"layers": ["s4d"], "bidirectional": "concat"},
+    "hyena": {"layers": ["hyena", "mamba"]},
+    "hyena add": {"layers": ["hyena"], "bidirectional": "add"},
     "add": {"layers": ["mamba", "mamba"], "bidirectional": "add"},
     "add untied": {"layers": ["mamba"], "bidirectional": "add", "tie_directions": False, "proj_bias": True},
     "concat": {"layers": ["mamba"], "bidirectional": "concat", "proj_bias": True},
@@ -66,7 +68,7 @@ def test_with_documents(kind):
     torch.testing.assert_close(differentiate(chunked, x, reset=reset), expected, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", ["causal", "hybrid", "biases", "mamba2", "s4d"])
+@pytest.mark.parametrize("kind", ["causal", "hybrid", "biases", "mamba2", "s4d", "hyena"])
 def test_with_an_initial_state(kind):
     whole, chunked = pair(4, **KINDS[kind])
     with torch.no_grad():

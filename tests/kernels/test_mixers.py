@@ -40,7 +40,7 @@ def test_projection_of_the_step_size_stays_within_its_bound():
     assert weight.abs().max() > 0.9 * 4**-0.5
 
 
-@pytest.mark.parametrize("name", ["mamba", "mamba2", "s4d", "attention"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "s4d", "hyena", "attention"])
 def test_output_projection_shrinks_with_the_root_of_the_depth(name):
     weight = build_mixer(name, BackboneConfig(d_model=64, layers=[name] * 16)).out_proj.weight
     bound = 1 / math.sqrt(weight.shape[1]) / 4
@@ -152,7 +152,7 @@ def test_a_new_mixer_can_be_named_in_a_pattern(monkeypatch):
 
 
 @pytest.mark.parametrize("chunk_size", [None, 16])
-@pytest.mark.parametrize("name", ["mamba", "mamba2", "s4d", "attention"])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "s4d", "hyena", "attention"])
 def test_every_mixer_trains_under_autocast_with_states_in_float32(name, chunk_size):
     torch.manual_seed(0)
     backbone = Backbone(BackboneConfig(d_model=32, layers=[name] * 2, d_state=8, chunk_size=chunk_size))

@@ -123,6 +123,15 @@ def test_the_prediction_counts_what_autograd_keeps():
     assert sum(kept.values()) == pytest.approx(predicted, rel=0.2)
 
 
+def test_a_layer_that_takes_a_sequence_whole_is_not_made_smaller_by_chunks():
+    def working(mixer, chunk):
+        config = BackboneConfig(d_model=64, layers=["mamba", mixer], chunk_size=chunk)
+        return predict(Workload(config, 0, 1, 2**16)).working
+
+    assert working("mamba", 1024) < 0.1 * working("mamba", 2**15)
+    assert working("hyena", 1024) == working("hyena", 2**15) > 2 * working("mamba", 2**15)
+
+
 @pytest.mark.slow
 def test_predictions_come_within_a_fifth_of_measured_peaks():
     root = Path(__file__).resolve().parents[2]

@@ -25,6 +25,10 @@ _RUNTIME = {"cpu": 140 << 20, "cuda": 300 << 20}
 """Bytes that the first step needs whatever its size: compiled kernels, threads, library workspaces."""
 _S4D_CHANNELS = 16
 """Float32 numbers that a convolution by FFT holds for each inner channel: spectra twice as long, and complex."""
+_HYENA_CHANNELS = 12
+"""Numbers that a Hyena layer holds for each inner channel: both gates, what goes into and out of them, the filter."""
+_IN_ONE_PIECE = ("attention", "hyena")
+"""Mixers that are not worked on in chunks."""
 _WORKING_LAYERS = {"whole": 2.0, "chunks": 5.5}
 """Memory that one layer's backward pass takes while it runs, as a multiple of a layer's activations; the figure for
 chunks includes the heap's holes."""
@@ -100,7 +104,9 @@ def predict(work: Workload) -> Footprint:
         working = _WORKING_LAYERS["whole"] * tokens * max(inner)
     else:
         kept = round(_HOLES * len(inner) * tokens * (wide * width + states))
-        working = _WORKING_LAYERS["chunks"] * rows * min(chunk, work.length) * (wide * width + max(inner))
+        spans = [work.length if mixer in _IN_ONE_PIECE else min(chunk, work.length) for mixer in config.layers]
+        largest = max(span * (wide * width + size) for span, size in zip(spans, inner, strict=True))
+        working = _WORKING_LAYERS["chunks"] * rows * largest
     return Footprint(3 * wide * work.parameters, kept + head, round(working), _RUNTIME[work.device])
 
 
@@ -110,6 +116,8 @@ def _inner_bytes(work: Workload, mixer: str, directions: int, wide: int) -> int:
     element = 2 if work.precision.startswith("bf16") else wide
     if mixer == "s4d":
         return element * width + directions * wide * _S4D_CHANNELS * config.d_inner
+    if mixer == "hyena":
+        return element * width + directions * wide * _HYENA_CHANNELS * config.d_inner
     shared = 0  # tied directions have one projection, and "add" one output
     if directions == 2 and config.tie_directions:
         shared = (3 if config.bidirectional == "add" else 2) * config.d_inner

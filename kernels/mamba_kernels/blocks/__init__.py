@@ -3,6 +3,7 @@
 from mamba_kernels.blocks.attention import AttentionMixer
 from mamba_kernels.blocks.backbone import Backbone, BackboneState, Block
 from mamba_kernels.blocks.config import BackboneConfig
+from mamba_kernels.blocks.hyena import HyenaMixer, ImplicitConvolution
 from mamba_kernels.blocks.mamba import MambaMixer, SelectiveSSM
 from mamba_kernels.blocks.mamba2 import GatedSSD, Mamba2Mixer
 from mamba_kernels.blocks.names import mixer_names
@@ -21,6 +22,8 @@ __all__ = [
     "Branch",
     "DiagonalSSM",
     "GatedSSD",
+    "HyenaMixer",
+    "ImplicitConvolution",
     "LayerState",
     "Mamba2Mixer",
     "MambaMixer",

@@ -26,8 +26,8 @@ class BackboneConfig:
         d_conv: Taps (`K`) of the short causal convolution.
         expand: Inner width of a state space mixer over `d_model`.
         dt_rank: Rank of the projection of the step size; "auto" is `ceil(d_model / 16)`.
-        dt_min: Least step size at initialisation.
-        dt_max: Greatest step size at initialisation.
+        dt_min: Least step size at initialisation; of `hyena`, least rate of decay a token.
+        dt_max: Greatest step size, or rate of decay, at initialisation.
         dt_floor: No initial step size lies under this.
         head_width: Channels of a head of a `mamba2` mixer; "auto" is the greatest divisor of the inner width up to 64.
         n_groups: Groups of a `mamba2` mixer's heads, each with its own B and C.

@@ -22,6 +22,9 @@ from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece
 class DirectedModel(nn.Module, ABC):
     """A sequence model in one direction between two projections: `in_width` channels in, `out_width` channels out."""
 
+    divisible: ClassVar[bool] = True
+    """Whether its state keeps its size, so that a long sequence may be worked on in chunks."""
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
@@ -113,12 +116,13 @@ class TwoWayMixer(Mixer):
     def branches(self) -> Sequence[Branch]:
         """One pass, or the pass to the right and the pass to the left."""
         splits, halo = self.model.transfer is not DirectedModel.transfer, self.ssm.halo
-        transfer = self._transfer_right if splits else None
-        right = Branch(self._run_right, self.ssm.initial_state, transfer=transfer, halo=halo)
+        transfer, divisible = self._transfer_right if splits else None, self.model.divisible
+        right = Branch(self._run_right, self.ssm.initial_state, divisible=divisible, transfer=transfer, halo=halo)
         if not self.both_ways:
             return (right,)
         transfer = self._transfer_left if splits else None
-        left = Branch(self._run_left, self.ssm_reverse.initial_state, reverse=True, transfer=transfer, halo=halo)
+        start = self.ssm_reverse.initial_state
+        left = Branch(self._run_left, start, reverse=True, divisible=divisible, transfer=transfer, halo=halo)
         return right, left
 
     def mix(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
