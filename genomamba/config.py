@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -23,6 +24,7 @@ __all__ = [
     "PretrainConfig",
     "Real",
     "Section",
+    "StageConfig",
     "TableShape",
     "TrainConfig",
     "Whole",
@@ -159,6 +161,13 @@ class CountsConfig(Section):
         return self
 
 
+class StageConfig(Section):
+    """A part of a run on shorter windows."""
+
+    window: Whole = Field(ge=16, le=2**24, description="a whole number of bases that divides data.window")
+    share: Real = Field(gt=0, lt=1, description="a number between 0 and 1 (of the run)")
+
+
 class DataConfig(Section):
     """Windows of the genome, and which of them are held out."""
 
@@ -173,6 +182,21 @@ class DataConfig(Section):
     workers: Whole = Field(
         default=0, ge=0, le=256, description="a whole number from 0 to 256 (processes that read windows)"
     )
+    beyond_regions: bool = Field(default=False, description="true or false")
+    stages: tuple[StageConfig, ...] = Field(
+        default=(), description="a list such as [{window: 2^10, share: 0.1}], shorter windows first"
+    )
+
+    @model_validator(mode="after")
+    def _rising(self) -> DataConfig:
+        windows = [stage.window for stage in self.stages]
+        if any(b <= a for a, b in pairwise([*windows, self.window])):
+            raise ValueError(f"the stages' windows {windows} do not rise up to window={self.window}")
+        if odd := [window for window in windows if self.window % window]:
+            raise ValueError(f"a stage's window of {odd[0]} does not divide window={self.window}")
+        if (total := sum(stage.share for stage in self.stages)) >= 1:
+            raise ValueError(f"the stages' shares add up to {total:g}, and leave nothing to window={self.window}")
+        return self
 
 
 class OptimConfig(Section):
@@ -253,6 +277,11 @@ class PretrainConfig(Section):
             )
         if self.objective.kind == "masked" and not both_ways:
             raise ValueError("objective.kind=masked needs a model that looks both ways: model.bidirectional=add")
+        if self.data.beyond_regions and self.counts is not None:
+            raise ValueError(
+                "data.beyond_regions=true needs counts=null: its windows overlap, and each would find its own words in "
+                "the counts of its neighbours"
+            )
         return self
 
 

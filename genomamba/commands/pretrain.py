@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ import torch
 from genomamba.commands.checks import pretrain_settings
 from genomamba.config import PretrainConfig, unknown_before
 from genomamba.language_model import card
-from genomamba.language_model.batches import plan_within_memory, run_settings, words
+from genomamba.language_model.batches import BatchPlan, plan_within_memory, run_settings, words
 from genomamba.language_model.beginning import Beginning
 from genomamba.language_model.both_sides import BothSides
+from genomamba.language_model.by_length import by_length, by_position
 from genomamba.language_model.counting import OwnLeftOut, count_windows
 from genomamba.language_model.data import GenomeData, GenomeWindows, frozen, make_split, open_genome
 from genomamba.language_model.markov_of_run import SeenMarkov, markov_of_all
 from genomamba.language_model.model import GenomeLM
 from genomamba.language_model.module import Pretraining
 from genomamba.language_model.scoring import LanguageScore, bits_saved, counts_alone, evaluate_windows, judged
+from genomamba.language_model.stages import Stage, all_read, make_stages
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.audit import audit
 from mamba_data_prep.genomes.genome import Genome, records_without_bases
@@ -76,38 +78,56 @@ def run_pretrain(
         counts.fill(model.table)
     start.give(model)
     plan = plan_within_memory(model, settings)
-    data = GenomeData(
-        genome,
-        split,
-        settings.data,
-        batch_size=plan.batch_size,
-        seed=settings.train.seed,
-        context_parallel=settings.train.context_parallel,
-    )
-    baseline = SeenMarkov(data.train, seed=settings.train.seed) if model.objective.looks_ahead else None
-
-    def markov_bits(step: int) -> float | None:
-        if baseline is None:
-            return None
-        samples = step * plan.windows_per_step
-        if baseline.to_come(samples) > _FOLLOWED_AT_VALIDATION:
-            return None
-        baseline.follow(samples)
-        return baseline.result(data.valid).valid_bits
-
-    run = fit(
-        Pretraining(model, settings.optim, markov_bits, left_out),
-        data,
-        run_settings(out, settings, plan, resume),
-        config=settings.model_dump(mode="json"),
-        may_change=("fasta", "bed", "from_model", "train.validate_every", *_unknown_before(out, settings)),
-        units=words,
-    )
+    stages = make_stages(model, genome, split, settings, plan)
+    run, baseline = None, None
+    for stage in stages:
+        if len(stages) > 1:
+            say(str(stage))
+        model.backbone.config = stage.backbone
+        data = GenomeData(
+            genome,
+            stage.split,
+            settings.data,
+            batch_size=plan.batch_size,
+            seed=settings.train.seed,
+            context_parallel=settings.train.context_parallel,
+        )
+        if model.objective.looks_ahead and len(stages) == 1:
+            baseline = SeenMarkov(data.train, seed=settings.train.seed)
+        run = fit(
+            Pretraining(model, settings.optim, _followed(baseline, plan, data.valid), left_out),
+            data,
+            run_settings(out, settings, plan, resume or run is not None, stage.until),
+            config=settings.model_dump(mode="json"),
+            may_change=("fasta", "bed", "from_model", "train.validate_every", *_unknown_before(out, settings)),
+            units=words,
+        )
+        if run.status != "stage":
+            break
+    assert run is not None  # there is a last stage
+    model.backbone.config = stages[-1].backbone
     if not is_first_process():
         return {}
     if baseline is not None:
         baseline.follow(run.step * plan.windows_per_step)
-    return _finish(settings, genome, split, model, baseline, run, start)
+    return _finish(settings, genome, stages, model, baseline, run, start)
+
+
+def _followed(
+    baseline: SeenMarkov | None, plan: BatchPlan, valid: GenomeWindows
+) -> Callable[[int], float | None] | None:
+    """What the baseline reaches on validation windows after so many steps, where finding that out is quick."""
+    if baseline is None:
+        return None
+
+    def markov_bits(step: int) -> float | None:
+        samples = step * plan.windows_per_step
+        if baseline.to_come(samples) > _FOLLOWED_AT_VALIDATION:
+            return None
+        baseline.follow(samples)
+        return baseline.result(valid).valid_bits
+
+    return markov_bits
 
 
 def _audit(genome: Genome, split: Split) -> None:
@@ -141,9 +161,13 @@ def _judges(
     valid: GenomeWindows,
     test: GenomeWindows,
 ) -> dict[str, Any]:
-    """The counts beside a model: Markov models of what it has read and of all, or what stands on both sides."""
-    if baseline is not None:
-        return judged(ours, seen=baseline.result(valid, test), everything=markov_of_all(train, valid, test))
+    """The counts beside a model: Markov models of what it has read and of all, or what stands on both sides.
+
+    Of a run in stages, whose windows overlap, what it has read is not counted.
+    """
+    if model.objective.looks_ahead:
+        seen = {} if baseline is None else {"seen": baseline.result(valid, test)}
+        return judged(ours, **seen, everything=markov_of_all(train, valid, test))
     found = BothSides(train).judge(valid, test, model.objective)
     saved, error = bits_saved(ours.window_nats, found.pop("test_nats"), ours.window_bases)
     return {"both_sides": {**found, "saved_bits": saved, "saved_bits_error": error}}
@@ -154,10 +178,21 @@ def _held_out(genome: Genome, windows: WindowTable, settings: PretrainConfig) ->
     return GenomeWindows(genome, frozen(windows, settings.data.final_bases))
 
 
+def _context(
+    genome: Genome, stages: list[Stage], model: GenomeLM, settings: PretrainConfig
+) -> dict[str, list[dict[str, Any]]]:
+    """What a model that was trained on several lengths makes of them."""
+    if len(stages) == 1:
+        return {}
+    some = GenomeWindows(genome, frozen(stages[-1].split.test, settings.data.valid_bases))
+    lengths = [stage.split.train.window for stage in stages]
+    return {"by_length": by_length(model, some, lengths), "by_position": by_position(model, some)}
+
+
 def _finish(
     settings: PretrainConfig,
     genome: Genome,
-    split: Split,
+    stages: list[Stage],
     model: GenomeLM,
     baseline: SeenMarkov | None,
     run: RunResult,
@@ -165,6 +200,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Scores the best weights once on validation and on test, and writes the bundle, its card and the picture."""
     say("scoring the best weights on the validation and the test windows")
+    split = stages[-1].split
     valid, test = (_held_out(genome, part, settings) for part in (split.valid, split.test))
     train = GenomeWindows(genome, split.train)
     model.to(scoring_device(settings.train.accelerator))
@@ -186,6 +222,8 @@ def _finish(
         **{name: scored.to_dict() for name, scored in scores.items()},
         **alone,
         **_judges(model, scores["test"], baseline, train, valid, test),
+        **_context(genome, stages, model, settings),
     }
-    card.save_language_model(run.out, model, settings, card.provenance(settings, genome, split, result, start.record))
+    made = card.provenance(settings, genome, split, result, start.record, all_read(stages))
+    card.save_language_model(run.out, model, settings, made)
     return {**result, "text": card.summary(result)}

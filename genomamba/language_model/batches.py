@@ -11,7 +11,7 @@ from genomamba.config import ModelConfig, PretrainConfig, TrainConfig
 from genomamba.language_model.model import GenomeLM
 from mamba_data_prep.errors import UserError
 from mamba_training.devices import device_count, device_kind
-from mamba_training.preflight import within_memory
+from mamba_training.preflight import Fitted, within_memory
 from mamba_training.progress import nats_and_bits
 from mamba_training.settings import RunSettings, parse_duration
 
@@ -74,24 +74,36 @@ def plan_within_memory(model: GenomeLM, settings: PretrainConfig) -> BatchPlan:
     Raises:
         UserError: no window fits, however small the chunks.
     """
+    plan = plan_batches(settings.train, settings.model, settings.data.window)
+    fitted = fitted_step(model, settings, plan, settings.data.window)
+    return BatchPlan(fitted.work.batch, fitted.accumulation, plan.n_devices)
+
+
+def fitted_step(
+    model: GenomeLM, settings: PretrainConfig, plan: BatchPlan, window: int, *, batch_is_fixed: bool = False
+) -> Fitted:
+    """A step on windows of so many bases that fits in memory; the backbone is set to its chunks.
+
+    Raises:
+        UserError: none fits.
+    """
     train = settings.train
-    plan = plan_batches(train, settings.model, settings.data.window)
-    fitted = within_memory(
+    return within_memory(
         model.backbone,
         parameters=model.n_parameters(),
         batch=plan.batch_size,
-        length=-(-settings.data.window // train.context_parallel),
+        length=-(-window // train.context_parallel),
         outputs=tokens.VOCAB_SIZE,
         precision=train.precision,
         accelerator=train.accelerator,
         accumulation=plan.accumulation,
         processes=plan.n_devices * train.context_parallel,
+        batch_is_fixed=batch_is_fixed,
     )
-    return BatchPlan(fitted.work.batch, fitted.accumulation, plan.n_devices)
 
 
-def run_settings(out: Path, settings: PretrainConfig, plan: BatchPlan, resume: bool) -> RunSettings:
-    """How the run goes, from the configuration and the plan of its batches."""
+def run_settings(out: Path, settings: PretrainConfig, plan: BatchPlan, resume: bool, until: float = 1.0) -> RunSettings:
+    """How the run goes, up to a share of it, from the configuration and the plan of its batches."""
     train = settings.train
     unlimited = train.max_steps is None and train.max_time is None
     max_steps = DEFAULT_STEPS if unlimited else train.max_steps
@@ -110,6 +122,7 @@ def run_settings(out: Path, settings: PretrainConfig, plan: BatchPlan, resume: b
         val_every=_validation_share(train, max_steps) if train.validate_every == "auto" else train.validate_every,
         checkpoint_every=float(train.checkpoint_seconds),
         resume=resume,
+        until=until,
     )
 
 

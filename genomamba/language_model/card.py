@@ -12,6 +12,7 @@ from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.reading import RegionsRead
 from mamba_data_prep.genomes.splits import Split
+from mamba_data_prep.genomes.windows import WindowTable
 from mamba_data_prep.provenance import recorded_command, versions
 from mamba_training import model_card as cards
 from mamba_training.bundle import save_bundle
@@ -40,7 +41,7 @@ def summary(result: dict[str, Any]) -> str:
     width = max(len(row[0]) for row in rows)
     lines = [f"{'':{width}}  {'validation':>10}  {'test':>10}  {'perplexity':>10}"]
     lines += [f"{name:{width}}  {valid:10.4f}  {test:10.4f}  {2**test:10.4f}" for name, valid, test in rows]
-    verdicts = _verdicts(result)
+    verdicts = [*_verdicts(result), *_by_length(result)]
     minutes, seconds = divmod(round(result["seconds"]), 60)
     return "\n".join(
         [
@@ -75,6 +76,39 @@ def _verdicts(result: dict[str, Any]) -> list[str]:
     return found if alone is None else [_verdict(alone, f"the {_TABLE}"), *found]
 
 
+def _by_length(result: dict[str, Any]) -> list[str]:
+    """The perplexity of the same test bases in windows of each length, in a line; nothing of a run on one length."""
+    rows = [f"{row['perplexity']:.4f} at {row['length']:,}" for row in result.get("by_length", [])]
+    return [f"perplexity of the same test bases by the windows' length: {', '.join(rows)}"] if rows else []
+
+
+def _context(result: dict[str, Any]) -> dict[str, str]:
+    """The card's section on lengths, of a run in stages."""
+    if "by_length" not in result:
+        return {}
+    lengths = [
+        (f"{row['length']:,}", f"{row['bits']:.4f}", f"{row['perplexity']:.4f}", f"{row['n_bases']:,}")
+        for row in result["by_length"]
+    ]
+    places = [
+        (
+            f"{row['first']:,} to {row['last']:,}",
+            f"{row['bits']:.4f}",
+            f"{row['perplexity']:.4f}",
+            f"{row['n_bases']:,}",
+        )
+        for row in result["by_position"]
+    ]
+    where = "bases up to the nearer end" if "both_sides" in result else "bases before"
+    columns = ("bits per base", "perplexity", "bases")
+    text = f"""The same test bases in windows of each length, and those of the longest windows by where they stand.
+
+{cards.markdown_table(("window", *columns), lengths)}
+
+{cards.markdown_table((where, *columns), places)}"""
+    return {"Perplexity by length and by position": text}
+
+
 def _sides(judge: dict[str, Any]) -> str:
     return f"counts between {judge['neighbours']} bases on either side, all training bases, both strands"
 
@@ -88,7 +122,12 @@ def _verdict(judge: dict[str, Any], other: str) -> str:
 
 
 def provenance(
-    settings: PretrainConfig, genome: Genome, split: Split, result: dict[str, Any], begun: dict[str, Any] | None = None
+    settings: PretrainConfig,
+    genome: Genome,
+    split: Split,
+    result: dict[str, Any],
+    begun: dict[str, Any] | None = None,
+    read: WindowTable | None = None,
 ) -> dict[str, Any]:
     """Everything needed to know, and to repeat, what a model was made from; plain values for JSON.
 
@@ -98,6 +137,7 @@ def provenance(
         split: of it.
         result: what the run reached.
         begun: `Beginning.record` of the model that it went on with.
+        read: the windows that the model was trained on, where these are more than those of the split.
     """
     return {
         "genome": {
@@ -108,7 +148,7 @@ def provenance(
         },
         "split": split.description,
         **({} if begun is None else {"from": {key: begun[key] for key in ("name", "sha256", "tokens")}}),
-        **_read(RegionsRead.of(genome, split.train), begun),
+        **_read(RegionsRead.of(genome, split.train if read is None else read), begun),
         "settings": settings.model_dump(mode="json", exclude={"fasta", "bed", "from_model", "content"}),
         "result": {key: value for key, value in result.items() if key not in ("out", "model")},
         "command": recorded_command(),
@@ -185,6 +225,7 @@ smoothing, are chosen on validation."""
     sections = {
         "Data": data,
         "Held-out figures": figures,
+        **_context(result),
         **_shipped(made.get("shipped")),
         "Limits": "It has seen one genome. It scores and represents DNA; it is no evidence of function, and nothing\n"
         "for clinical use.",

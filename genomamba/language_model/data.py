@@ -38,14 +38,16 @@ def make_split(genome: Genome, config: DataConfig, bed: str | Path | None = None
     """Training, validation and test windows that share no base.
 
     By default blocks of the whole genome are dealt to the three. A BED file keeps to its regions; where its fourth
-    column says train, valid or test, that is the split.
+    column says train, valid or test, that is the split; with `config.beyond_regions`, training regions shorter than a
+    window have two windows each, which reach over bases of no other split.
 
     Raises:
         UserError: the genome or the regions have too few windows of this length, or the BED file cannot be read.
     """
     intervals = None if bed is None else read_bed(bed, genome)
     if intervals is not None and names_splits(intervals):
-        return split_by_bed(genome, intervals, config.window, max_n_fraction=config.max_n_fraction)
+        beyond = config.beyond_regions
+        return split_by_bed(genome, intervals, config.window, max_n_fraction=config.max_n_fraction, beyond=beyond)
     return split_by_block(
         genome, config.window, seed=config.split_seed, regions=intervals, max_n_fraction=config.max_n_fraction
     )
@@ -88,9 +90,9 @@ class GenomeData(LightningDataModule):
 
     Args:
         genome: where the bases are read.
-        split: which windows are for what.
+        split: which windows are for what; those for training may be shorter, with as many more in a batch.
         config: window, augmentation, validation and workers.
-        batch_size: windows of a batch, on one device.
+        batch_size: windows for validation of a batch, on one device.
         seed: of the order and the strands.
         context_parallel: neighbouring ranks that share every window, and so read the same ones.
     """
@@ -110,8 +112,9 @@ class GenomeData(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Uint8 ids (batch, window), in an order that depends on the seed alone, from `start_batch` on."""
         rank, world_size = self._place()
+        rows = self.batch_size * self.valid.windows.window // self.train.windows.window
         sampler = ResumableBatchSampler(
-            len(self.train), self.batch_size, self.seed, rank, world_size, start_batch=self.start_batch
+            len(self.train), rows, self.seed, rank, world_size, start_batch=self.start_batch
         )
         return make_loader(self.train.dataset, sampler, self.config.workers, pin_memory=self._pins())
 

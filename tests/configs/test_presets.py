@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 import yaml
@@ -22,7 +22,7 @@ PRESETS = ["genomamba-1.4m", "genomamba-7m", "genomamba-tiny", *MASKED]
 def keys(schema: type[Section], prefix: str = "") -> set[str]:
     found: set[str] = set()
     for name, field in schema.model_fields.items():
-        kinds = (field.annotation, *get_args(field.annotation))
+        kinds = () if get_origin(field.annotation) is tuple else (field.annotation, *get_args(field.annotation))
         inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
         found |= {prefix + name} if inner is None else keys(inner, f"{prefix}{name}.")
     return found
@@ -53,7 +53,13 @@ def test_every_setting_has_a_comment(name: str) -> None:
     assert all("#" in line for line in settings)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+def test_the_recipe_for_the_human_genome_names_every_setting_but_counts() -> None:
+    named = {key for key in keys(PretrainConfig) if not key.startswith("counts.")}
+    found = set(leaves(load_preset("genomamba", "genomamba-hg38")))
+    assert found == named - {"fasta", "bed", "from_model", "content"} | {"counts"}
+
+
+@pytest.mark.parametrize("name", [*PRESETS, "genomamba-hg38"])
 def test_a_preset_means_what_it_says(name: str) -> None:
     written = leaves(load_preset("genomamba", name))
     checked = leaves(load_config(name).model_dump(mode="json"))

@@ -22,7 +22,7 @@ from mamba_data_prep.genomes.splits import (
     split_by_block,
     split_by_record,
 )
-from mamba_data_prep.genomes.windows import WindowTable
+from mamba_data_prep.genomes.windows import WindowTable, cut, tile
 
 
 @pytest.fixture
@@ -304,3 +304,40 @@ def test_kmers_are_those_of_a_plain_loop(make_bases) -> None:
             expected.append(min(int(p.translate(digits), 4) for p in (part, other)))
     assert canonical_kmers(np.frombuffer(text.encode(), dtype=np.uint8)).tolist() == expected
     assert len(canonical_kmers(np.frombuffer(text[:31].encode(), dtype=np.uint8))) == 0
+
+
+def test_windows_longer_than_their_regions_are_two_a_region_within_the_splits_borders(tmp_path):
+    path = tmp_path / "genome.fa"
+    path.write_bytes(b">one\n" + b"ACGT" * 500 + b"\n>two\n" + b"ACGT" * 50 + b"\n")
+    genome = Genome.open(path)
+    lines = [
+        ("one", 0, 100, "train"), ("one", 600, 700, "train"), ("one", 700, 800, "train"), ("one", 1000, 1100, "valid"),
+        ("one", 1100, 1200, "valid"), ("one", 1300, 1400, "train"), ("one", 1500, 1600, "test"),
+        ("one", 1900, 2000, "train"), ("two", 50, 150, "train"),
+    ]  # fmt: skip
+    bed = tmp_path / "splits.bed"
+    bed.write_text("".join("\t".join(map(str, line)) + "\n" for line in lines))
+    split = split_by_bed(genome, bed, 250, beyond=True)
+    found = list(zip(split.train.record.tolist(), split.train.start.tolist(), split.train.end.tolist(), strict=True))
+    assert found == [
+        (0, 0, 250),  # both of the first region's: the record's end moves the second
+        (0, 450, 700), (0, 550, 800), (0, 600, 850), (0, 700, 950),
+        (0, 1200, 1450), (0, 1250, 1500),  # moved by the neighbours' borders
+        (0, 1750, 2000),
+        (1, 0, 200),  # all there is of that record
+    ]  # fmt: skip
+    assert [(s, e) for s, e in zip(split.valid.start.tolist(), split.valid.end.tolist(), strict=True)] == [(1000, 1200)]
+    assert split.test.start.tolist() == [1500]
+    assert not near(split.train, [split.valid, split.test]).any()
+    assert split_by_bed(genome, bed, 100, beyond=True).train.digest() == split_by_bed(genome, bed, 100).train.digest()
+
+
+def test_windows_are_cut_into_shorter_ones(tmp_path):
+    path = tmp_path / "genome.fa"
+    path.write_bytes(b">one\n" + b"ACGT" * 25 + b"N" * 20 + b"ACGT" * 20 + b"\n")
+    genome = Genome.open(path)
+    table = tile(genome, 70, max_n_fraction=1.0)
+    found = cut(genome, table, 20, max_n_fraction=0.4)
+    assert found.window == 20
+    assert found.start.tolist() == [0, 20, 40, 60, 70, 130, 140, 160, 180]
+    assert (found.end - found.start).tolist() == [20, 20, 20, 10, 20, 10, 20, 20, 20]

@@ -256,11 +256,13 @@ class RunLoop(Callback):
         trainer.should_stop = bool(self.status)
 
     def _ending(self) -> str:
-        """Why the run is over: "finished", "time" or "early"; empty while it is not."""
+        """Why the run, or this "stage" of it, is over: "finished", "time" or "early"; empty while it is not."""
         if self.schedule.total is not None and self.progress.step >= self.schedule.total:
             return "finished"
         if self._time_over:
             return "time"
+        if self.settings.until < 1 and self.schedule.share(self.progress.step) >= self.settings.until - 1e-9:
+            return "stage"
         patience = self.settings.patience
         return "early" if patience is not None and self.progress.stale >= patience else ""
 

@@ -183,7 +183,9 @@ class Fitted:
     note: str = ""
 
 
-def fit_in_memory(work: Workload, accumulation: int = 1, available: int | None = None) -> Fitted:
+def fit_in_memory(
+    work: Workload, accumulation: int = 1, available: int | None = None, *, batch_is_fixed: bool = False
+) -> Fitted:
     """The workload as it is, or with a smaller batch and more accumulation, or in smaller chunks.
 
     A smaller batch comes first: it costs next to nothing. Chunks cost about a quarter of the speed.
@@ -192,13 +194,14 @@ def fit_in_memory(work: Workload, accumulation: int = 1, available: int | None =
         work: what was asked.
         accumulation: batches a step that were asked.
         available: bytes; None asks the machine.
+        batch_is_fixed: only the chunks may be made smaller.
 
     Raises:
         UserError: not even one sequence in the smallest chunks fits; with the longest one that would.
     """
     room = available_bytes(work.device) if available is None else available
     asked = predict(work)
-    for smaller in _smaller(work):
+    for smaller in _smaller_chunks(work) if batch_is_fixed else _smaller(work):
         if (found := predict(smaller)).total <= _SHARE * room:
             factor = work.batch // smaller.batch
             note = "" if smaller == work else _note(work, smaller, asked, room, accumulation * factor)
@@ -212,13 +215,13 @@ def fit_in_memory(work: Workload, accumulation: int = 1, available: int | None =
     )
 
 
-def settle(work: Workload, accumulation: int = 1, processes: int = 1) -> Fitted:
+def settle(work: Workload, accumulation: int = 1, processes: int = 1, *, batch_is_fixed: bool = False) -> Fitted:
     """`fit_in_memory` for a run of one process; several must not each decide alone, so they are only told.
 
     Processes on the CPU share its memory.
     """
     if processes == 1:
-        return fit_in_memory(work, accumulation)
+        return fit_in_memory(work, accumulation, batch_is_fixed=batch_is_fixed)
     room = available_bytes(work.device) // (processes if work.device == "cpu" else 1)
     found = predict(work)
     fits = found.total <= _SHARE * room
@@ -239,6 +242,7 @@ def within_memory(
     accelerator: str,
     accumulation: int = 1,
     processes: int = 1,
+    batch_is_fixed: bool = False,
 ) -> Fitted:
     """A step on so many sequences, or one with smaller batches or chunks where the machine has too little memory.
 
@@ -253,6 +257,7 @@ def within_memory(
         precision, accelerator: as the run takes them.
         accumulation: batches a step that were asked.
         processes: that train together.
+        batch_is_fixed: only the chunks may be made smaller.
 
     Raises:
         UserError: not even one sequence fits, however small the chunks.
@@ -260,7 +265,7 @@ def within_memory(
     device = "cuda" if device_kind(accelerator) == "cuda" else "cpu"
     kind = resolve_precision(precision, accelerator)
     work = Workload(backbone.config, parameters, batch, length, kind, outputs, device)
-    fitted = settle(work, accumulation, processes)
+    fitted = settle(work, accumulation, processes, batch_is_fixed=batch_is_fixed)
     if fitted.note:
         say(fitted.note)
     backbone.config = fitted.work.config
@@ -279,6 +284,14 @@ def _smaller(work: Workload) -> list[Workload]:
             steps.append(dataclasses.replace(work, batch=1, config=config))
         chunk //= 2
     return steps
+
+
+def _smaller_chunks(work: Workload) -> list[Workload]:
+    """The workload, then the same batch in smaller and smaller chunks."""
+    present = chunk_tokens(work.config, work.batch, work.length) or work.length
+    sizes = [size for size in (2**power for power in range(14, 3, -1)) if size < present]
+    sizes = [size for size in sizes if size * work.batch >= _LEAST_CHUNK]
+    return [work, *(dataclasses.replace(work, config=dataclasses.replace(work.config, chunk_size=n)) for n in sizes)]
 
 
 def _longest(work: Workload, room: int) -> int:

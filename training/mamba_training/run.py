@@ -37,7 +37,8 @@ class RunResult:
     """How a run ended.
 
     Args:
-        status: "finished" (all steps), "time" (its time was up) or "early" (validation got no better).
+        status: "finished" (all steps), "time" (its time was up), "early" (validation got no better) or "stage" (at
+            `settings.until`).
         step: optimizer steps done.
         tokens: trained on.
         seconds: of the run, over all its sessions.

@@ -73,6 +73,7 @@ class RunSettings:
         patience: stop after so many validations in a row without a new best; None: never.
         keep_best: when the run has ended, put the best checkpoint's weights into the module.
         resume: go on from the last checkpoint in `out`.
+        until: the share of the run at which this stage of it ends; another `fit` goes on, with other data perhaps.
         progress: show progress on stderr.
         progress_every: seconds between two progress lines where stderr is no terminal.
 
@@ -101,6 +102,7 @@ class RunSettings:
     patience: int | None = None
     keep_best: bool = True
     resume: bool = False
+    until: float = 1.0
     progress: bool = True
     progress_every: float | int = 10.0
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.anchored import anchored
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.intervals import Interval, read_bed, records_of, within
-from mamba_data_prep.genomes.windows import WindowTable, tile
+from mamba_data_prep.genomes.windows import WindowTable, joined_tables, tile
 from mamba_data_prep.sampler import hashes
 
 NAMES = ("train", "valid", "test")
@@ -138,10 +139,14 @@ def split_by_bed(
     *,
     stride: int | None = None,
     max_n_fraction: float = 0.5,
+    beyond: bool = False,
 ) -> Split:
     """Gives the splits that a BED file's fourth column names: train, valid or test.
 
     Overlapping intervals of one split are joined. How far the splits lie apart is the file's affair.
+
+    With `beyond`, training intervals shorter than a window have two windows each, which reach over neighbouring bases
+    of no other split (`mamba_data_prep.genomes.anchored`), and intervals for evaluation that touch are one.
 
     Args:
         genome: what to split.
@@ -149,6 +154,7 @@ def split_by_bed(
         window: base pairs of a window.
         stride: of training windows, `window` by default.
         max_n_fraction: windows with more unknown bases are skipped.
+        beyond: whether training windows may reach beyond intervals that are shorter.
 
     Raises:
         UserError: a label is none of these, or intervals of two splits share bases, or a split that is named is empty.
@@ -162,11 +168,23 @@ def split_by_bed(
         regions[number].append(interval)
     _refuse_shared(genome, regions)
     strides = (window if stride is None else stride, window, window)
+    joined = [_joined(part, touching=beyond and part is not regions[0]) for part in regions]
     parts = [
-        tile(genome, window, step, regions=_joined(part), max_n_fraction=max_n_fraction)
-        for part, step in zip(regions, strides, strict=True)
+        tile(genome, window, step, regions=part, max_n_fraction=max_n_fraction)
+        for part, step in zip(joined, strides, strict=True)
     ]
-    about = {"method": "bed", "intervals": {name: len(r) for name, r in zip(NAMES, regions, strict=True)}}
+    if beyond and any(len(interval) < window for interval in joined[0]):
+        long = [interval for interval in joined[0] if len(interval) >= window]
+        short = [interval for interval in joined[0] if len(interval) < window]
+        parts[0] = joined_tables(
+            tile(genome, window, strides[0], regions=long, max_n_fraction=max_n_fraction),
+            anchored(genome, short, [*regions[1], *regions[2]], window, max_n_fraction=max_n_fraction),
+        )
+    about = {
+        "method": "bed",
+        **({"beyond": True} if beyond else {}),
+        "intervals": {name: len(r) for name, r in zip(NAMES, regions, strict=True)},
+    }
     return _finished(genome, parts, [bool(r) for r in regions], about, window, 0)
 
 
@@ -265,11 +283,11 @@ def _finished(
     return Split(tables["train"], tables["valid"], tables["test"], description)
 
 
-def _joined(intervals: Sequence[Interval]) -> list[Interval]:
-    """The intervals in order, those that overlap as one (those that only touch stay two)."""
+def _joined(intervals: Sequence[Interval], *, touching: bool = False) -> list[Interval]:
+    """The intervals in order, those that overlap as one; those that only touch stay two unless `touching`."""
     joined: list[Interval] = []
     for interval in sorted(intervals, key=lambda i: (i.name, i.start, i.end)):
-        if joined and joined[-1].name == interval.name and interval.start < joined[-1].end:
+        if joined and joined[-1].name == interval.name and interval.start < joined[-1].end + touching:
             joined[-1] = replace(joined[-1], end=max(joined[-1].end, interval.end))
         else:
             joined.append(interval)

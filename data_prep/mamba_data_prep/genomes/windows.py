@@ -65,6 +65,27 @@ class WindowTable:
         return hasher.hexdigest()
 
 
+def joined_tables(*tables: WindowTable) -> WindowTable:
+    """Gives the windows of several tables one after another; the table's window is the longest one's."""
+    record, start, end = (np.concatenate([getattr(t, name) for t in tables]) for name in ("record", "start", "end"))
+    return WindowTable(record, start, end, max(table.window for table in tables))
+
+
+def cut(genome: Genome, table: WindowTable, window: int, *, max_n_fraction: float = 0.5) -> WindowTable:
+    """Cuts each window of a table into shorter ones, from its first base on; a short rest is a window too.
+
+    Args:
+        genome: the table's.
+        table: windows that do not overlap.
+        window: base pairs of a shorter window.
+        max_n_fraction: windows with a larger fraction of unknown bases are skipped.
+    """
+    names = [record.name for record in genome.records]
+    rows = zip(table.record.tolist(), table.start.tolist(), table.end.tolist(), strict=True)
+    regions = [Interval(names[record], start, end) for record, start, end in rows]
+    return tile(genome, window, regions=regions, max_n_fraction=max_n_fraction)
+
+
 def tile(
     genome: Genome,
     window: int,
