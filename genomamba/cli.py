@@ -49,6 +49,7 @@ Examples:
   genomamba finetune table --table promoters.csv --from runs/hg38 --out runs/promoters
   genomamba finetune species --class human=human.fa --class gorilla=gorilla.fa --out runs/apes
   genomamba classify --model runs/promoters --fasta new.fa --out predictions.tsv
+  genomamba variants --model human-1.4m --fasta hg38.fa --vcf calls.vcf.gz --out scored.vcf.gz
   genomamba info runs/hg38
   genomamba convert --model runs/hg38 --out for-transformers
 """,
@@ -320,6 +321,61 @@ def explain(as_json: bool, **options: Any) -> None:
     from genomamba.commands.explain import run_explain
 
     print_result(run_explain(**options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  genomamba variants --model human-1.4m --fasta hg38.fa --vcf calls.vcf.gz --out scored.vcf.gz
+  genomamba variants --model human-1.4m --fasta hg38.fa --vcf calls.vcf.gz --out scored.vcf.gz --resume
+  genomamba variants --model runs/hg38 --fasta hg38.fa --vcf calls.vcf --window 4096 --out scores.tsv
+  bcftools view -r 17 all.bcf | genomamba variants --model human-1.4m --fasta hg38.fa --vcf - --out 17.vcf
+"""
+)
+@click.option("--model", type=MODEL, required=True, help="A language model: a run, a bundle, or one that ships.")
+@click.option("--fasta", type=FILE, required=True, help="The genome that REF is of: FASTA, also gzip or bgzip.")
+@click.option(
+    "--vcf", type=FILE, required=True, help="VCF 4.x, also gzip or bgzip, or BCF (with pysam); - is standard input."
+)
+@click.option(
+    "--out",
+    type=FILE,
+    required=True,
+    help=".vcf.gz (bgzip, with a tabix index), .vcf, .tsv or .tsv.gz; - is VCF on stdout.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(2, 2**20),
+    default=1024,
+    show_default=True,
+    help="Bases of the genome around an SNV, half of them before it; indels have the same flanks.",
+)
+@click.option("--batch-bases", type=click.IntRange(1), help="Bases at a time through the model.")
+@click.option("--resume", is_flag=True, help="Go on after the scores that a stopped run left beside --out.")
+@overwrite_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@json_option
+def variants(as_json: bool, **options: Any) -> None:
+    """Score each allele of a VCF file against the reference, in the genome around it.
+
+    Every alternative allele gets a log-likelihood ratio in bits, on each strand and in the mean: negative where the
+    model expects the reference. What cannot be scored is passed through with its reason.
+    """
+    from genomamba.commands.checks import check_variants
+
+    check_variants(**{name: options[name] for name in ("model", "fasta", "vcf", "out", "overwrite")})
+    to_stdout = str(options["out"]) == "-"
+    if to_stdout and as_json:
+        from mamba_data_prep.errors import UserError
+
+        raise UserError("--json and --out - both write to standard output", fix="write the scores to a file")
+    from genomamba.commands.variants import run_variants
+
+    result = run_variants(**options)
+    if to_stdout:
+        click.echo(result["text"], err=True)
+    else:
+        print_result(result, as_json)
 
 
 @cli.command()

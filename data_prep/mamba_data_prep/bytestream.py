@@ -16,7 +16,7 @@ from mamba_data_prep.errors import UserError
 BLOCK = 1 << 20
 """Bytes a block holds at most; also the most that one step of decompression may give, so a zip bomb stays small."""
 
-_BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 """The empty block that ends every whole bgzip file (SAM specification, section 4.1.2)."""
 
 _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
@@ -115,7 +115,7 @@ def _gunzip(raw: Iterator[bytes]) -> Iterator[bytes]:
     try:
         for data in raw:
             bgzip = bgzip or (first and _is_bgzip(data))
-            first, tail = False, (tail + data[-len(_BGZIP_END) :])[-len(_BGZIP_END) :]
+            first, tail = False, (tail + data[-len(BGZIP_END) :])[-len(BGZIP_END) :]
             while data:
                 if member.eof:
                     data = data.lstrip(b"\0")  # gzip files may be padded with zeros, on tapes for instance
@@ -130,7 +130,7 @@ def _gunzip(raw: Iterator[bytes]) -> Iterator[bytes]:
         raise CorruptCompression(f"the compressed data is broken ({error})") from None
     if not member.eof:
         raise CorruptCompression("the compressed data ends too early")
-    if bgzip and tail != _BGZIP_END:
+    if bgzip and tail != BGZIP_END:
         raise CorruptCompression("the bgzip data ends too early: its end marker is missing")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from genomamba.classifier.request import input_files
 from genomamba.config import PretrainConfig, load_config
 from genomamba.prediction.writers import FORMATS
+from genomamba.variants.writers import FORMATS as VARIANT_FORMATS
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.outputs import check_input, check_output, check_output_folder
 from mamba_training.folders import check_run_folder, model_folder, read_config
@@ -52,6 +53,19 @@ def check_classify(*, model: Path, fasta: Path, out: Path, overwrite: bool) -> N
     if str(out) != "-":
         check_output(out, endings=FORMATS, inputs=(fasta,), overwrite=overwrite)
     check_input(fasta)
+    model_folder(model)
+
+
+def check_variants(*, model: Path, fasta: Path, vcf: Path, out: Path, overwrite: bool) -> None:
+    """Refuse a model or files that aren't there, and an output that can't be written or exists.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if str(out) != "-":
+        check_output(out, endings=VARIANT_FORMATS, inputs=(fasta, vcf), overwrite=overwrite)
+    check_input(fasta, option="the genome")
+    check_input(vcf, option="the VCF file")
     model_folder(model)
 
 

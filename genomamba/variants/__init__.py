@@ -1,0 +1,1 @@
+"""Variants under a language model: both alleles scored in the genome around them."""
