@@ -35,6 +35,8 @@ REASONS: Final = {
 }
 """Why an allele is not scored."""
 _DNA = re.compile("[ACGTacgt]+")
+_OF_EVERY_ALLELE: Final = ("no_contig", "off_contig", "reference_mismatch")
+"""Reasons of a record that come before those of single alleles."""
 _MOST_MISMATCHES: Final = 5
 
 
@@ -113,7 +115,8 @@ class Placing:
             UserError: the genome changed after it was opened.
         """
         place, problem = self._place(record)
-        found = tuple(problem or self._problem(record, allele) for allele in record.alternatives)
+        certain = problem if problem in _OF_EVERY_ALLELE else None
+        found = tuple(certain or self._problem(record, allele) or problem for allele in record.alternatives)
         self.records += 1
         self.alleles += found.count(None)
         self.reasons.update([reason for reason in found if reason] or ([] if found else ["no_alternative"]))

@@ -22,7 +22,8 @@ main()
 """
 FASTA = ">a\nACGTACGTACGTACGT\n"
 CSV = "day,sales\n2024-01-01,1\n2024-01-02,2\n"
-FILES = {"a.fa": FASTA, "taken.tsv": "x", "bad.yaml": "data:\n  windw: 1\n", "s.csv": CSV, "t.csv": "sequence,label\n",
+FILES = {"a.fa": FASTA,  "taken.tsv": "x", "bad.yaml": "data:\n  windw: 1\n", "s.csv": CSV, "t.csv": "sequence,label\n",
+         "a.vcf": "##fileformat=VCFv4.2\n",
          "twice.yaml": "seed: 1\nseed: 2\n"}  # fmt: skip
 
 WRONG = [
@@ -47,6 +48,12 @@ WRONG = [
     ("genomamba classify --model full --fasta a.fa --out p.xlsx", "unknown ending"),
     ("genomamba classify --model full --fasta a.fa --out taken.tsv", "exists already"),
     ("genomamba classify --model full --fasta a.fa --out nowhere/p.tsv", "no such folder"),
+    ("genomamba variants --model nothing --fasta a.fa --vcf a.vcf --out p.vcf", "nothing: there is no such model"),
+    ("genomamba variants --model full --fasta no.fa --vcf a.vcf --out p.vcf", "no.fa: there is no such file"),
+    ("genomamba variants --model full --fasta a.fa --vcf no.vcf --out p.vcf", "no.vcf: there is no such file"),
+    ("genomamba variants --model full --fasta a.fa --vcf a.vcf --out p.bcf", "unknown ending"),
+    ("genomamba variants --model full --fasta a.fa --vcf a.vcf --out taken.tsv", "exists already"),
+    ("genomamba variants --model full --fasta a.fa --vcf a.vcf --out a.vcf", "the output is the input"),
     ("genomamba evaluate --model nothing --fasta a.fa", "nothing: there is no such model"),
     ("genomamba evaluate --model full --table no.csv", "no.csv: there is no such file"),
     ("genomamba evaluate --model full --fasta a.fa --out a.fa", "a file of this name"),
