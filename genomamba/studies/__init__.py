@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mamba_configs.errors import UserError
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from genomamba.studies.study import Study
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """What is known of a study before it is imported.
 
     Attributes:
