@@ -69,7 +69,7 @@ class MaskedScorer:
         last = [len(site.before) + len(allele) - 1 for site in sites for allele in site.alleles]
         found = np.empty((len(rows), self.model.config.d_model))
         for chosen in self._batches(rows):
-            hidden = self.model.embeddings(self._on_device([rows[i] for i in chosen]))
+            hidden = self.model.embeddings(self._on_device(np.stack([rows[i] for i in chosen])))
             found[chosen] = hidden[torch.arange(len(chosen)), torch.tensor([last[i] for i in chosen])].cpu().numpy()
             self.on_batch()
         return np.split(found, np.cumsum([len(site) for site in whole])[:-1])
@@ -98,8 +98,8 @@ class MaskedScorer:
                 with torch.inference_mode():
                     yield numbers[first : first + count]
 
-    def _on_device(self, rows: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.stack(rows)).to(next(self.model.parameters()).device)
+    def _on_device(self, ids: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(ids).to(next(self.model.parameters()).device)
 
 
 def _is_snv(site: Sequences, allele: int) -> bool:
