@@ -28,7 +28,10 @@ ALLOWED_ROOMS = {
     "tsmamba": LOWER,
 }
 ALLOWED_LIBRARIES = {
-    "mamba_kernels": {"torch", "numpy", "numba", "llvmlite", "triton", "jaxtyping", "safetensors"},
+    "mamba_kernels": {
+        *("torch", "numpy", "numba", "llvmlite", "triton", "jaxtyping", "safetensors"),
+        "huggingface_hub",  # other people's models by name, an extra
+    },
     "mamba_data_prep": {
         *("numpy", "pandas", "pyarrow", "pyfaidx", "Bio", "torch", "xxhash", "filelock", "psutil", "jaxtyping"),
         "openpyxl",  # workbooks, an extra

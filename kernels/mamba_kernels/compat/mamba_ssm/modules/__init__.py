@@ -1,0 +1,1 @@
+"""Mixers and blocks under mamba-ssm's names."""

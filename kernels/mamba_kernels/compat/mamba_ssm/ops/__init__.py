@@ -1,0 +1,1 @@
+"""Operators under mamba-ssm's names."""

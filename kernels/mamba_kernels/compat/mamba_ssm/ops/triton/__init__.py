@@ -1,0 +1,1 @@
+"""Operators, Triton or not, under mamba-ssm's names."""
