@@ -258,13 +258,13 @@ def test_a_spread_of_its_own_is_moved_a_little_by_a_few_scores_and_wholly_by_man
     rng = np.random.default_rng(0)
     level = (0.1, 0.5, 0.9)
     spread = stats.norm.ppf(level)
-    for n, low, high in ((4, 0.0, 0.6), (400, 0.9, 1.1)):
+    for n, low, high in ((4, 0.0, 0.1), (200, 0.4, 0.6), (20_000, 0.9, 1.1)):
         wide = (
             rng.normal(0, 3, size=(n, 1, 1, 1)) - spread
         )  # scores of forecasts whose spread is a third of the errors'
         found = offsets(wide, level, own_spread=True)[0]
         assert low < (found[2] - found[0]) / (2 * (spread[2] - spread[0])) < high
-    right = rng.normal(size=(400, 1, 1, 1)) - spread
+    right = rng.normal(size=(20_000, 1, 1, 1)) - spread
     np.testing.assert_allclose(offsets(right, level, own_spread=True)[0], 0, atol=0.2)
     few = rng.normal(size=(10, 1, 1, 1)) - spread
     np.testing.assert_allclose(offsets(few, level, own_spread=True)[0, [0, 2]].sum(), 0, atol=1e-9)  # mirrored
@@ -274,13 +274,13 @@ def test_lopsided_levels_are_not_mirrored() -> None:
     level = (0.2, 0.5, 0.6)
     spread = stats.norm.ppf(level)
     scores = 5 + np.random.default_rng(0).normal(size=(60, 1, 1, 1)) - spread  # the forecasts are 5 too low
-    assert (offsets(scores, level, own_spread=True, mirrors=False)[0] > 4).all()
+    assert (offsets(scores, level, own_spread=True, mirrors=False)[0] > 1).all()
     panel = Panel.wide(np.cumsum(np.random.default_rng(1).normal(size=80))[:, None] * 0.1)
     rows = [HORIZON + number for number in reversed(range(60))]
     plain = roll(Local("naive", Task(HORIZON, 1, level)), panel, rows, 1)
     low = replace(plain, point=plain.point - 5, quantiles=plain.quantiles - 5 + 0.01 * spread)  # 5 too low, everywhere
-    scale = recent_scales(panel, (0,), 1)[0, 0]
-    assert (calibrate(low, panel, 1)[1].pooled * scale > 3).all()
+    unit = np.abs(0.01 * spread).mean()
+    assert (calibrate(low, panel, 1)[1].pooled * unit > 1).all()
 
 
 def test_errors_are_read_as_if_to_either_side_below_a_hundred_forecasts() -> None:
@@ -301,6 +301,38 @@ def test_symmetric_levels_are_mirrored_where_forecasts_have_a_spread_of_their_ow
     pooled = calibrate(low, panel, 1)[1].pooled
     assert (pooled[:, 0] < 0).all()  # though all errors are to the other side
     assert (pooled[:, 2] > 0).all()
+
+
+def test_a_spread_of_its_own_is_the_unit_of_what_it_is_moved_by() -> None:
+    """A forecast with twice the spread is widened twice as much; one without is moved in units of recent changes."""
+    level = (0.1, 0.5, 0.9)
+    spread = np.array([-1.0, 0.0, 1.0])
+    point = np.zeros((3, 2))
+    quantiles = np.stack([spread * size * np.ones((2, 1)) for size in (1.0, 2.0, 0.0)])
+    forecast = Forecast(("a", "b", "c"), level, point, quantiles)
+    calibration = Calibration(level, 1, np.tile(spread * 0.3, (2, 1)), relative=True)
+    rest = np.zeros(3, np.int64), np.full((3, 1), np.nan)
+    found = calibration.shifted(forecast, np.array([50.0, 50.0, 5.0]), np.full(3, -np.inf), *rest).quantiles
+    np.testing.assert_allclose(found[:, 0, 2], [1 + 0.3 * 2 / 3, 2 + 0.3 * 4 / 3, 0.3 * 5])
+    again = Calibration.from_dict(calibration.to_dict())
+    assert again.relative
+    older = {name: value for name, value in calibration.to_dict().items() if name != "relative"}
+    assert not Calibration.from_dict(older).relative
+
+
+def test_past_errors_of_short_histories_do_not_widen_what_knows_how_long_they_were() -> None:
+    """Early forecasts err five times as much as late ones, and say half of it: the last gets twice its own width."""
+    rng, level = np.random.default_rng(0), (0.1, 0.5, 0.9)
+    panel = Panel.wide(np.cumsum(rng.normal(size=400))[:, None])
+    rows = list(range(300, HORIZON - 1, -1))
+    plain = roll(Local("naive", Task(HORIZON, 1, level)), panel, rows, 1)
+    size = np.linspace(5, 1, len(rows))[:, None, None]
+    actual = plain.point + size * rng.normal(size=plain.point.shape)
+    half = stats.norm.ppf(level) / 2
+    narrow = replace(plain, actual=actual, quantiles=plain.point[..., None] + size[..., None] * half)
+    shift = calibrate(narrow, panel, 1)[1].pooled[:, 2] * np.abs(half).mean()
+    assert (shift > 0.4 * half[2]).all()
+    assert (shift < 2 * half[2]).all()
 
 
 @pytest.mark.parametrize(

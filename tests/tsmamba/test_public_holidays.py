@@ -21,7 +21,7 @@ from tsmamba.evaluation.conformal import Calibration, guessed_shifts
 from tsmamba.evaluation.selection import Selection, describe
 from tsmamba.fitting.fit import fit_panel
 from tsmamba.methods.methods import Learned, Task
-from tsmamba.panel.holidays import column_of, holiday_flags, with_holidays
+from tsmamba.panel.holidays import column_of, holiday_flags, local_zone, with_holidays
 from tsmamba.panel.source import Source
 from tsmamba.panel.tables import frame_of, panel_of
 
@@ -45,6 +45,35 @@ def test_a_day_begins_at_the_zone_s_midnight() -> None:
     times = np.array(["2024-10-02T21:30", "2024-10-02T22:30", "2024-10-03T21:30", "2024-10-03T22:30"], "datetime64[ns]")
     flags = holiday_flags(times, Frequency.from_alias("h", "Europe/Berlin"), "DE")
     assert flags.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("zone", "place", "found"),
+    [
+        ("UTC", "DE", "Europe/Berlin"),
+        ("UTC", "de-by", "Europe/Berlin"),
+        ("UTC", "JP", "Asia/Tokyo"),
+        ("UTC", "US", "UTC"),
+        ("UTC", "XX", "UTC"),
+        ("Europe/London", "DE", "Europe/London"),
+        ("+02:00", "DE", "+02:00"),
+        (None, "DE", None),
+    ],
+)
+def test_of_times_in_utc_days_are_those_of_the_country_where_it_has_one_time(
+    zone: str | None, place: str, found: str | None
+) -> None:
+    assert local_zone(zone, place) == found
+
+
+def test_a_file_in_utc_has_the_holidays_of_local_days() -> None:
+    table = pd.DataFrame({"ds": pd.date_range("2024-09-30T22:00Z", periods=24 * 8, freq="h"), "y": 1.0})
+    frame = with_holidays(frame_of(table), "DE", 24)
+    on = frame.frame["ds"][frame.frame[column_of("DE")] == 1]
+    assert [on.min(), on.max()] == [pd.Timestamp("2024-10-02T22:00"), pd.Timestamp("2024-10-03T21:00")]
+    assert not frame.report.notes
+    american = with_holidays(frame_of(table), "US", 24)
+    assert ["several time zones" in note.what for note in american.report.notes] == [True]
 
 
 def test_they_are_known_for_the_past_and_for_the_horizon() -> None:

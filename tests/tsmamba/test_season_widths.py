@@ -11,7 +11,7 @@ import pytest
 from mamba_data_prep.series import Frequency
 from tsmamba.evaluation.backtest import roll
 from tsmamba.evaluation.conformal import Calibration, calibrate
-from tsmamba.evaluation.season_widths import constant_phases, phases_ahead, row_means, sizes_by_phase
+from tsmamba.evaluation.season_widths import clusters, constant_phases, phases_ahead, row_means, sizes_by_phase
 from tsmamba.methods.methods import Local, Task
 from tsmamba.panel.panel import Panel, make_series
 
@@ -75,6 +75,25 @@ def test_each_day_has_its_own_width_and_its_own_coverage() -> None:
 def test_even_errors_have_one_width() -> None:
     sized = [calibrated(noisy([1.0] * 7, seed))[1].sizes for seed in range(6)]
     assert sum(map(len, sized)) <= 1
+
+
+def test_days_that_do_not_clearly_differ_share_one_width() -> None:
+    deviations = np.array([1.0, 1.0, 1.0, 0.1, 1.0, 1.0, 4.0])
+    for seed in range(4):
+        errors = np.abs(np.random.default_rng(seed).normal(size=(1, 60 * SEASON)) * np.tile(deviations, 60))
+        found = sizes_by_phase(errors, np.zeros(1, np.int64), SEASON, 0.025)
+        assert len(np.unique(found)) == 3
+        assert len(np.unique(found[deviations == 1])) == 1
+        np.testing.assert_allclose(found / found[0], deviations, rtol=0.3, atol=0.1)
+
+
+def test_means_are_parted_only_where_chance_would_not() -> None:
+    rng = np.random.default_rng(0)
+    parted = [clusters(rng.normal(size=7), 1.0, 400).any() for _ in range(500)]
+    assert np.mean(parted) < 0.01
+    np.testing.assert_array_equal(clusters(np.array([9.0, 0.1, 5.0, 0.0, 5.2]), 0.01, 400), [2, 0, 1, 0, 1])
+    np.testing.assert_array_equal(clusters(np.array([2.0, 2.0, 3.0]), 0.0, 400), [0, 0, 1])
+    np.testing.assert_array_equal(clusters(np.array([2.0]), 1.0, 400), [0])
 
 
 def test_few_rows_of_a_phase_tell_nothing() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from mamba_data_prep.series import Frequency
+from tsmamba.methods import baselines
 from tsmamba.methods.methods import Task, fit_method
 from tsmamba.panel.panel import Panel
 
 METHODS = ("naive", "seasonal_naive", "drift", "ets", "theta", "arima", "croston", "ridge", "ridge_log", "zero")
 SHIFTED = ("naive", "seasonal_naive", "drift", "ridge", "zero")
-"""Methods that never look at ratios."""
+"""Methods that never look at ratios; the others do where values are above zero."""
 
 
 def _forecast(name: str, values: np.ndarray) -> np.ndarray:
@@ -32,6 +35,21 @@ def sales() -> np.ndarray:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_thousand_times_the_values_give_a_thousand_times_the_forecast(name: str, sales: np.ndarray) -> None:
     np.testing.assert_allclose(_forecast(name, 1000 * sales) / 1000, _forecast(name, sales), rtol=1e-6)
+
+
+@pytest.mark.parametrize("constant", [-1000.0, 1e5])
+def test_additive_methods_do_not_see_where_zero_lies(constant: float, sales: np.ndarray) -> None:
+    """ARIMA always, exponential smoothing of an additive form, and Theta where values below zero forbid ratios."""
+    below = sales - 300
+    forecasts: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "arima": lambda values: baselines.arima(values, 12, 12, "(0,1,1)(0,1,1)"),
+        "ets": lambda values: baselines.ets(values, 12, 12, "AAA"),
+    }
+    if constant < 0:
+        forecasts["theta"] = lambda values: baselines.theta(values, 12, 12)
+    for name, forecast in forecasts.items():
+        moved = forecast(below + constant) - constant
+        np.testing.assert_allclose(moved, forecast(below), atol=1e-5 * np.ptp(sales), err_msg=name)
 
 
 @pytest.mark.parametrize("name", SHIFTED)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mamba_data_prep.errors import UserError
+from mamba_kernels import dispatch
 from mamba_training.bundle import load_bundle, save_bundle
 from tsmamba import Forecaster
 from tsmamba.commands.pretrain import run_pretrain
@@ -99,6 +100,13 @@ def test_series_read_together_are_read_as_each_by_itself() -> None:
     together = quantiles_of(shipped(), histories, 18, 12, 0, USUAL)
     for history, found in zip(histories, together, strict=True):
         np.testing.assert_allclose(_quantiles(history, 18, 12), found, rtol=1e-4)
+
+
+def test_few_rows_need_no_compiled_kernel_and_many_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    histories = [_history(seed, 144, 12) for seed in range(3)]
+    many = quantiles_of(shipped(), histories * 40, 18, 12, 0, USUAL)
+    monkeypatch.setitem(dispatch._problems, "numba", "it is not installed")  # to need it would warn, which is an error
+    np.testing.assert_allclose(quantiles_of(shipped(), histories, 18, 12, 0, USUAL), many[:3], rtol=1e-5)
 
 
 def test_a_long_horizon_continues_from_its_own_medians_with_growing_doubt() -> None:

@@ -25,7 +25,7 @@ _MOST = 12
 FEWEST_ORIGINS = 4
 """Origins without which none of two methods is clearly better."""
 
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """A scaled error as small as this is that of floating point, not of a forecast."""
 
 Tick = Callable[[], object]
@@ -323,7 +323,7 @@ def skill(ours: float, theirs: float) -> float:
 
     NaN where theirs is nothing but rounding: no share can be taken of that.
     """
-    return 1 - ours / theirs if theirs > _ROUNDING else float("nan")
+    return 1 - ours / theirs if theirs > ROUNDING else float("nan")
 
 
 def _rows(scores: dict[str, Any], key: str, names: Sequence[Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mamba_data_prep.series import Frequency
-from tsmamba.evaluation.backtest import Backtest, chosen_backtest, clearly_better
+from tsmamba.evaluation.backtest import ROUNDING, Backtest, chosen_backtest, clearly_better
 from tsmamba.evaluation.choice import Selection
 from tsmamba.methods.methods import Apart, Combination, FittedMethod, learned, parts_of
 from tsmamba.methods.names import plain_name, reads_ahead
@@ -16,7 +16,7 @@ MAMBAS = ("zero", "mamba", "smamba", "tsmamba", "causal")
 _READERS = ("mamba", "smamba", "causal")
 """Methods that look at covariates."""
 
-_VAST = 10.0
+_VAST, _SMALL = 10.0, 0.01
 _NAIVE = ("naive", "seasonal_naive")
 _OFF = "nothing of its network was kept", "only its ridge regression"
 _LINEAR = "a linear map in its place did as well", "and forecasts with its ridge regression"
@@ -40,7 +40,7 @@ def outcome_notes(selection: Selection, choices: Mapping[str, Backtest], judged:
     elif mambas:
         loss = min(choices[name].loss() for name in mambas)
         notes.append(
-            f"Mamba did not win on past rows ({ours.measure} {loss:.3f} against {ours.loss():.3f}): "
+            f"Mamba did not win on past rows ({ours.measure} {_shown(loss)} against {_shown(ours.loss())}): "
             f"fell back to {selection.name}."
         )
     elif "mamba" in selection.left_out:
@@ -79,8 +79,8 @@ def _on_mamba(selection: Selection, choices: Mapping[str, Backtest], ours: Backt
     rest = {name: one for name, one in others.items() if plain_name(name) not in MAMBAS and name != selection.name}
     beside = min(rest, key=lambda name: rest[name].loss())
     outcome = (
-        f"{selection.name} has {ours.measure} {ours.loss():.3f} on past rows against {rest[beside].loss():.3f} of the "
-        f"best other method ({beside})"
+        f"{selection.name} has {ours.measure} {_shown(ours.loss())} on past rows against "
+        f"{_shown(rest[beside].loss())} of the best other method ({beside})"
     )
     kept = {"on past rows": network_kept(judged), "in this forecast": network_kept(selection.method)}
     silent = [where for where, network in kept.items() if network in ("off", "identity")]
@@ -95,6 +95,13 @@ def _on_mamba(selection: Selection, choices: Mapping[str, Backtest], ours: Backt
     if saves is None:
         return f"{outcome}, by more than a standard error; what of this is due to its Mamba was not measured."
     return f"Mamba helped: {outcome}, by more than a standard error over the origins; {saves}."
+
+
+def _shown(loss: float) -> str:
+    """A loss for people: three decimals, three digits of what these would show as nothing, and no error as such."""
+    if loss <= ROUNDING:
+        return "0 (no error at all)"
+    return f"{loss:.3f}" if loss >= _SMALL else f"{loss:.3g}"
 
 
 def _saves(fitted: FittedMethod) -> str | None:
@@ -140,14 +147,21 @@ def unread_notes(panel: Panel, members: Sequence[str], taken: FittedMethod | Non
     return [f"The covariates ({_listed(given)}) play no part in this forecast."]
 
 
-def short_notes(panel: Panel, judged: Panel) -> list[str]:
-    """A word on series that were too short to be among those by which the method was chosen."""
+def short_notes(panel: Panel, judged: Panel, own_spread: bool) -> list[str]:
+    """A word on series that were too short to be among those by which the method was chosen.
+
+    Args:
+        panel: all series.
+        judged: those that the method was chosen by.
+        own_spread: what was taken has intervals of its own.
+    """
     names = [name for name in panel.ids if name not in set(judged.ids)]
     if not names:
         return []
+    intervals = "its own intervals" if own_spread else "the intervals of a random walk"
     return [
         f"Too short to be forecast from their own past ({_listed(names)}): they had no part in the choice, and are "
-        "forecast by the method that was taken for the others, with the intervals of a random walk."
+        f"forecast by the method that was taken for the others, with {intervals}."
     ]
 
 

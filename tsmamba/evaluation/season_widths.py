@@ -1,9 +1,10 @@
 """Errors that differ by season: how much wider or narrower intervals are on a Monday than on a Sunday.
 
-A phase is the place of a row in its season: rows a season apart share it. Sizes of errors by phase are told apart by an
-analysis of variance, and shrunk towards each other by how far chance alone would part them.
+A phase is the place of a row in its season: rows a season apart share it. Phases whose errors do not clearly differ in
+size share one; the sizes of what remains apart are shrunk towards each other by how far chance alone would part them.
 
-Source: Efron, Morris 1975, Data analysis using Stein's estimator and its generalizations, JASA 70.
+Source: Scott, Knott 1974, A cluster analysis method for grouping means in the analysis of variance, Biometrics 30;
+Efron, Morris 1975, Data analysis using Stein's estimator and its generalizations, JASA 70.
 
 Shapes: `K` origins; `S` series; `H` horizon; `R` rows between the first forecast one and the last.
 """
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy import stats
+from scipy import special
 
 from mamba_data_prep.series.times.frequency import Frequency, Instant
 from tsmamba.panel.panel import Panel
@@ -41,7 +42,7 @@ def phase_after(time: Instant, frequency: Frequency, season: int) -> int:
 def sizes_by_phase(
     means: Float64[np.ndarray, "S R"], first: Int64[np.ndarray, " S"], season: int, widest: float
 ) -> Float64[np.ndarray, " _"]:
-    """Typical size of the errors in each phase over that of all; 1 where phases do not clearly differ.
+    """Typical size of the errors in each phase over that of all, the same for phases that do not clearly differ.
 
     A phase without any error is of size 0 where it has so many rows that the widest interval needs no more.
 
@@ -59,14 +60,53 @@ def sizes_by_phase(
     if season < 2 or counts.min() < _FEWEST or not values.any():
         return alike
     average = np.bincount(groups, values, season) / counts
-    within = float(((values - average[groups]) ** 2).sum()) / (len(values) - season)
-    between = float((counts * (average - values.mean()) ** 2).sum()) / (season - 1)
-    if within > 0 and stats.f.sf(between / within, season - 1, len(values) - season) > _CLEAR:
+    freedom = len(values) - season
+    within = float(((values - average[groups]) ** 2).sum()) / freedom
+    cluster = clusters(average, within / counts.mean(), freedom)
+    n_clusters = cluster.max() + 1
+    if n_clusters == 1:
         return alike
-    real = max(between - within, 0.0) / counts.mean()
-    trust = real / (real + within / counts) if real > 0 else np.zeros(season)
-    found = 1 + (average / values.mean() - 1) * trust
-    return np.where((average == 0) & (counts >= 1 / widest - 1), 0.0, np.maximum(found, 0.0))
+    rows = np.bincount(cluster, counts)
+    size = np.bincount(cluster, counts * average) / rows
+    between = float((rows * (size - values.mean()) ** 2).sum()) / (n_clusters - 1)
+    real = max(between - within, 0.0) / rows.mean()
+    trust = real / (real + within / rows) if real > 0 else np.zeros(n_clusters)
+    found = 1 + (size / values.mean() - 1) * trust
+    return np.where((average == 0) & (counts >= 1 / widest - 1), 0.0, np.maximum(found, 0.0)[cluster])
+
+
+def clusters(means: Float64[np.ndarray, " P"], error: float, freedom: int) -> Int64[np.ndarray, " P"]:
+    """The cluster that each of several means belongs to, from 0 for the smallest; all 0 where none clearly differ.
+
+    The ordered means are parted where the parts differ most, and each part again, as long as chance would hardly part
+    them so far.
+
+    Args:
+        means: of groups of about one size.
+        error: the variance that each has by chance.
+        freedom: degrees of freedom that `error` was estimated with.
+    """
+    order = np.argsort(means, kind="stable")
+    ends = _parted(means[order], error, freedom)
+    found = np.zeros(len(means), np.int64)
+    found[order] = np.searchsorted(ends, np.arange(len(means)), side="right")
+    return found
+
+
+def _parted(means: Float64[np.ndarray, " P"], error: float, freedom: int) -> list[int]:
+    """Where ascending means are to be parted: the places of the first mean of each cluster but the first."""
+    n, deviations = len(means), means - means.mean()
+    left = np.arange(1, n)
+    apart = np.cumsum(deviations)[:-1] ** 2 * n / (left * (n - left))
+    variance = (float((deviations**2).sum()) + freedom * error) / (n + freedom)
+    if n < 2 or variance == 0:
+        return []
+    cut = int(apart.argmax()) + 1
+    beyond = np.pi / (2 * (np.pi - 2)) * apart.max() / variance
+    if special.chdtrc(n / (np.pi - 2), beyond) > _CLEAR:
+        return []
+    first, second = (_parted(part, error, freedom) for part in (means[:cut], means[cut:]))
+    return [*first, cut, *(cut + place for place in second)]
 
 
 def row_means(errors: Float64[np.ndarray, "K S H"], steps_back: Sequence[int]) -> Float64[np.ndarray, "S R"]:

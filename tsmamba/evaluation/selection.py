@@ -141,7 +141,8 @@ def select(
     past = _many_origins(judged_fit, panel, task, origins, note)
     judged = panel.select(past.ids)
     past, calibration = calibrate(past, judged, task.season, apart=own)
-    calibration = _with_guesses(calibration, whole, panel, task, "zero" in map(plain_name, members))
+    has_own = any(plain_name(name) in PRETRAINED for name in members)
+    calibration = _with_guesses(calibration, whole, panel, task, has_own)
     board = [_with_quantiles(one, judged, task) for one in compared.values()]
     if len(members) > 1 or own:
         mixed = replace(chosen_backtest(compared, members, own), method=taken_name(members, own))
@@ -152,7 +153,7 @@ def select(
         members, taken, calibration, tuple(board), honest, past, left_out, seconds, own=own,
     )  # fmt: skip
     notes = [*outcome_notes(selection, choices, judged_fit), *own_notes(own), *unread_notes(panel, members, taken)]
-    notes += short_notes(whole, panel)
+    notes += short_notes(whole, panel, has_own)
     return replace(selection, notes=tuple(notes))
 
 

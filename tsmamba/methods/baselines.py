@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ def theta(history: History, horizon: int, season: int) -> Point:
 
         return AutoTheta(season_length=season).forecast(values, horizon)["mean"]
 
-    return _estimated(estimate, history, horizon, season)
+    return _estimated(estimate, history, horizon, season, additive=not _is_positive(history))
 
 
 def ets(history: History, horizon: int, season: int, form: str = ANY_FORM) -> Point:
@@ -92,7 +92,7 @@ def ets(history: History, horizon: int, season: int, form: str = ANY_FORM) -> Po
 
     Source: Hyndman, Koehler, Ord, Snyder 2008, Forecasting with Exponential Smoothing (statsforecast).
     """
-    if form == ANY_FORM and _LONGEST_BY_CRITERION < season <= _LONGEST_SEASON:
+    if form == ANY_FORM:
         form = ets_form(history, season)
 
     def estimate(values: History, season: int) -> Point:
@@ -102,7 +102,7 @@ def ets(history: History, horizon: int, season: int, form: str = ANY_FORM) -> Po
         except Exception:  # statsforecast raises it bare for a form that a series has too few rows for
             return _smoothing(ANY_FORM, season).forecast(values, horizon)["mean"]
 
-    return _estimated(estimate, history, horizon, season)
+    return _estimated(estimate, history, horizon, season, additive=form != ANY_FORM and "M" not in form)
 
 
 def ets_form(history: History, season: int) -> str:
@@ -162,7 +162,7 @@ def arima(history: History, horizon: int, season: int, order: str = ANY_ORDER) -
                 return model.forecast(values, horizon)["mean"]
         return AutoARIMA(season_length=season).forecast(values, horizon)["mean"]
 
-    return _estimated(estimate, history, horizon, season)
+    return _estimated(estimate, history, horizon, season, additive=True)
 
 
 def arima_order(history: History, season: int) -> str:
@@ -183,7 +183,7 @@ def arima_order(history: History, season: int) -> str:
         found = f"({p},{d},{q})({seasonal_p},{seasonal_d},{seasonal_q}){constant}"
         return values[:1]
 
-    _estimated(estimate, history, 1, season)
+    _estimated(estimate, history, 1, season, additive=True)
     return found
 
 
@@ -219,10 +219,20 @@ def _smoothing(form: str, season: int) -> Any:
     return AutoETS(season_length=season, model=form.replace("d", ""), damped=damped)
 
 
-def _estimated(estimate: Callable[[History, int], Point], history: History, horizon: int, season: int) -> Point:
+def _estimated(
+    estimate: Callable[[History, int], Point], history: History, horizon: int, season: int, *, additive: bool = False
+) -> Point:
     """What a method says of a history without gaps, in units of its own size; the drift where there are too few rows.
 
     A season that two of the history don't hold is none. A long one is taken out first.
+
+    Args:
+        estimate: forecasts values with a season.
+        history: of one series.
+        horizon: rows to forecast.
+        season: rows of a season.
+        additive: the method looks at differences alone, not at ratios: it is given deviations from the mean, in units
+            of their own size, so that its optimiser does not depend on where 0 lies.
     """
     values = _prepared(history, season)
     if len(values) < _FEWEST_ROWS or _is_constant(values):
@@ -230,9 +240,11 @@ def _estimated(estimate: Callable[[History, int], Point], history: History, hori
     if season > len(values) // 2:
         season = 1
     if season > _LONGEST_SEASON:
-        return _season_apart(values, horizon, season, lambda rest: _estimated(estimate, rest, horizon, 1))
-    size = float(np.abs(values).mean())
-    return _sane(lambda: estimate(values / size, season) * size, history, horizon, season)
+        rest_alone = partial(_estimated, estimate, horizon=horizon, season=1, additive=additive)
+        return _season_apart(values, horizon, season, rest_alone)
+    middle = float(values.mean()) if additive else 0.0
+    size = float(np.abs(values - middle).mean())
+    return _sane(lambda: estimate((values - middle) / size, season) * size + middle, history, horizon, season)
 
 
 def _prepared(history: History, season: int) -> History:
@@ -289,6 +301,11 @@ def _blas() -> ThreadpoolController:
     import scipy.linalg  # noqa: F401  (loads the library that the optimisers use)
 
     return ThreadpoolController()
+
+
+def _is_positive(history: History) -> bool:
+    """Whether every observed value is above zero, so that ratios of them mean something."""
+    return not (history <= 0).any()
 
 
 def _is_constant(history: History) -> bool:

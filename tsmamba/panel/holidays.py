@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from importlib import resources
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from jaxtyping import Float64
@@ -11,6 +15,9 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.series import Frequency, SeriesFrame
 from mamba_data_prep.series.times.frequency import DAY, to_wall
 from tsmamba.panel.panel import ID, TIME
+
+_CLOCKS_OF_NO_PLACE = ("UTC",)
+"""Zones in which times are kept that were observed anywhere."""
 
 
 def column_of(place: str) -> str:
@@ -37,13 +44,18 @@ def with_holidays(frame: SeriesFrame, place: str | None, rows: int) -> SeriesFra
         ahead = ahead.merge(frame.future, on=[ID, TIME], how="outer", sort=False)
     known = {name: holiday_flags(np.asarray(frame.frame[TIME]), frame.frequency, place)}
     later = {name: holiday_flags(np.asarray(ahead[TIME]), frame.frequency, place)}
+    if local_zone(frame.frequency.zone, place) == frame.frequency.zone in _CLOCKS_OF_NO_PLACE:
+        what = (
+            f"days of {place} are counted in {frame.frequency.zone}, as it has several time zones: --timezone names one"
+        )
+        frame.report.note("holidays", what)
     names = (*frame.future_covariates, name)
     table = frame.frame.assign(**known)
     return replace(frame, frame=table, future=ahead.assign(**later), future_covariates=names)
 
 
 def holiday_flags(times: np.ndarray, frequency: Frequency, place: str) -> Float64[np.ndarray, " T"]:
-    """1 where a time falls on a public holiday of its zone's calendar, else 0.
+    """1 where a time falls on a public holiday by the clocks of its zone, or of the place (see `local_zone`), else 0.
 
     Raises:
         UserError: see `with_holidays`.
@@ -53,7 +65,7 @@ def holiday_flags(times: np.ndarray, frequency: Frequency, place: str) -> Float6
     longest = {"duration": DAY, "day": 1, "business": 1, "open": 1}
     if frequency.step > longest.get(frequency.unit, 0):
         raise UserError("holidays need rows with dates, at most a day apart", found=f"step {frequency.alias}")
-    dates = to_wall(times, frequency.zone).astype("datetime64[D]")
+    dates = to_wall(times, local_zone(frequency.zone, place)).astype("datetime64[D]")
     if not len(dates):
         return np.zeros(0)
     years = np.unique(dates.astype("datetime64[Y]").astype(np.int64) + 1970).tolist()
@@ -66,3 +78,32 @@ def holiday_flags(times: np.ndarray, frequency: Frequency, place: str) -> Float6
             fix=str(error).splitlines()[0],
         ) from None  # fmt: skip
     return np.isin(dates, np.array(sorted(days), dtype="datetime64[D]")).astype(np.float64)
+
+
+def local_zone(zone: str | None, place: str) -> str | None:
+    """The zone on whose clocks a place's days begin.
+
+    It is the zone of the times; of times in UTC that of the country, where all of it has the same time.
+
+    Args:
+        zone: of the times; None where they are the wall clock's.
+        place: a country, as DE, or a part of one, as DE-BY.
+    """
+    if zone not in _CLOCKS_OF_NO_PLACE:
+        return zone
+    zones = _zones_of(place.upper().partition("-")[0])
+    alike = len({_offsets(name) for name in zones}) == 1  # of no known country there are none
+    return zones[0] if alike else zone
+
+
+@cache
+def _zones_of(country: str) -> tuple[str, ...]:
+    """The time zones of a country, by the database that pandas brings."""
+    table = resources.files("tzdata").joinpath("zoneinfo/zone.tab").read_text("utf-8")
+    rows = [line.split("\t") for line in table.splitlines() if not line.startswith("#")]
+    return tuple(row[2] for row in rows if row[0] == country)
+
+
+def _offsets(zone: str) -> tuple[object, ...]:
+    """What clocks are ahead of UTC in a winter and in a summer."""
+    return tuple(datetime(2024, month, 1, tzinfo=ZoneInfo(zone)).utcoffset() for month in (1, 7))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
@@ -21,6 +22,9 @@ from tsmamba.zero.network import LEVELS, ZeroConfig, ZeroNetwork
 
 BUNDLE_KIND = "tsmamba-zero"
 _ROWS_AT_A_TIME = 2**15
+_FEW_ROWS = 2**14
+"""Up to so many rows are read in double precision, which plain torch computes: compiling kernels first, which a new
+machine has to, would take many times as long as the work."""
 
 
 @torch.no_grad()
@@ -47,6 +51,8 @@ def quantiles_of(
     """
     found = np.empty((len(histories), min(horizon, AT_ONCE), len(LEVELS)))
     recent = [_from_first_value(history)[-MOST_ROWS:] for history in histories]
+    if sum(map(len, recent)) <= _FEW_ROWS:
+        network = copy.deepcopy(network).double()
     for places, rows in _alike([len(history) for history in recent], network.config.patch):
         values = np.full((len(places), rows), np.nan)
         for number, place in enumerate(places):
