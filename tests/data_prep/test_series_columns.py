@@ -60,6 +60,34 @@ def test_a_format_is_obeyed_whatever_the_column(tmp_path: Path) -> None:
 REMARK = "".join(f'"{1 + n // 12}-{1 + n % 12:02}",{200 + n}\n' for n in range(36)) + "\nSales over three years\n"
 
 
+@pytest.mark.parametrize(
+    ("write", "ahead"),
+    [
+        ("Q{q} FY{y}", "Q1 FY24"),
+        ("FY20{y} Q{q}", "FY2024 Q1"),
+        ("FY20{y}-Q{q}", "FY2024-Q1"),
+        ("FY {y} Q{q}", "FY 24 Q1"),
+        ("FY20{y}Q{q}", "FY2024Q1"),
+    ],
+)
+def test_quarters_of_fiscal_years_are_quarters(tmp_path: Path, write: str, ahead: str) -> None:
+    rows = [f"{write.format(q=n % 4 + 1, y=18 + n // 4)},{100 + n}" for n in range(24)]
+    series = _read(tmp_path, "\n".join(("period,sales", *rows, "")))
+    assert series.frequency.alias == "QS-JAN"
+    assert series.format_times(series.future_times(1)["ds"]) == [ahead]
+
+
+def test_months_in_another_language_are_told_to_be_translated(tmp_path: Path) -> None:
+    names = ("ene", "feb", "mar", "abr", "may", "jun", "jul", "ago", "sep", "oct", "nov", "dic")
+    rows = [f"{names[n % 12]}-{2018 + n // 12},{n}" for n in range(48)]
+    with pytest.raises(UserError) as caught:
+        _read(tmp_path, "\n".join(("mes,ventas", *rows, "")))
+    assert "if ene is one, translate it" in str(caught.value.fix)
+    with pytest.raises(UserError) as caught:
+        _read(tmp_path, "month,sales\nJan-2018,1\nFeb-2018,2\nno month,3\nApr-2018,4\nMay-2018,4\nJun-2018,4\n")
+    assert caught.value.fix == "correct or delete that line"
+
+
 def test_a_remark_at_the_end_is_no_row(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read as such"):
         _read(tmp_path, '"Month","Sales"\n' + REMARK)

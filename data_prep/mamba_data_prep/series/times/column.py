@@ -14,7 +14,7 @@ from mamba_data_prep.series.options import ReadOptions
 from mamba_data_prep.series.report import IngestReport
 from mamba_data_prep.series.table import Table
 from mamba_data_prep.series.times.detect import Detected, detect_times
-from mamba_data_prep.series.times.format import ParsedTimes, TimeFormat
+from mamba_data_prep.series.times.format import MONTH_NAMES, ParsedTimes, TimeFormat
 from mamba_data_prep.series.words import STRONG_TIMES, plain, time_rank
 
 BY_NAME, BY_CONTENT = 0.5, 0.98
@@ -418,8 +418,16 @@ def _no_time(table: Table, names: tuple[str, ...], cells: pa.Array, times: Parse
         line=int(table.lines[row]),
         found=cell,
         accepted=f"times like the others here, such as {examples}, in the years 1678 to 2261",
-        fix="correct or delete that line",
+        fix=_mend(cell),
     )
+
+
+def _mend(cell: str | None) -> str:
+    """What to do about a cell that is no time; of a month's name in another language, to translate it."""
+    word = re.search(r"[^\W\d_]{3,}", cell or "")
+    if word is None or not re.search(r"\d", cell or "") or re.fullmatch(MONTH_NAMES, word[0].lower()):
+        return "correct or delete that line"
+    return f"correct or delete that line; months are read by their English names, so if {word[0]} is one, translate it"
 
 
 def _tell(table: Table, names: tuple[str, ...], cells: pa.Array, format: TimeFormat, report: IngestReport) -> None:

@@ -19,7 +19,7 @@ from mamba_data_prep.series.times.frequency import to_wall
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _LONG = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november")
-_NAMES = "|".join((*_LONG, "december", *MONTHS[:8], "sept", *MONTHS[8:]))
+MONTH_NAMES = "|".join((*_LONG, "december", *MONTHS[:8], "sept", *MONTHS[8:]))
 _DAYS = "(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?"
 _ZONE = r"z|utc|gmt|[+-]\d{2}:?(?:\d{2})?"
 _READ = {
@@ -36,10 +36,10 @@ _READ = {
     },
     **{"p": r"[ap]\.?m\.?", "P": r"[ap]\.?m\.?"},
     **{
-        "b": _NAMES,
-        "B": _NAMES,
-        "^b": _NAMES,
-        "^B": _NAMES,
+        "b": MONTH_NAMES,
+        "B": MONTH_NAMES,
+        "^b": MONTH_NAMES,
+        "^B": MONTH_NAMES,
         "q": r"[1-4]",
         "G": r"\d{4}",
         "V": r"\d{2}",
