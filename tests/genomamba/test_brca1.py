@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from mamba_data_prep.errors import UserError
-from mamba_training.bundle import save_bundle
 from sklearn.metrics import roc_auc_score
 
 from genomamba.commands.reproduce import run_reproduce
@@ -19,6 +17,8 @@ from genomamba.studies.brca1 import judges
 from genomamba.studies.brca1.findings import auroc, interval
 from genomamba.studies.brca1.labelled import FROM_HG19, labelled, stretch
 from genomamba.studies.brca1.options import Brca1Options
+from mamba_data_prep.errors import UserError
+from mamba_training.bundle import save_bundle
 
 FIRST = 43_100_000
 COLUMNS = ["position (hg19)", "reference", "alt", "func.class", "consequence", "CADD.score"]

@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float64
-from mamba_data_prep.atomic import atomic_write
-from mamba_data_prep.provenance import fingerprint
 
 from genomamba import tokens
 from genomamba.studies.brca1.labelled import Change, Stretch, stretch
 from genomamba.studies.brca1.options import Brca1Options
 from genomamba.studies.study import Place
 from genomamba.variants.sites import Sequences
+from mamba_data_prep.atomic import atomic_write
+from mamba_data_prep.provenance import fingerprint
 
 NEARBY: Final = 128
 """Bases around a change whose G and C are counted."""

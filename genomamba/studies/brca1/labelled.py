@@ -10,12 +10,12 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
+
+from genomamba.studies.brca1.options import Brca1Options
 from mamba_data_prep.bytestream import read_blocks
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes import alphabet
 from mamba_data_prep.genomes.vcf import read_vcf
-
-from genomamba.studies.brca1.options import Brca1Options
 
 FROM_HG19: Final = 1_847_983
 """What is added to a position of BRCA1 on hg19 to have it on GRCh38."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mamba_configs.settings import Section, Whole
 from pydantic import Field
+
+from mamba_configs.settings import Section, Whole
 
 
 class Brca1Options(Section):
