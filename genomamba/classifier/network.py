@@ -168,17 +168,30 @@ class Pooling(nn.Module):
     """From valid positions to one vector: their mean, the last of them, a learned weighted mean, or means at scales.
 
     With "scales" the means over the whole, both halves, the quarters and the eighths lie beside each other; a part
-    without a position is zero.
+    without a position is zero. Where a sequence may be read from either end, the last position and the parts are the
+    means of those from both ends.
+
+    Args:
+        kind: mean, last, attention or scales.
+        d_model: channels.
+        both_ends: whether positions in opposite order must give the same.
     """
 
-    def __init__(self, kind: str, d_model: int) -> None:
+    def __init__(self, kind: str, d_model: int, *, both_ends: bool = False) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.both_ends = kind, both_ends and kind in ("last", "scales")
         self.width = d_model * (SCALES if kind == "scales" else 1)
         self.weight = nn.Linear(d_model, 1) if kind == "attention" else None
 
     def forward(self, x: Float[Tensor, "B P D"], counts: Integer[Tensor, " B"]) -> Float[Tensor, "B W"]:
         """`counts` positions of each row are valid, the rest is padding."""
+        if not self.both_ends:
+            return self._pooled(x, counts)
+        place = (counts[:, None] - 1 - torch.arange(x.shape[1], device=x.device)).clamp(min=0)
+        opposite = x.gather(1, place[..., None].expand_as(x))
+        return (self._pooled(x, counts) + self._pooled(opposite, counts)) / 2
+
+    def _pooled(self, x: Float[Tensor, "B P D"], counts: Integer[Tensor, " B"]) -> Float[Tensor, "B W"]:
         if self.kind == "last":
             return x[torch.arange(len(x), device=x.device), counts - 1]
         valid = torch.arange(x.shape[1], device=x.device) < counts[:, None]
@@ -233,7 +246,7 @@ class SequenceClassifier(nn.Module):
             for parameter in (self.positions, self.readout):
                 parameter._no_weight_decay = True  # pyright: ignore[reportAttributeAccessIssue]
         self.backbone = Backbone(backbone_config(config.model))
-        self.pooling = Pooling(config.head.pooling, d_model)
+        self.pooling = Pooling(config.head.pooling, d_model, both_ends=config.strands_alike)
         self.dropout = nn.Dropout(config.head.dropout)
         self.head = nn.Linear(self.pooling.width, len(config.classes))
         self.register_buffer("shares", torch.tensor([0.0, 1.0]), persistent=config.linear is not None)

@@ -22,7 +22,11 @@ from genomamba.language_model.data import GenomeWindows
 from genomamba.language_model.markov import STRENGTHS
 from genomamba.language_model.model import GenomeLM
 from genomamba.language_model.objectives import IGNORED, Objective, is_base, next_base
+from genomamba.prediction.classified import classify_windows
+from genomamba.prediction.predictor import Predictor
+from genomamba.prediction.record_windows import record_windows
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.fasta import FastaPiece
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.windows import tile
 
@@ -89,14 +93,19 @@ def test_the_logits_of_the_other_strand_are_those_of_the_complements(training: b
 
 def test_a_classifier_gives_both_strands_the_same_probabilities_where_strand_means_nothing() -> None:
     torch.manual_seed(0)
-    ids, lengths = some_ids(4, 60), torch.full((4,), 60)
-    for pooling in ("mean", "attention"):
+    ids, lengths = some_ids(4, 60), torch.tensor([60, 59, 13, 1])
+    turned = torch.full_like(ids, tokens.PAD)
+    for row, length in enumerate(lengths.tolist()):
+        turned[row, :length] = reverse_complement(ids[row : row + 1, :length])[0]
+        ids[row, length:] = tokens.PAD
+    for pooling in ("mean", "attention", "last", "scales"):
         head = HeadConfig(pooling=pooling)
         alike = ClassifierConfig(EQUIVARIANT, StemConfig(), head, ("a", "b"), 60, stranded=False)
         network = SequenceClassifier(alike).eval()
         with torch.no_grad():
-            given, other = network(ids, lengths), network(reverse_complement(ids), lengths)
-            assert torch.allclose(given, other, atol=1e-5)
+            given, other = network(ids, lengths).softmax(1), network(turned, lengths).softmax(1)
+            assert torch.allclose(given, other, atol=1e-5), pooling
+    ids, lengths = ids[:1], lengths[:1]
     stranded = SequenceClassifier(ClassifierConfig(EQUIVARIANT, StemConfig(), HeadConfig(), ("a", "b"), 60)).eval()
     with torch.no_grad():
         assert not torch.allclose(stranded(ids, lengths), stranded(reverse_complement(ids), lengths), atol=1e-4)
@@ -207,3 +216,22 @@ def test_a_masked_model_learns_and_every_command_takes_it(tmp_path: Path) -> Non
     refused = CliRunner().invoke(cli, ["convert", "--model", str(run), "--out", str(tmp_path / "hf")])
     assert refused.exit_code == 2
     assert "masked model" in refused.output
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "scales"])
+def test_a_long_record_and_its_reverse_complement_are_classified_alike(pooling: str) -> None:
+    torch.manual_seed(0)
+    head = HeadConfig.model_validate({"pooling": pooling})
+    config = ClassifierConfig(EQUIVARIANT, StemConfig(), head, ("a", "b"), 50, stranded=False)
+    network = SequenceClassifier(config).eval()
+    with torch.no_grad():
+        network.head.weight.mul_(20)
+    text = "".join(np.random.default_rng(5).choice(list("ACGTN"), 1003, p=[0.3, 0.2, 0.2, 0.29, 0.01]))
+    found = []
+    for one in (text, tokens.decode(tokens.reverse_complement(tokens.encode(text)))):
+        letters = np.frombuffer(one.encode(), np.uint8)
+        pieces = [FastaPiece("r", "", 0, 0, letters, is_last=True, line=1)]
+        rows = classify_windows(record_windows(pieces, 50, 30), Predictor(network, torch.device("cpu")))
+        found.append(np.concatenate([row.probabilities for row in rows]))
+    assert found[0].shape == (1, 2)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
