@@ -63,6 +63,11 @@ class Competition:
         """Share of what followed that lies inside."""
         return float(((low <= self.actual) & (self.actual <= high)).mean())
 
+    def width(self, low: np.ndarray, high: np.ndarray) -> float:
+        """Median over the series of the intervals' mean width, scaled as the errors are in `mase`."""
+        scale = np.array([seasonal_error(history, self.season) for history in self.histories])
+        return float(np.nanmedian((high - low).mean(axis=1) / scale))
+
 
 def competitions(folder: Path, names: Sequence[str] = COMPETITIONS) -> list[Competition]:
     """The series of the competitions, at most 200 of each frequency, drawn with a fixed seed."""
@@ -83,15 +88,22 @@ def competitions(folder: Path, names: Sequence[str] = COMPETITIONS) -> list[Comp
     return found
 
 
-def statsforecast_points(series: Competition) -> tuple[dict[str, np.ndarray], float]:
-    """Point forecasts of AutoETS and AutoTheta, and their mean; and AutoETS's seconds."""
-    found, seconds = {}, {}
-    for name, model in (("AutoETS", AutoETS), ("AutoTheta", AutoTheta)):
-        method, began = model(season_length=series.season), time.process_time()
-        found[name] = np.stack([method.forecast(y=one, h=series.horizon)["mean"] for one in series.histories])
-        seconds[name] = time.process_time() - began
-    both = {**found, "mean of AutoETS and AutoTheta": (found["AutoETS"] + found["AutoTheta"]) / 2}
-    return both, seconds["AutoETS"]
+def statsforecast_points(series: Competition) -> tuple[dict[str, np.ndarray], np.ndarray, float]:
+    """Point forecasts of AutoETS and AutoTheta, and their mean; AutoETS's quantiles and seconds."""
+    ets, theta, began = (
+        AutoETS(season_length=series.season),
+        AutoTheta(season_length=series.season),
+        time.process_time(),
+    )
+    both = [ets.forecast(y=one, h=series.horizon, level=[80, 95]) for one in series.histories]
+    seconds = time.process_time() - began
+    points = {
+        "AutoETS": np.stack([one["mean"] for one in both]),
+        "AutoTheta": np.stack([theta.forecast(y=one, h=series.horizon)["mean"] for one in series.histories]),
+    }
+    points["mean of AutoETS and AutoTheta"] = (points["AutoETS"] + points["AutoTheta"]) / 2
+    ends = ("lo-95", "lo-80", "mean", "hi-80", "hi-95")
+    return points, np.stack([np.stack([one[end] for end in ends], axis=-1) for one in both]), seconds
 
 
 def default_choice(series: Competition) -> tuple[str, np.ndarray, np.ndarray, float]:
@@ -119,16 +131,19 @@ def measure(series: Competition) -> dict[str, Any]:
     """What is kept of a competition: the methods' MASE, the intervals' coverage, and what the default choice costs."""
     own = quantiles(shipped(), series)
     taken, point, spread, seconds = default_choice(series)
-    theirs, ets_seconds = statsforecast_points(series)
+    theirs, ets_spread, ets_seconds = statsforecast_points(series)
     naive = np.stack([seasonal_naive(one, series.horizon, series.season) for one in series.histories])
     points = {
         "**zero**": own[..., LEVELS.index(0.5)], "**the default choice**": point, **theirs, "seasonal naive": naive,
     }  # fmt: skip
+    intervals = {"zero": own, "default": spread, "AutoETS": ets_spread}
     covers = {
-        f"{name} covers {percent}": 100 * series.coverage(found[..., low], found[..., high])
-        for name, found in (("zero", own), ("default", spread))
+        f"{name} covers {percent}": round(100 * series.coverage(found[..., low], found[..., high]), 1)
+        for name, found in intervals.items()
         for percent, low, high in ((80, 1, 3), (95, 0, 4))
     }
+    widths = {name: series.width(found[..., 0], found[..., 4]) for name, found in intervals.items()}
+    covers["default's 95 % width over AutoETS's"] = round(widths["default"] / widths["AutoETS"], 2)
     return {
         "series": series.name, "count": len(series.histories), "taken": taken, "covers": covers,
         "mase": {method: round(series.mase(forecast), 3) for method, forecast in points.items()},

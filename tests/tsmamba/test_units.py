@@ -39,10 +39,9 @@ def test_a_thousand_times_the_values_give_a_thousand_times_the_forecast(name: st
 
 @pytest.mark.parametrize("constant", [-1000.0, 1e5])
 def test_additive_methods_do_not_see_where_zero_lies(constant: float, sales: np.ndarray) -> None:
-    """ARIMA always, exponential smoothing of an additive form, and Theta where values below zero forbid ratios."""
+    """Exponential smoothing of an additive form, and Theta where values below zero forbid ratios."""
     below = sales - 300
     forecasts: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "arima": lambda values: baselines.arima(values, 12, 12, "(0,1,1)(0,1,1)"),
         "ets": lambda values: baselines.ets(values, 12, 12, "AAA"),
     }
     if constant < 0:

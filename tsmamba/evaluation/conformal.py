@@ -37,9 +37,9 @@ _OWN = 40
 _ASYMMETRIC = 100
 """Forecasts below which errors are read as if they had fallen to either side: a few tell the size, not the side."""
 _RECENT_ROWS, _RECENT_SEASONS = 400, 30
-_DOUBT = 200.0
-"""Independent scores that weigh as much as a spread that the forecasts have of their own: of 0, 8, 50, 200 and 1,000 it
-covered best on series of the M1 competition, together and each by itself, for the widths that it gave."""
+_DOUBT = 100.0
+"""Independent scores that weigh as much as a spread that the forecasts have of their own: fewer made
+intervals of series of the M1 competition wider without covering much more, more left them too narrow."""
 _FEWEST = 8
 """Scores below which there is no saying how far a forecast may be off."""
 _FEWEST_FORECASTS = 3
@@ -194,7 +194,7 @@ def calibrate(
         adapted = _adapted(adapted, told, quantiles, known & ~judged)
         judged = known
         size = sized(told_apart(known))
-        pooled, own = _tables(_over(scores, size), known, past.ids, adapted, own_spread, mirrors)
+        pooled, own = _tables(_over(scores, size), known, past.ids, adapted, own_spread, mirrors, _overlap(back, known))
         shifts = np.stack([own.get(name, pooled) for name in past.ids])
         width = (unit[places] * size[places])[..., None]
         quantiles[places] = _fixed(
@@ -203,7 +203,9 @@ def calibrate(
     everything = _known(back, 0, past.horizon)
     adapted = _adapted(adapted, told, quantiles, everything & ~judged)
     sizes = told_apart(everything)
-    pooled, own = _tables(_over(scores, sized(sizes)), everything, past.ids, adapted, own_spread, mirrors)
+    pooled, own = _tables(
+        _over(scores, sized(sizes)), everything, past.ids, adapted, own_spread, mirrors, _overlap(back, everything)
+    )
     guessed = np.zeros_like(pooled) if own_spread else guessed_shifts(panel, past.horizon, past.levels, season)
     pooled = np.where(np.isfinite(pooled), pooled, guessed)
     differing = {name: table for name, table in zip(past.ids, sizes, strict=True) if (table != 1).any()}
@@ -296,6 +298,12 @@ def _known(back: np.ndarray, now: int, horizon: int) -> Bool[np.ndarray, "K H"]:
     return np.arange(1, horizon + 1)[None, :] <= back[:, None] - now
 
 
+def _overlap(back: np.ndarray, known: Bool[np.ndarray, "K H"]) -> float:
+    """How many forecasts there are of a row in the mean, of the rows that are known; at least 1."""
+    rows = (np.arange(known.shape[1])[None, :] - back[:, None])[known]
+    return len(rows) / max(len(np.unique(rows)), 1) if len(rows) else 1.0
+
+
 def _adapted(
     levels: np.ndarray, past: Backtest, quantiles: Float64[np.ndarray, "K S H Q"], news: Bool[np.ndarray, "K H"]
 ) -> np.ndarray:
@@ -327,6 +335,7 @@ def _tables(
     levels: np.ndarray,
     own_spread: bool = False,
     mirrors: bool = True,
+    overlap: float = 1.0,
 ) -> tuple[Float64[np.ndarray, "H Q"], dict[str, Float64[np.ndarray, "H Q"]]]:
     """Shifts from the known scores: of all series together, and of those that have enough origins of their own."""
     visible = np.where(known[:, None, :, None], scores, np.nan)
@@ -334,8 +343,8 @@ def _tables(
     if len(ids) > 1:
         for place, name in enumerate(ids):
             if np.isfinite(visible[:, place, -1, 0]).sum() >= _OWN:
-                own[name] = offsets(visible[:, place : place + 1], levels, own_spread, mirrors)
-    return offsets(visible, levels, own_spread, mirrors), own
+                own[name] = offsets(visible[:, place : place + 1], levels, own_spread, mirrors, overlap)
+    return offsets(visible, levels, own_spread, mirrors, overlap), own
 
 
 def offsets(
@@ -343,12 +352,14 @@ def offsets(
     levels: Sequence[float] | np.ndarray,
     own_spread: bool = False,
     mirrors: bool = True,
+    overlap: float = 1.0,
 ) -> Float64[np.ndarray, "H Q"]:
     """Each level's shift at each step: the quantile of the scores, those of near steps read along, brought to one size.
 
     Scores that are NaN do not count; with fewer than 8 there is no shift (NaN). Where the forecasts have a spread of
-    their own, a few scores move it a little and many move it to where they say. Few are read as if they had fallen to
-    either side, unless the levels are no mirror of themselves (`mirrors`).
+    their own, a few scores move it a little and many move it to where they say; those of `overlap` forecasts of the
+    same row, off together, count as one. Few are read as if they had fallen to either side, unless the levels are no
+    mirror of themselves (`mirrors`).
     """
     horizon = scores.shape[2]
     size = _sizes(scores)
@@ -363,7 +374,7 @@ def offsets(
         if mirrors and per_step[low:high].max(initial=0) < _ASYMMETRIC:
             near = np.concatenate([near, -near[:, ::-1]])
         if len(near) >= _FEWEST:
-            trust = n / (n + _DOUBT) if own_spread else 1.0
+            trust = n / (n + _DOUBT * overlap) if own_spread else 1.0
             found[steps] = trust * _quantiles(near, np.asarray(levels), n, special.ndtri if own_spread else None)
     return found * size[:, None]
 

@@ -162,7 +162,7 @@ def arima(history: History, horizon: int, season: int, order: str = ANY_ORDER) -
                 return model.forecast(values, horizon)["mean"]
         return AutoARIMA(season_length=season).forecast(values, horizon)["mean"]
 
-    return _estimated(estimate, history, horizon, season, additive=True)
+    return _estimated(estimate, history, horizon, season)
 
 
 def arima_order(history: History, season: int) -> str:
@@ -183,7 +183,7 @@ def arima_order(history: History, season: int) -> str:
         found = f"({p},{d},{q})({seasonal_p},{seasonal_d},{seasonal_q}){constant}"
         return values[:1]
 
-    _estimated(estimate, history, 1, season, additive=True)
+    _estimated(estimate, history, 1, season)
     return found
 
 
