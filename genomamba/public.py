@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
 
 from genomamba import tokens
 from genomamba.classifier.network import BUNDLE_KIND as CLASSIFIER
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.commands.classify import classify_windows
+from genomamba.commands.score import make_scorer
 from genomamba.language_model.model import BUNDLE_KIND as LANGUAGE_MODEL
-from genomamba.language_model.model import GenomeLM, window_nats
+from genomamba.language_model.model import GenomeLM
 from genomamba.models import model_path
 from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Predictor
 from genomamba.prediction.record_windows import record_windows
-from genomamba.prediction.rows import Predictions
+from genomamba.prediction.rows import no_predictions
+from genomamba.prediction.score_rows import base_rows, no_scores, stretch_rows
+from genomamba.prediction.scored import Strands, score_stretches
+from genomamba.prediction.stretches import record_stretches
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import FastaPiece
 from mamba_training.bundle import load_bundle
@@ -67,42 +70,42 @@ def classify(
     window, device = model.config.window, next(model.parameters()).device
     predictor = Predictor(model.eval(), device, DEFAULT_BATCH_BASES, both_strands)
     windows = record_windows(_records(sequences), window, window)
-    nowhere = np.zeros(0, np.int64)
-    nothing = Predictions(
-        model.config.classes, [], nowhere, nowhere, ".", np.zeros(0), [], np.zeros((0, len(model.config.classes))), []
-    )  # fmt: skip
-    parts = list(classify_windows(windows, predictor)) or [nothing]
+    parts = list(classify_windows(windows, predictor)) or [no_predictions(model.config.classes)]
     return pd.concat([pd.DataFrame(rows.columns()) for rows in parts], ignore_index=True)
 
 
-@torch.inference_mode()
-def score(model: GenomeLM, sequences: Sequence[str] | Mapping[str, str]) -> pd.DataFrame:
-    """How well a language model predicts each base of each sequence from those before it.
+def score(
+    model: GenomeLM,
+    sequences: Sequence[str] | Mapping[str, str],
+    *,
+    per: Literal["record", "base"] = "record",
+    strands: Strands = "both",
+    every: int | None = None,
+    window: int = 4096,
+) -> pd.DataFrame:
+    """The log-likelihood of sequences under a language model, with the numbers that `genomamba score` writes.
 
     Args:
         model: as `load` gives it; its device is where the work is done.
-        sequences: see `classify`; each is read whole.
+        sequences: see `classify`; each is read whole, of any length.
+        per: a row a sequence, or a row a base.
+        strands: at each base the mean of both directions' log-probabilities, or one of them.
+        every: of a masked model, how far the bases are apart that are hidden together.
+        window: bases that a masked model reads at a time.
 
     Returns:
-        A row a sequence: `seq_id, length, bases` (that were predicted: A, C, G and T after the first base),
-        `log_likelihood` (of these bases, nats) and `bits` (mean cost a base; NaN where none was predicted).
+        A row a sequence: `seq_id, start, end, strand, length, n_frac, scored` (bases), `log2_likelihood`, `bits` and
+        `bits_per_base`; or a row a base: `seq_id, start, end, strand, base, log2_likelihood, bits`. NaN where nothing
+        was scored.
 
     Raises:
         UserError: a letter is no nucleotide code.
     """
-    if not model.objective.looks_ahead:
-        raise UserError("a masked model does not foretell the next base", accepted="a model trained with next_base")
-    device = next(model.parameters()).device
-    rows = []
-    for piece in _records(sequences):
-        ids = torch.from_numpy(tokens.encode(piece.sequence))[None].to(device)
-        nats, n_bases = (0.0, 0)
-        if ids.shape[1] > 1:
-            found, counted = window_nats(model.eval()(ids), ids)
-            nats, n_bases = float(found), int(counted)
-        bits = nats / n_bases / math.log(2) if n_bases else math.nan
-        rows.append((piece.record, len(piece.sequence), n_bases, -nats, bits))
-    return pd.DataFrame(rows, columns=pd.Index(["seq_id", "length", "bases", "log_likelihood", "bits"]))
+    scorer = make_scorer(model.eval(), next(model.parameters()).device, window, every)
+    pieces = score_stretches(record_stretches(_records(sequences)), scorer, strands)
+    rows = base_rows(pieces, strands) if per == "base" else stretch_rows(pieces, strands, regions=False)
+    parts = list(rows) or [no_scores(per, regions=False)]
+    return pd.concat([pd.DataFrame(part.columns()) for part in parts], ignore_index=True)
 
 
 def _records(sequences: Sequence[str] | Mapping[str, str]) -> Iterator[FastaPiece]:

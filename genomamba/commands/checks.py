@@ -11,7 +11,7 @@ from typing import Any
 
 from genomamba.classifier.request import input_files
 from genomamba.config import PretrainConfig, load_config
-from genomamba.prediction.writers import FORMATS
+from genomamba.prediction.writers import FORMATS, SCORE_FORMATS
 from genomamba.variants.writers import FORMATS as VARIANT_FORMATS
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.outputs import check_input, check_output, check_output_folder
@@ -44,7 +44,7 @@ def pretrain_settings(
     return settings.model_copy(update=places)
 
 
-def check_classify(*, model: Path, fasta: Path, out: Path, overwrite: bool) -> None:
+def check_classify(*, model: Path, fasta: Path, out: Path, overwrite: bool, kraken_report: Path | None = None) -> None:
     """Refuse a model or a file that isn't there, and an output that can't be written or exists.
 
     Raises:
@@ -52,6 +52,7 @@ def check_classify(*, model: Path, fasta: Path, out: Path, overwrite: bool) -> N
     """
     if str(out) != "-":
         check_output(out, endings=FORMATS, inputs=(fasta,), overwrite=overwrite)
+    check_output(kraken_report, inputs=(fasta, out), overwrite=overwrite, option="--kraken-report")
     check_input(fasta)
     model_folder(model)
 
@@ -133,3 +134,49 @@ def check_explain(*, model: Path, fasta: Path, bed: Path | None, out: Path, over
     check_genome(fasta, bed)
     check_output_folder(out, marks=("attributions.tsv",), inputs=(model, fasta, bed), overwrite=overwrite)
     model_folder(model)
+
+
+def check_score(
+    *, model: Path, fasta: Path, out: Path, bed: Path | None, regions: Sequence[str], per: str | None, context: int,
+    overwrite: bool,
+) -> None:  # fmt: skip
+    """Refuse a model or files that aren't there, an output that can't be written or exists, and what fits no regions.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if str(out) != "-":
+        check_output(out, endings=SCORE_FORMATS, inputs=(fasta, bed), overwrite=overwrite)
+    check_genome(fasta, bed)
+    check_regions(fasta, bed, regions)
+    of_regions = bed is not None or bool(regions)
+    if per == ("record" if of_regions else "region"):
+        fix = "give --per region, or leave --per out" if of_regions else "name regions with --bed or --region"
+        raise UserError(f"there is no row a {per} {'of regions' if of_regions else 'without regions'}", fix=fix)
+    if context and not of_regions:
+        raise UserError("--context is what lies beside regions, and none are given", fix="give --bed or --region")
+    model_folder(model)
+
+
+def check_regions(fasta: Path, bed: Path | None, regions: Sequence[str]) -> None:
+    """Refuse regions of a stream, and regions that are named in two ways.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    if bed is not None and regions:
+        raise UserError("--bed and --region both name regions", fix="leave one of them out")
+    if (bed is not None or regions) and str(fasta) == "-":
+        raise UserError("regions can't be read from standard input", fix="save it as a file first")
+
+
+def check_rethreshold(*, table: Path, out: Path, kraken_report: Path | None, overwrite: bool) -> None:
+    """Refuse a table that isn't there, and outputs that can't be written or exist.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_input(table)
+    if str(out) != "-":
+        check_output(out, endings=[name for name in FORMATS if name != ".bw"], inputs=(table,), overwrite=overwrite)
+    check_output(kraken_report, inputs=(table,), overwrite=overwrite, option="--kraken-report")

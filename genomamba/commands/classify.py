@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,18 +12,19 @@ from typing import Any
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.commands.checks import check_classify
 from genomamba.prediction.classified import MIN_BASES, classify_windows
-from genomamba.prediction.partial import Kept, can_go_on, describe, forget, partial_path, taken_over
+from genomamba.prediction.kraken import write_kraken_report
+from genomamba.prediction.partial import Kept
 from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Aggregation, Predictor
-from genomamba.prediction.progress import ClassifyProgress
+from genomamba.prediction.progress import ReadingProgress
 from genomamba.prediction.record_windows import RecordWindow, record_windows
-from genomamba.prediction.rows import ABSTAIN, Predictions
-from genomamba.prediction.stopping import InputRefused, stoppable, unstoppable, until_refused
+from genomamba.prediction.rows import ABSTAIN, Predictions, no_predictions
+from genomamba.prediction.stopping import until_refused
+from genomamba.prediction.table_job import TableJob
 from genomamba.prediction.writers import OF_WINDOWS, output_format, table_writer
-from mamba_data_prep.errors import Interrupted, UserError
+from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import stream_fasta
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.regions import Region, parse_region, stream_regions
-from mamba_data_prep.provenance import write_sidecar
 from mamba_training.devices import pick_device
 from mamba_training.progress import say
 
@@ -64,8 +64,8 @@ class Summary:
     def take_over(self, kept: Kept) -> None:
         """Counts the rows of an earlier run."""
         self.rows += kept.rows
-        self.counts.update(kept.counts)
-        self.reasons.update(kept.reasons)
+        self.counts.update(kept.result.get("counts", {}))
+        self.reasons.update(kept.result.get("reasons", {}))
 
     def result(self) -> dict[str, Any]:
         """Gives plain numbers for JSON."""
@@ -103,6 +103,7 @@ def run_classify(
     track: str | None = None,
     regions: Sequence[str] = (),
     device: str = "auto",
+    kraken_report: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Classifies every record (or window) of a FASTA file and writes the table and its sidecar.
@@ -120,6 +121,7 @@ def run_classify(
         min_bases: windows with fewer known bases abstain.
         regions: classify only these stretches, named as samtools names them; each is a record of its own.
         track: the class whose probability a `.bw` shows; the last class by default.
+        kraken_report: a report in Kraken's format beside the table, for MultiQC.
         overwrite: replace an existing output, and rows that a stopped run of other work left beside it.
 
     Returns:
@@ -131,7 +133,7 @@ def run_classify(
         Interrupted: stopped by Ctrl-C or SIGTERM. The rows so far are kept in the same way, and the same call goes on
             after them; see `genomamba.prediction.partial`.
     """
-    check_classify(model=model, fasta=fasta, out=out, overwrite=overwrite)
+    check_classify(model=model, fasta=fasta, out=out, kraken_report=kraken_report, overwrite=overwrite)
     per_window = output_format(out) in OF_WINDOWS or per_window
     chosen = pick_device(device)
     network = SequenceClassifier.from_bundle(model).to(chosen)
@@ -141,125 +143,61 @@ def run_classify(
         "min_confidence": min_confidence, "aggregate": aggregate, "min_bases": min_bases, "track": track,
         "device": str(chosen), "regions": list(regions),
     }  # fmt: skip
-    to_file = str(out) != "-"
-    kept = taken_over(out, fasta=fasta, model=model, settings=settings, overwrite=overwrite) if to_file else None
+    job = TableJob(model, fasta, out, settings, network.config.training.get("seed"))
+    kept = job.kept(overwrite=overwrite)
     if window < min_bases:
         say(f"note: {_too_narrow(window, min_bases)}")
     predictor = Predictor(network, chosen, batch_bases or DEFAULT_BATCH_BASES, both_strands)
-    job = _Job(predictor, model, fasta, out, settings, kept)
-    summary = job.run()
+    summary = Summary(network.config.classes)
+    job.run(lambda whole: _stream(job, predictor, kept, summary, whole), summary)
     hint = _hint(summary, settings)
     result = {**summary.result(), "hint": hint}
-    if to_file:
-        write_sidecar(
-            out, inputs=[fasta], model=model, extra={"settings": settings, "result": result},
-            seed=network.config.training.get("seed"),
-        )  # fmt: skip
-        forget(out)
+    job.finish(result)
+    if kraken_report is not None:
+        write_kraken_report(kraken_report, network.config.classes, summary.counts)
     return {"out": str(out), **result, "text": summary.text(out, hint)}
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One file, from the model to the table."""
+def _stream(job: TableJob, predictor: Predictor, kept: Kept | None, summary: Summary, whole: Callable[[], Any]) -> None:
+    """Streams the file through the model into the table."""
+    settings = job.settings
+    how = {name: settings[name] for name in ("per_window", "min_confidence", "aggregate", "min_bases")}
+    regions, genome = _regions(job.fasta, settings["regions"])
+    progress = ReadingProgress(job.fasta, sum(r.end - r.start for r in regions) if genome else None)
+    if genome is not None:
+        pieces = stream_regions(genome, regions)
+    else:
+        pieces = stream_fasta(job.fasta, _PIECE, unique_ids=False, on_raw=progress.on_raw)
+    windows = record_windows(progress.pieces(pieces), settings["window"], settings["stride"])
+    windows = progress.windows(windows)
 
-    predictor: Predictor
-    model: Path
-    fasta: Path
-    out: Path
-    settings: Mapping[str, Any]
-    kept: Kept | None
+    def keep_as() -> Path | None:
+        summary.bases, summary.windows = int(progress.bases), progress.windows_seen
+        return job.keep_as(summary)
 
-    def run(self) -> Summary:
-        """Streams the file through the model into the table.
+    opened = table_writer(job.out, no_predictions(summary.classes), settings["track"], keep_as=keep_as)
+    with progress.shown(), opened as writer:
+        if kept is not None:
+            say(f"note: going on after the {kept.rows:,} rows in {kept.path}")
+            writer.take_over(kept.path)
+            summary.take_over(kept)
+            _pass_over(windows, kept.rows, settings["per_window"])
+            progress.passed_over()
+        made = classify_windows(windows, replace(predictor, on_batch=progress.tick), **how)
+        for rows in until_refused(made):
+            with whole():
+                writer.write(rows)
+                summary.add(rows)
+            progress.written()
+    summary.bases, summary.windows = int(progress.bases), progress.windows_seen
 
-        Raises:
-            Interrupted: stopped; the rows so far are kept.
-            UserError: the file is refused where it has been read to; the rows so far are kept.
-        """
-        summary, began = Summary(self.predictor.model.config.classes), time.perf_counter()
-        try:
-            with stoppable() as whole:
-                self._stream(summary, whole)
-        except KeyboardInterrupt as stop:
-            with unstoppable():
-                raise Interrupted(self._told(summary, str(stop) or "the keyboard")) from None
-        except InputRefused as stop:
-            with unstoppable():
-                raise self._refused(summary, stop.error) from None
-        summary.seconds = time.perf_counter() - began
-        return summary
 
-    def _stream(self, summary: Summary, whole: Callable[[], Any]) -> None:
-        how = {name: self.settings[name] for name in ("per_window", "min_confidence", "aggregate", "min_bases")}
-        regions, genome = self._regions()
-        progress = ClassifyProgress(self.fasta, sum(r.end - r.start for r in regions) if genome else None)
-        if genome is not None:
-            pieces = stream_regions(genome, regions)
-        else:
-            pieces = stream_fasta(self.fasta, _PIECE, unique_ids=False, on_raw=progress.on_raw)
-        windows = record_windows(progress.pieces(pieces), self.settings["window"], self.settings["stride"])
-        windows = progress.windows(windows)
-
-        def keep_as() -> Path | None:
-            summary.bases, summary.windows = progress.bases, progress.windows_seen
-            return partial_path(self.out) if summary.rows else None
-
-        opened = table_writer(self.out, summary.classes, self.settings["track"], keep_as=keep_as)
-        with progress.shown(), opened as writer:
-            if self.kept is not None:
-                say(f"note: going on after the {self.kept.rows:,} rows in {self.kept.path}")
-                writer.take_over(self.kept.path)
-                summary.take_over(self.kept)
-                _pass_over(windows, self.kept.rows, self.settings["per_window"])
-                progress.passed_over()
-            made = classify_windows(windows, replace(self.predictor, on_batch=progress.tick), **how)
-            for rows in until_refused(made):
-                with whole():
-                    writer.write(rows)
-                    summary.add(rows)
-                progress.written()
-        summary.bases, summary.windows = progress.bases, progress.windows_seen
-
-    def _regions(self) -> tuple[list[Region], Genome | None]:
-        """The stretches of the file that were asked for, and the file to read them from; none for the whole file."""
-        if not self.settings["regions"]:
-            return [], None
-        genome = Genome.open(self.fasta)
-        return [parse_region(region, genome) for region in self.settings["regions"]], genome
-
-    def _told(self, summary: Summary, by: str) -> str:
-        """What is said of a stop: where the rows so far are, and how to go on."""
-        if not summary.rows:
-            return f"by {by}, before the first row was done; nothing was written"
-        if str(self.out) == "-":
-            return f"by {by}; the first {summary.rows:,} rows are written, whole, to standard output"
-        path = self._describe_kept(summary)
-        again = "run the same command again to go on after them"
-        if not can_go_on(path, self.fasta):
-            again = "they can't be added to: run the same command with --overwrite to start from the beginning"
-        return f"by {by}; the first {summary.rows:,} rows are kept in {path}: {again}"
-
-    def _refused(self, summary: Summary, error: UserError) -> UserError:
-        """What is said of a file that is refused in its middle: what it was, and where the rows so far are."""
-        if not summary.rows:
-            return error
-        if str(self.out) == "-":
-            rows = f"the first {summary.rows:,} rows are written, whole, to standard output"
-        else:
-            path = self._describe_kept(summary)
-            rows = f"the first {summary.rows:,} rows are kept in {path}, which --overwrite replaces when you run again"
-        return UserError(
-            error.problem, path=error.path, line=error.line, record=error.record, found=error.found,
-            accepted=error.accepted, fix=rows if error.fix is None else f"{error.fix}; {rows}",
-        )  # fmt: skip
-
-    def _describe_kept(self, summary: Summary) -> Path:
-        """The file of the rows so far, of which it is written beside it what they are."""
-        path = partial_path(self.out)
-        seed = self.predictor.model.config.training.get("seed")
-        describe(path, fasta=self.fasta, model=self.model, settings=self.settings, result=summary.result(), seed=seed)
-        return path
+def _regions(fasta: Path, regions: Sequence[str]) -> tuple[list[Region], Genome | None]:
+    """The stretches of the file that were asked for, and the file to read them from; none for the whole file."""
+    if not regions:
+        return [], None
+    genome = Genome.open(fasta)
+    return [parse_region(region, genome) for region in regions], genome
 
 
 def _pass_over(windows: Iterator[RecordWindow], rows: int, per_window: bool) -> None:

@@ -1,105 +1,132 @@
-"""Prediction tracks in bigWig: the probability of one class along the records, as a genome browser shows it.
+"""Tracks in bigWig: one value along the records, as a genome browser shows it.
 
-A bigWig's header names every record with its length, so a track is held back until the last window is known, at 16
-bytes a window. Windows that overlap each keep the part before the next one begins; a stretch without a score has no
-value.
+A bigWig's header names every record with its length, so a track waits in a temporary file, at 16 bytes a row, until the
+last row is known. Rows that overlap each keep the part before the next one begins; a stretch without a value has none.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from genomamba.prediction.rows import Predictions
+from genomamba.prediction.rows import Rows
 from mamba_data_prep.errors import UserError
 
-_WINDOW = np.dtype([("record", np.int32), ("start", np.uint32), ("end", np.uint32), ("value", np.float32)])
+_ROW = np.dtype([("record", np.int32), ("start", np.uint32), ("end", np.uint32), ("value", np.float32)])
+_BLOCK = 2**16
 
 
 class BigWigTrack:
-    """Takes windows in order and writes them as one bigWig.
+    """Takes rows in order and writes them as one bigWig.
 
     Args:
         stream: where the finished file goes.
-        classes: names, in the order of the probabilities' columns.
-        track: the class whose probability is shown; the last one by default.
+        nothing: a table of the kind without a row.
+        track: which value is shown, as the rows name it.
+        lengths: bases of each record; by default a record ends with its last row.
 
     Raises:
-        UserError: there is no such class.
+        UserError: there is no such track.
     """
 
-    def __init__(self, stream: IO[bytes], classes: tuple[str, ...], track: str | None = None) -> None:
-        track = classes[-1] if track is None else track
-        if track not in classes:
-            raise UserError("the model has no such class", found=track, accepted=", ".join(classes))
-        self._stream, self._column = stream, classes.index(track)
+    def __init__(
+        self, stream: IO[bytes], nothing: Rows, track: str | None = None, lengths: Mapping[str, int] | None = None
+    ) -> None:
+        nothing.track(track)
+        self._stream, self._track, self._known = stream, track, lengths or {}
+        self._lengths: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
-        self._parts: list[np.ndarray] = []
+        self._held = tempfile.TemporaryFile(dir=Path(stream.name).parent)  # noqa: SIM115  (closed by `close`)
+        self._last = np.zeros(0, _ROW)  # the last row, whose own part ends where the next one begins
+        self._any = False
 
-    def write(self, rows: Predictions) -> None:
-        """Takes note of some windows' probabilities.
+    def write(self, rows: Rows) -> None:
+        """Takes note of some rows' values.
 
         Raises:
             UserError: two records of the file have the same id, which a bigWig cannot tell apart.
         """
-        part = np.zeros(len(rows), _WINDOW)
-        for i, name in enumerate(rows.seq_id):
-            number = self._numbers.setdefault(name, len(self._numbers))
-            if number != len(self._numbers) - 1:
-                raise _repeated(name)
-            part["record"][i] = number
-        part["start"], part["end"], part["value"] = rows.start, rows.end, rows.probabilities[:, self._column]
-        self._parts.append(part)
+        if not len(rows):
+            return
+        part = np.zeros(len(rows), _ROW)
+        part["record"] = self._records(rows.seq_id)
+        part["start"], part["end"], part["value"] = rows.start, rows.end, rows.track(self._track)
+        part = np.concatenate([self._last, part])
+        self._note_lengths(part)
+        _keep_own_ends(part, list(self._numbers))
+        self._last = part[-1:].copy()
+        self._put(part[:-1])
 
     def take_over(self, path: Path) -> None:
-        """Refuses: a bigWig does not tell which windows its values come from."""
+        """Refuses: a bigWig does not tell which rows its values come from."""
         raise ValueError(f"a bigWig cannot be added to: {path}")
 
     def close(self) -> None:
         """Writes the file into the stream.
 
         Raises:
-            UserError: no window was scored, or a record begins twice.
+            UserError: no row has a value.
         """
         import pybigtools
 
-        windows = np.concatenate([np.zeros(0, _WINDOW), *self._parts])
-        if np.isnan(windows["value"]).all():
-            raise UserError(
-                "no window was scored, and a bigWig cannot be empty", fix="write a .tsv to see why each record abstains"
-            )
-        names, ends = list(self._numbers), _own_ends(windows, list(self._numbers))
-        lengths = np.zeros(len(names), np.int64)
-        np.maximum.at(lengths, windows["record"], windows["end"])
-        with tempfile.TemporaryDirectory(prefix=".bigwig-", dir=Path(self._stream.name).parent) as folder:
-            path = Path(folder) / "track.bw"  # the library goes by the name's extension
-            values = _values(windows, ends, names)
-            pybigtools.open(str(path), "w").write(dict(zip(names, lengths.tolist(), strict=True)), values)
-            with path.open("rb") as finished:
-                shutil.copyfileobj(finished, self._stream)
+        self._put(self._last)
+        with self._held:
+            if not self._any:
+                raise UserError(
+                    "no window was scored, and a bigWig cannot be empty",
+                    fix="write a .tsv to see why each record abstains",
+                )
+            with tempfile.TemporaryDirectory(prefix=".bigwig-", dir=Path(self._stream.name).parent) as folder:
+                path = Path(folder) / "track.bw"  # the library goes by the name's extension
+                pybigtools.open(str(path), "w").write({**self._lengths, **self._whole_lengths()}, self._values())
+                with path.open("rb") as finished:
+                    shutil.copyfileobj(finished, self._stream)
+
+    def _whole_lengths(self) -> dict[str, int]:
+        return {name: self._known[name] for name in self._numbers if name in self._known}
+
+    def _records(self, names: Sequence[str]) -> list[int]:
+        numbers = []
+        for name in names:
+            number = self._numbers.setdefault(name, len(self._numbers))
+            if number != len(self._numbers) - 1:
+                raise _repeated(name)
+            numbers.append(number)
+        return numbers
+
+    def _note_lengths(self, part: np.ndarray) -> None:
+        names = list(self._numbers)
+        for number in np.unique(part["record"]).tolist():
+            end = int(part["end"][part["record"] == number].max())
+            self._lengths[names[number]] = max(end, self._lengths.get(names[number], 0))
+
+    def _put(self, part: np.ndarray) -> None:
+        self._any = self._any or not np.isnan(part["value"]).all()
+        self._held.write(part.tobytes())
+
+    def _values(self) -> Iterator[tuple[str, int, int, float]]:
+        names = list(self._numbers)
+        self._held.seek(0)
+        while block := self._held.read(_BLOCK * _ROW.itemsize):
+            part = np.frombuffer(block, _ROW)
+            part = part[~np.isnan(part["value"])]
+            columns = (part[name].tolist() for name in ("record", "start", "end", "value"))
+            for record, start, end, value in zip(*columns, strict=True):
+                yield names[record], start, end, value
 
 
-def _own_ends(windows: np.ndarray, names: list[str]) -> np.ndarray:
-    """Where each window's own part ends: at the next window of the same record, if that begins sooner."""
-    ends = windows["end"].copy()
-    same = windows["record"][1:] == windows["record"][:-1]
-    backwards = np.flatnonzero(same & (windows["start"][1:] <= windows["start"][:-1]))
+def _keep_own_ends(part: np.ndarray, names: list[str]) -> None:
+    """Ends each row at the next one of the same record, if that begins sooner."""
+    same = part["record"][1:] == part["record"][:-1]
+    backwards = np.flatnonzero(same & (part["start"][1:] <= part["start"][:-1]))
     if len(backwards):
-        raise _repeated(names[windows["record"][backwards[0]]])
-    ends[:-1][same] = np.minimum(ends[:-1][same], windows["start"][1:][same])
-    return ends
-
-
-def _values(windows: np.ndarray, ends: np.ndarray, names: list[str]) -> Iterator[tuple[str, int, int, float]]:
-    scored = ~np.isnan(windows["value"])
-    columns = (windows[name][scored].tolist() for name in ("record", "start", "value"))
-    for record, start, value, end in zip(*columns, ends[scored].tolist(), strict=True):
-        yield names[record], start, end, value
+        raise _repeated(names[part["record"][backwards[0]]])
+    part["end"][:-1][same] = np.minimum(part["end"][:-1][same], part["start"][1:][same])
 
 
 def _repeated(name: str) -> UserError:

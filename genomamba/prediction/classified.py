@@ -9,6 +9,7 @@ import numpy as np
 from genomamba.prediction.predictor import Aggregation, Predictor, RecordAverage
 from genomamba.prediction.record_windows import RecordWindow
 from genomamba.prediction.rows import Predictions, decide
+from genomamba.prediction.stopping import as_far_as_read
 from mamba_data_prep.errors import UserError
 
 MIN_BASES = 16
@@ -42,7 +43,7 @@ def classify_windows(
     buffer: list[RecordWindow] = []
     held = 0
     refused: list[UserError] = []
-    for window in _as_far_as_read(windows, refused):
+    for window in as_far_as_read(windows, refused):
         buffer.append(window)
         held += len(window.ids)
         if held >= _BUFFER_BASES or len(buffer) >= _BUFFER_WINDOWS:
@@ -52,14 +53,6 @@ def classify_windows(
         yield table.rows(buffer, _scored(buffer, predictor, min_bases))
     if refused:
         raise refused[0]
-
-
-def _as_far_as_read(windows: Iterable[RecordWindow], refused: list[UserError]) -> Iterator[RecordWindow]:
-    """Ends where reading on is refused, and puts what is said of it aside."""
-    try:
-        yield from windows
-    except UserError as error:
-        refused.append(error)
 
 
 def _scored(buffer: list[RecordWindow], predictor: Predictor, min_bases: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a stopped classification keeps: the rows so far, in a file beside the output, which the next run takes over.
+"""What a stopped piece of work keeps: the rows so far, in a file beside the output, which the next run takes over.
 
 A run is stopped by Ctrl-C or SIGTERM, or by a file that is refused in its middle; a mended file is another input.
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genomamba.prediction.writers import FORMATS, output_format
+from genomamba.prediction.writers import ALL_FORMATS, output_format
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import fingerprint, write_sidecar
 
@@ -31,14 +31,12 @@ class Kept:
     Attributes:
         path: the file.
         rows: how many rows it holds.
-        counts: rows of each class, and of "abstain".
-        reasons: rows of each reason to abstain.
+        result: what the run said of them.
     """
 
     path: Path
     rows: int
-    counts: Mapping[str, int]
-    reasons: Mapping[str, int]
+    result: Mapping[str, Any]
 
 
 def partial_path(out: Path) -> Path:
@@ -48,7 +46,7 @@ def partial_path(out: Path) -> Path:
         >>> str(partial_path(Path("a/reads.tsv.gz")))
         'a/reads.partial.tsv.gz'
     """
-    ending = next(e for e in sorted(FORMATS, key=len, reverse=True) if out.name.lower().endswith(e))
+    ending = next(e for e in sorted(ALL_FORMATS, key=len, reverse=True) if out.name.lower().endswith(e))
     return out.with_name(f"{out.name[: -len(ending)]}.partial{out.name[-len(ending) :]}")
 
 
@@ -107,7 +105,9 @@ def _sidecar(path: Path) -> dict[str, Any]:
 
 def _kept(path: Path, side: Mapping[str, Any]) -> Kept:
     result = side["result"]
-    return Kept(path, int(result["rows"]), dict(result["counts"]), dict(result["reasons"]))
+    for name in ("counts", "reasons"):
+        dict(result.get(name, {}))
+    return Kept(path, int(result["rows"]), result)
 
 
 def _difference(path: Path, fasta: Path, model: Path, settings: Mapping[str, Any]) -> str | None:

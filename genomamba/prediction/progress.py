@@ -1,4 +1,4 @@
-"""How far a classification is: a line that changes on a terminal, and elsewhere a line every half a minute."""
+"""How far the reading of a file is: a line that changes on a terminal, and elsewhere a line every half a minute."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ _EVERY_SECONDS = 30.0
 _REDRAW_SECONDS = 0.2
 
 
-class ClassifyProgress:
-    """Counts what is read and what is classified, and shows it on stderr.
+class ReadingProgress:
+    """Counts what is read and what is done with it, and shows it on stderr.
 
     Args:
         fasta: the file that is read; how many bases it holds is estimated from its size while it is read.
         total: the number of bases, where it is known from the beginning.
         console: where to write; stderr by default.
+        done: what is done with the records, a word.
     """
 
-    def __init__(self, fasta: Path, total: int | None = None, console: Console | None = None) -> None:
-        self.records = self.bases = self.windows_seen = 0
+    def __init__(
+        self, fasta: Path, total: int | None = None, console: Console | None = None, *, done: str = "classified"
+    ) -> None:
+        self.records = self.windows_seen = 0
+        self.bases: float | int = 0
         """Records, bases and windows that have been given to the model, or passed over."""
-        self._total = total
+        self._total, self._word = total, done
         self._size = fasta.stat().st_size if str(fasta) != "-" and is_regular(fasta) else None
         self._raw = self._read = 0
         self._sample = (0, 0)  # bytes of the file that are used up, and the bases that they held
         self._ended = False
-        self._done = (0, 0)  # records and bases whose rows are written
-        self._first = 0  # bases that an earlier run had classified
+        self._done: tuple[int, float | int] = (0, 0)  # records and bases whose rows are written
+        self._first: float | int = 0  # bases that an earlier run had classified
         self._console = console or Console(stderr=True, highlight=False)
         self._bar: tuple[Progress, Any] | None = None
         self._began = self._shown = time.monotonic()
@@ -79,6 +83,12 @@ class ClassifyProgress:
             covered = window.end
             yield window
 
+    def advance(self, bases: float | int, records: int = 0) -> None:
+        """Counts what was done where there are no windows; half of the work on a base counts as half a base."""
+        self.bases += bases
+        self.records += records
+        self.written()
+
     def passed_over(self) -> None:
         """Says that all windows so far were classified by an earlier run."""
         self.written()
@@ -109,7 +119,7 @@ class ClassifyProgress:
         about = "" if self._ended or self._total is not None else "about "
         of = "" if total is None else f" of {about}{total / 1e6:,.1f} Mb"
         left = "" if total is None else f", {clock((total - bases) / rate if rate else math.inf)} left"
-        return f"classified {records:,} records, {bases / 1e6:,.1f} Mb{of}, {rate / 1e6:,.3f} Mb/s{left}"
+        return f"{self._word} {records:,} records, {bases / 1e6:,.1f} Mb{of}, {rate / 1e6:,.3f} Mb/s{left}"
 
     def _expected(self) -> float | int | None:
         """Bases in all: as was said or read, or as many as the rest of the file will hold; None while that is open."""

@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from mamba_data_prep.errors import UserError
+
 ABSTAIN = "abstain"
+Column = Sequence[object] | np.ndarray
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Rows of a table, in the input's order; also without a row it tells what its columns are."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+        ...
+
+    @property
+    def seq_id(self) -> Sequence[str]:
+        """Record of each row."""
+        ...
+
+    @property
+    def start(self) -> np.ndarray:
+        """First base of each row, 0-based."""
+        ...
+
+    @property
+    def end(self) -> np.ndarray:
+        """One beyond each row's last base."""
+        ...
+
+    def columns(self) -> dict[str, Column]:
+        """The table, in the order in which it is written: texts as lists, numbers as arrays."""
+        ...
+
+    def track(self, name: str | None) -> np.ndarray:
+        """The value of each row that a track shows; NaN where there is none.
+
+        Raises:
+            UserError: there is no track of this name.
+        """
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +83,20 @@ class Predictions:
         """Probability of the likeliest class, (M,); NaN where nothing could be scored."""
         return self.probabilities.max(1) if len(self) else np.zeros(0)
 
-    def columns(self) -> dict[str, Sequence[object] | np.ndarray]:
+    def track(self, name: str | None) -> np.ndarray:
+        """The probability of one class, the last one by default.
+
+        Raises:
+            UserError: there is no such class.
+        """
+        name = self.classes[-1] if name is None else name
+        if name not in self.classes:
+            raise UserError("the model has no such class", found=name, accepted=", ".join(self.classes))
+        return self.probabilities[:, self.classes.index(name)]
+
+    def columns(self) -> dict[str, Column]:
         """The table, in the order in which it is written."""
-        named: dict[str, Sequence[object] | np.ndarray] = {
+        named: dict[str, Column] = {
             "seq_id": self.seq_id,
             "start": self.start,
             "end": self.end,
@@ -57,6 +108,12 @@ class Predictions:
         }
         named.update({f"prob_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)})
         return {**named, "reason": self.reason}
+
+
+def no_predictions(classes: tuple[str, ...]) -> Predictions:
+    """A table of these classes without a row."""
+    none = np.zeros(0, np.int64)
+    return Predictions(classes, [], none, none, "+", np.zeros(0), [], np.zeros((0, len(classes))), [])
 
 
 def decide(
@@ -78,8 +135,3 @@ def decide(
     low = f"confidence below {min_confidence:g}"
     reasons = [why or ("" if ok else low) for why, ok in zip(unscored, sure.tolist(), strict=True)]
     return predicted, reasons
-
-
-def _chained(lists: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> Iterator[str]:
-    for part in lists:
-        yield from part

@@ -33,6 +33,14 @@ def until_refused(made: Iterable[T]) -> Iterator[T]:
         raise InputRefused(error) from None
 
 
+def as_far_as_read(made: Iterable[T], refused: list[UserError]) -> Iterator[T]:
+    """Ends where reading on is refused, and puts what is said of it aside: what was read comes first."""
+    try:
+        yield from made
+    except UserError as error:
+        refused.append(error)
+
+
 @contextmanager
 def stoppable() -> Iterator[Callable[[], Any]]:
     """Lets Ctrl-C and SIGTERM raise `KeyboardInterrupt`, at once or after a block that the given context keeps whole.

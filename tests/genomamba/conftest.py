@@ -91,3 +91,22 @@ def _fill(model: GenomeLM, rng: np.random.Generator) -> None:
     books = [torch.from_numpy(rng.dirichlet(np.ones(4), 256)).float() for _ in range(2)]
     codes, long_codes = (torch.from_numpy(rng.integers(0, 256, n)) for n in (model.table.shape.size, len(keys)))
     model.table.fill(codes, books[0], torch.tensor(keys), long_codes, books[1])
+
+
+@pytest.fixture(scope="session")
+def save_language_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[GenomeLM], Path]:
+    """A function (model) -> its bundle, of window 64."""
+    from genomamba.language_model.model import BUNDLE_KIND
+    from mamba_training.bundle import save_bundle
+
+    def save(model: GenomeLM) -> Path:
+        path = tmp_path_factory.mktemp("language") / "model"
+        config = {
+            "format": 1, "kind": BUNDLE_KIND, "model": model.config.model_dump(mode="json"), "window": 64,
+            "table": None if model.table is None else model.table.shape.model_dump(),
+            "objective": model.objective.config.model_dump(),
+        }  # fmt: skip
+        save_bundle(path, model.state_dict(), config, "# A language model\n")
+        return path
+
+    return save

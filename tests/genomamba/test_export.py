@@ -16,7 +16,7 @@ import pandas as pd
 import pybigtools
 import pytest
 
-from genomamba.prediction.rows import Predictions, decide
+from genomamba.prediction.rows import Predictions, decide, no_predictions
 from genomamba.prediction.writers import FORMATS, output_format, table_writer
 from mamba_data_prep.errors import UserError
 
@@ -35,7 +35,7 @@ def _rows(ids: list[str]) -> Predictions:
 
 def _write(path: Path) -> Predictions:
     rows = _rows(IDS)
-    with table_writer(path, CLASSES) as writer:
+    with table_writer(path, no_predictions(CLASSES)) as writer:
         writer.write(rows)
         writer.write(_rows(IDS[:3]))
     return rows
@@ -94,7 +94,7 @@ def test_bed_holds_what_browsers_ask_for(tmp_path: Path) -> None:
 def test_an_empty_table_still_names_its_columns(tmp_path: Path) -> None:
     for suffix in (".tsv", ".csv", ".parquet"):
         path = tmp_path / f"none{suffix}"
-        with table_writer(path, CLASSES):
+        with table_writer(path, no_predictions(CLASSES)):
             pass
         assert list(_read(path).columns)[:2] == ["seq_id", "start"]
         assert len(_read(path)) == 0
@@ -105,7 +105,7 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
 
     def broken() -> None:
-        with table_writer(path, CLASSES) as writer:
+        with table_writer(path, no_predictions(CLASSES)) as writer:
             writer.write(_rows(IDS[:5]))
             raise RuntimeError("in the middle")
 
@@ -117,8 +117,9 @@ def test_an_error_leaves_nothing_behind(tmp_path: Path, suffix: str) -> None:
 def test_a_killed_writer_leaves_nothing_under_the_name_and_is_swept_up(tmp_path: Path) -> None:
     path = tmp_path / "out.tsv"
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom genomamba.prediction.writers import table_writer\n"
-        "with table_writer(Path(sys.argv[1]), ('a', 'b')):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom genomamba.prediction.rows import no_predictions\n"
+        "from genomamba.prediction.writers import table_writer\n"
+        "with table_writer(Path(sys.argv[1]), no_predictions(('a', 'b'))):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], env=os.environ, check=False, timeout=250)
     assert done.returncode == -signal.SIGKILL
@@ -157,7 +158,7 @@ def _windows(names: list[str], starts: list[int], value: list[float], width: int
 
 def test_a_bigwig_holds_each_windows_own_part_and_gaps_where_nothing_was_scored(tmp_path: Path) -> None:
     path = tmp_path / "out.bw"
-    with table_writer(path, CLASSES, track="human") as writer:
+    with table_writer(path, no_predictions(CLASSES), track="human") as writer:
         writer.write(_windows(["chr10", "chr10", "chr10"], [0, 40, 80], [0.5, np.nan, 1.0]))
         writer.write(_windows(["chr10", "chr2"], [144, 0], [0.25, 0.75]))
     with pybigtools.open(str(path)) as track:
@@ -178,12 +179,15 @@ def test_a_bigwig_holds_each_windows_own_part_and_gaps_where_nothing_was_scored(
 def test_what_a_bigwig_cannot_hold_is_refused(
     tmp_path: Path, names: list[str], starts: list[int], value: list[float], message: str
 ) -> None:
-    with pytest.raises(UserError, match=message), table_writer(tmp_path / "out.bw", CLASSES) as writer:
+    with pytest.raises(UserError, match=message), table_writer(tmp_path / "out.bw", no_predictions(CLASSES)) as writer:
         writer.write(_windows(names, starts, value))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_bigwig_of_an_unknown_class_is_refused_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such class"), table_writer(tmp_path / "out.bw", CLASSES, "mouse"):
+    with (
+        pytest.raises(UserError, match="no such class"),
+        table_writer(tmp_path / "out.bw", no_predictions(CLASSES), "mouse"),
+    ):
         pytest.fail("the block was entered")
     assert not list(tmp_path.iterdir())

@@ -61,15 +61,18 @@ def test_a_language_model_scores_each_base_given_those_before_it(language_model:
     model = genomamba.load(language_model)
     assert isinstance(model, genomamba.GenomeLM)
     text = "ACGTNACGGT"
-    row = genomamba.score(model, {"x": text}).iloc[0]
+    row = genomamba.score(model, {"x": text}, strands="forward").iloc[0]
     ids = torch.from_numpy(genomamba.encode(text))[None]
     with torch.no_grad():
         chances = model(ids)[0].double().log_softmax(-1)
     places = [i for i in range(1, len(text)) if text[i] != "N"]
     expected = sum(float(chances[i - 1, int(ids[0, i])]) for i in places)
-    assert (row["length"], row["bases"]) == (len(text), len(places))
-    assert row["log_likelihood"] == pytest.approx(expected, rel=1e-5)
-    assert row["bits"] == pytest.approx(-expected / len(places) / np.log(2), rel=1e-5)
+    assert (row["length"], row["scored"]) == (len(text), len(places))
+    assert row["log2_likelihood"] == pytest.approx(expected / np.log(2), rel=1e-5)
+    assert row["bits_per_base"] == pytest.approx(-expected / len(places) / np.log(2), rel=1e-5)
+    bases = genomamba.score(model, {"x": text}, per="base", strands="forward")
+    assert "".join(bases["base"]) == text
+    assert bases["bits"].sum() == pytest.approx(row["bits"], rel=1e-6)
     assert np.isnan(genomamba.score(model, ["A", ""])["bits"]).all()
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HEAVY = {"torch", "pandas", "numpy", "lightning", "numba", "pyarrow", "sklearn", "matplotlib", "pydantic"}
-GENOMAMBA_COMMANDS = ["pretrain", "finetune", "classify", "reproduce", "variants"]
+GENOMAMBA_COMMANDS = ["pretrain", "finetune", "classify", "score", "variants", "reproduce"]
 
 
 def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -120,7 +120,7 @@ def _lines_of_bcf(path: str | Path) -> Iterator[tuple[int, bytes]]:
     """The lines of the VCF file that a BCF file stands for."""
     fix = "install it (pip install pysam), or convert the file: bcftools view FILE.bcf -Oz -o FILE.vcf.gz"
     if str(path) == "-":
-        raise UserError("BCF is not read from standard input", fix="pipe it through bcftools view first")
+        raise UserError("standard input cannot be BCF", fix="pipe it through bcftools view first")
     try:
         pysam = importlib.import_module("pysam")
     except ImportError:
@@ -183,12 +183,12 @@ def _record(path: str | Path, line: int, text: bytes, n_columns: int) -> VcfReco
     chrom, position, identifier, reference, alternatives, _ = text.split(b"\t", 5)
     if not _POSITION.fullmatch(position):
         raise UserError(
-            "POS is no whole number", path=path, line=line, found=_short(_text(position)), accepted="1 or more",
-            fix="check the second column of this line",
+            "the position (POS) is no whole number", path=path, line=line, found=_short(_text(position)),
+            accepted="1 or more", fix="check the second column of this line",
         )  # fmt: skip
     if not chrom or not reference or not alternatives:
         raise UserError(
-            "CHROM, REF or ALT is empty", path=path, line=line, found=_short(_text(text)),
+            "one of CHROM, REF and ALT is empty", path=path, line=line, found=_short(_text(text)),
             fix="write . for a missing ALT; the others cannot be missing",
         )  # fmt: skip
     alleles = () if alternatives == b"." else tuple(_text(alternatives).split(","))

@@ -1,0 +1,181 @@
+"""The rules by which methods are chosen, on backtests whose errors are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tsmamba.evaluation import selection
+from tsmamba.evaluation.backtest import FEWEST_ORIGINS, Backtest
+from tsmamba.evaluation.selection import candidates
+from tsmamba.methods.task import Task
+from tsmamba.panel.panel import Panel
+
+K, S, H = 8, 3, 2
+ALL = np.ones((K, H), np.bool_)
+
+
+def backtest(method: str, errors: object, **more: object) -> Backtest:
+    """A method whose forecasts are off by `errors`, broadcast to (K, S, H)."""
+    off = np.broadcast_to(np.asarray(errors, float), (K, S, H)).copy()
+    settings = {"seasons": np.full((K, S), 10.0), "season": 12, **more}
+    return Backtest(
+        method, ("a", "b", "c"), (0.5,), tuple(range(K + H, H, -1)), np.zeros((K, S, H)), off,
+        np.full((K, S, H, 1), np.nan), np.ones(S), np.ones(S), **settings,
+    )  # fmt: skip
+
+
+def compared(**errors: object) -> dict[str, Backtest]:
+    return {name: backtest(name, error) for name, error in errors.items()}
+
+
+def wavy(size: float, spread: float, seed: int = 0) -> np.ndarray:
+    """Errors of about one size, different at each origin."""
+    return size + spread * np.random.default_rng(seed).uniform(-1, 1, (K, 1, 1))
+
+
+def test_surely_saved_is_the_mean_less_two_standard_errors() -> None:
+    saved = np.array([[1.0, 0.3, 5.0], [2.0, -0.2, np.nan], [0.5, 0.1, np.nan], [1.5, 0.0, 5.0], [1.0, np.nan, 5.0]])
+    found = selection._surely_saved(saved)
+    for series in (0, 1):
+        known = saved[:, series][np.isfinite(saved[:, series])]
+        expected = known.mean() - 2 * known.std(ddof=1) / np.sqrt(len(known))
+        assert found[series] == pytest.approx(expected)
+    assert found[2] == -np.inf  # three origins are too few
+    assert selection._surely_saved(np.full((FEWEST_ORIGINS, 1), 1.0))[0] == 1.0
+
+
+def test_a_series_that_another_method_surely_suits_has_it() -> None:
+    usual = wavy(1.0, 0.1) * np.ones((K, S, 1))
+    theta, drift = np.full((K, S, 1), 3.0), np.full((K, S, 1), 3.0)
+    theta[:, 1] = 0.2
+    drift[:, 2] = np.resize([0.1, 1.8], (K, 1))  # better on the mean, and not surely
+    methods = {name: backtest(name, usual, season=1) for name in ("zero",)}
+    methods |= {name: backtest(name, values, season=1) for name, values in (("theta", theta), ("drift", drift))}
+    methods |= {"naive": backtest("naive", 4.0, season=1), "ridge": backtest("ridge", 0.0 * usual + 2.9, season=1)}
+    members, own = selection._choice(methods, ALL)
+    assert members == ("zero",)
+    assert own == {"b": ("theta",)}
+
+
+def test_what_is_learnt_from_all_series_is_not_taken_for_one() -> None:
+    ridge = np.full((K, S, 1), 3.0)
+    ridge[:, 1] = 0.1
+    methods = compared(zero=wavy(1.0, 0.1), naive=4.0, ridge=ridge)
+    assert selection._choice(methods, ALL)[1] == {}
+
+
+@pytest.mark.parametrize("missing", ["naive", "zero"])
+def test_series_have_methods_of_their_own_only_where_all_were_compared(missing: str) -> None:
+    theta = np.full((K, S, 1), 3.0)
+    theta[:, 1] = 0.2
+    methods = compared(zero=wavy(1.0, 0.1), naive=4.0, theta=theta)
+    assert selection._choice(methods, ALL)[1] == {"b": ("theta",)}
+    del methods[missing]
+    assert selection._choice(methods, ALL)[1] == {}
+
+
+def test_a_single_series_has_the_choice_of_the_panel() -> None:
+    methods = {name: one.series(["b"]) for name, one in compared(zero=wavy(1, 0.1), naive=4.0, theta=0.9).items()}
+    assert selection._choice(methods, ALL)[1] == {}
+
+
+def test_a_few_origins_say_nothing_of_a_series() -> None:
+    theta = np.full((K, S, 1), 3.0)
+    theta[:, 1] = 0.2
+    methods = compared(zero=1.0, naive=4.0, theta=theta)
+    few = {name: one.origins(slice(0, FEWEST_ORIGINS - 1)) for name, one in methods.items()}
+    assert selection._choice(few, ALL[: FEWEST_ORIGINS - 1])[1] == {}
+    enough = {name: one.origins(slice(0, FEWEST_ORIGINS)) for name, one in methods.items()}
+    assert selection._choice(enough, ALL[:FEWEST_ORIGINS])[1] == {"b": ("theta",)}
+
+
+def test_only_rows_that_are_known_speak() -> None:
+    late = np.full((K, S, H), 2.0)
+    late[K // 2 :] = 0.0  # perfect, but after what is known
+    methods = compared(drift=late, theta=1.0)
+    known = np.zeros((K, H), np.bool_)
+    known[: K // 2] = True
+    assert selection._best(methods, known) == ("theta",)
+    assert selection._best(methods, ALL) != ("theta",)
+
+
+def test_of_named_methods_the_one_with_the_smallest_loss_is_taken() -> None:
+    assert selection._best(compared(drift=1.0, theta=0.5, ets=0.7), ALL) == ("theta",)
+    unknown = {"drift": backtest("drift", np.nan), "theta": backtest("theta", 3.0)}
+    assert selection._best(unknown, ALL) == ("theta",)
+
+
+def opposite(name: str, sign: float, seed: int) -> Backtest:
+    return backtest(name, sign * 1.0 + 0.05 * np.random.default_rng(seed).normal(size=(K, S, H)))
+
+
+def test_a_mean_is_taken_where_it_is_clearly_better() -> None:
+    two = {"ets": opposite("ets", 1, 0), "theta": opposite("theta", -1, 1)}
+    assert set(selection._best(two, ALL)) == {"ets", "theta"}
+    same = {"ets": opposite("ets", 1, 0), "theta": opposite("theta", 1, 1)}
+    assert len(selection._best(same, ALL)) == 1 or selection._best(same, ALL) != ("ets", "theta", "drift", "naive")
+
+
+def test_no_more_than_three_are_combined_and_one_of_them_learnt() -> None:
+    random = np.random.default_rng(3)
+    noise = {
+        name: backtest(name, random.normal(size=(K, S, H))) for name in ("ets", "theta", "drift", "arima", "croston")
+    }
+    assert len(selection._best(noise, ALL)) <= 3
+    learnt = {"ridge": opposite("ridge", 1, 0), "mamba": opposite("mamba", -1, 1)}
+    assert len(selection._best(learnt, ALL)) == 1
+    mixed = {"ridge": opposite("ridge", 1, 0), "ets": opposite("ets", -1, 1)}
+    assert set(selection._best(mixed, ALL)) == {"ridge", "ets"}
+
+
+def test_the_usual_stays_unless_something_is_clearly_better() -> None:
+    close = compared(zero=1.0, naive=4.0, theta=np.resize([0.1, 1.8], (K, 1, 1)))
+    assert selection._best(close, ALL) == ("zero",)
+    clear = compared(zero=wavy(1.0, 0.1, 1), naive=4.0, theta=wavy(0.3, 0.1, 2))
+    assert "theta" in selection._best(clear, ALL)
+
+
+def test_the_usual_of_seasonal_series_is_a_mean() -> None:
+    methods = compared(zero=1.0, ets=1.0, theta=1.0)
+    assert selection._usual(methods) == ("zero", "ets", "theta")
+    for missing in ("ets", "theta"):
+        assert selection._usual({name: one for name, one in methods.items() if name != missing}) == ("zero",)
+
+    def changed(**more: object) -> tuple[str, ...]:
+        return selection._usual({name: backtest(name, 1.0, **more) for name in methods})
+
+    assert changed(season=1) == ("zero",)
+    assert changed(seasons=None) == ("zero",)
+    assert changed(intermittent=True) == ("croston",)
+    last = 3 / 12  # steps back of the last origin, in seasons
+    assert changed(seasons=np.full((K, S), 4.0 - last)) == ("zero", "ets", "theta")
+    assert changed(seasons=np.full((K, S), 3.9 - last)) == ("zero",)
+    two_long = np.tile([1.0, 9.0, 9.0], (K, 1))
+    assert changed(seasons=two_long) == ("zero", "ets", "theta")
+
+
+def panel(rows: int, series: int = 1, least: float = -1.0) -> Panel:
+    random = np.random.default_rng(0)
+    return Panel.wide(random.uniform(least, 1, (rows, series)))
+
+
+def test_mamba_is_tried_where_windows_are_enough_and_series_long() -> None:
+    assert "mamba" in candidates(panel(1020), Task(10))[0]
+    names, left_out = candidates(panel(1019), Task(10))
+    assert "mamba" not in names
+    assert left_out["mamba"].startswith("999 windows")
+    assert "mamba" in candidates(panel(64, 20), Task(1))[0]
+    names, left_out = candidates(panel(63, 20), Task(1))
+    assert "mamba" not in names
+    assert left_out["mamba"].startswith("series of 63 rows")
+    assert "seasonal_naive" in candidates(panel(50), Task(2, 2))[0]
+    assert candidates(panel(50), Task(2, 1))[1]["seasonal_naive"] == "there is no season"
+    assert "ridge_log" in candidates(panel(50, least=0.5), Task(2))[0]
+    assert "ridge_log" not in candidates(panel(50), Task(2))[0]
+
+
+def test_baselines_are_shown_beside() -> None:
+    assert selection._shown(["zero"], Task(2, 12)) == list(selection.BASELINES)
+    assert "seasonal_naive" not in selection._shown(["zero"], Task(2))
+    assert "ets" not in selection._shown(["ets"], Task(2))
