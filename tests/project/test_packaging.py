@@ -57,8 +57,8 @@ def test_the_wheel_holds_types_presets_demo_and_licence(wheel: Path) -> None:
         assert any(name.endswith(f".dist-info/licenses/{document}") for name in names)
     bundles = [path.parent for path in ROOT.glob("*/models/*/model.safetensors")]
     models = {path.relative_to(ROOT).as_posix() for bundle in bundles for path in bundle.iterdir()}
-    bundles = ("tsmamba/models/zero", "genomamba/models/human-1.4m", "genomamba/models/human-bi-1.4m")
-    shipped = {f"{bundle}/model.safetensors" for bundle in bundles}
+    named = ("tsmamba/models/zero", "genomamba/models/human-1.4m", "genomamba/models/human-bi-1.4m")
+    shipped = {f"{name}/model.safetensors" for name in named}
     assert shipped <= models <= names
     assert all(sum(path.stat().st_size for path in bundle.iterdir()) <= 12_000_000 for bundle in bundles)
     assert wheel.stat().st_size < 2_500_000 + 12_000_000 * len(bundles)
