@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from mamba_data_prep.atomic import atomic_write
 
 _MARKS = "osD^vPX*"
+_WIDEST_NAME = 40
+"""Letters of a name in one line; a path that is one word is broken too."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ def draw(chart: Chart, picture: Path, title: str) -> None:
         else:
             axes.errorbar(line.x, line.y, yerr=error, linewidth=1, **style)
     if named:
-        axes.set_yticks(range(len(names)), [str(name) for name in reversed(names)])
+        shown = ["\n".join(textwrap.wrap(str(name), _WIDEST_NAME)) for name in reversed(names)]
+        axes.set_yticks(range(len(names)), shown)
         axes.set(xlabel=chart.y)
     else:
         axes.set_xscale("log", base=2)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mamba_kernels import causal_conv1d, causal_conv1d_update
+from mamba_kernels.arguments import without_autocast
 from mamba_kernels.blocks.config import BackboneConfig
 from mamba_kernels.blocks.long_convolution import long_convolution
 from mamba_kernels.blocks.norm import without_decay
@@ -54,7 +55,7 @@ class ImplicitFilter(nn.Module):
     def _weights(self, length: int) -> Tensor:
         wide = torch.promote_types(self.log_rate.dtype, torch.float32)
         distance = torch.arange(length, device=self.log_rate.device, dtype=torch.float64)
-        with torch.autocast(self.log_rate.device.type, enabled=False):
+        with without_autocast(self.log_rate.device):
             x = self._features(distance).to(wide)
             for layer in (self.first, self.second):
                 x = torch.sin(self.frequency.to(wide) * F.linear(x, layer.weight.to(wide), layer.bias.to(wide)))
