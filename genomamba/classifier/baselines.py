@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from scipy.stats import binomtest
@@ -30,6 +31,7 @@ class Baselines:
         shortcut: logistic regression on length and share of unknown bases alone; above chance means the data give
             the classes away without their sequence.
         majority: the training split's class frequencies as the answer.
+        shortcuts: the same with one of them alone, and with the share of G and C, by name.
     """
 
     kmer: Regression
@@ -37,6 +39,7 @@ class Baselines:
     majority: Metrics
     letters: Regression | None = None
     cnn: CnnResult | None = None
+    shortcuts: Mapping[str, Metrics] = field(default_factory=dict)
 
     @property
     def regression(self) -> Regression:
@@ -63,6 +66,7 @@ class Baselines:
             **({} if self.letters is None else {"letters": self.letters.to_dict()}),
             **({} if self.cnn is None else {"cnn": self.cnn.to_dict()}),
             "shortcut": self.shortcut.to_dict(),
+            "shortcuts": {name: metrics.to_dict() for name, metrics in self.shortcuts.items()},
             "majority": self.majority.to_dict(),
         }
 
@@ -77,13 +81,15 @@ def fit_baselines(data: LabelledData, progress: Callable[[str], None] | None = N
     train, valid, test = _limited(data.train), _limited(data.valid), data.test
     pairs = ((train, train.labels), (valid, valid.labels), (test, test.labels))
     kmer = kmer_baseline(*pairs, n, stranded=data.stranded, progress=progress)
-    fit = fit_logistic(_outside(train), train.labels, n, 1.0)
-    return Baselines(
-        kmer,
-        measure(test.labels, fit.probabilities(_outside(test))),
-        majority(data.train.labels, test.labels, n),
-        *_of_places(data, n, progress),
-    )
+    seen, held_out = _outside(train), _outside(test)
+
+    def reached(columns: list[int]) -> Metrics:
+        fit = fit_logistic(seen[:, columns], train.labels, n, 1.0)
+        return measure(test.labels, fit.probabilities(held_out[:, columns]))
+
+    letters, cnn = _of_places(data, n, progress)
+    shortcuts = {name: reached([column]) for column, name in enumerate(_OUTSIDE)}
+    return Baselines(kmer, reached([0, 1]), majority(data.train.labels, test.labels, n), letters, cnn, shortcuts)
 
 
 def _of_places(
@@ -121,7 +127,13 @@ def _limited(examples: Examples) -> Examples:
     return examples.thinned(MAX_EXAMPLES)
 
 
+_OUTSIDE: Final = ("length", "unknown bases", "G and C")
+
+
 def _outside(examples: Examples) -> np.ndarray:
-    """Length and share of unknown bases of each example, (M, 2)."""
-    known = [np.isin(bases, np.frombuffer(b"ACGT", np.uint8)).mean() if len(bases) else 0.0 for bases in examples]
-    return np.stack([examples.lengths().astype(np.float64), 1 - np.array(known)], 1)
+    """Length, share of unknown bases, and share of G and C among the known ones of each example, (M, 3)."""
+    counts = np.stack([np.bincount(bases, minlength=256)[list(b"ACGT")] for bases in examples])
+    lengths, known = examples.lengths().astype(np.float64), counts.sum(axis=1)
+    return np.stack(
+        [lengths, 1 - known / np.maximum(lengths, 1), counts[:, 1:3].sum(axis=1) / np.maximum(known, 1)], axis=1
+    )

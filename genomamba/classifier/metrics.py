@@ -127,6 +127,31 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = N_B
     return tuple(bins)
 
 
+def by_length(labels: np.ndarray, probabilities: np.ndarray, lengths: np.ndarray) -> list[dict[str, float | int]]:
+    """Scores of each quarter of the examples by their length; nothing where most are equally long.
+
+    Args:
+        labels: (M,).
+        probabilities: (M, C).
+        lengths: (M,) bases.
+
+    Returns:
+        Of each quarter the lengths it goes `from` and `to`, the number `n`, `accuracy` and `nll` in nats.
+    """
+    edges = np.unique(np.quantile(lengths, [0, 0.25, 0.5, 0.75, 1], method="lower"))
+    if len(edges) < 4:
+        return []
+    place = np.minimum(np.searchsorted(edges, lengths, side="right") - 1, len(edges) - 2)
+    rows = []
+    for part in range(len(edges) - 1):
+        of = place == part
+        right = probabilities[of].argmax(1) == labels[of]
+        nll = negative_log_likelihood(labels[of], probabilities[of])
+        shortest, longest = int(lengths[of].min()), int(lengths[of].max())
+        rows.append({"from": shortest, "to": longest, "n": int(of.sum()), "accuracy": float(right.mean()), "nll": nll})
+    return rows
+
+
 def negative_log_likelihood(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Mean nats lost on the true class."""
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _TINY)).mean())

@@ -14,13 +14,15 @@ import numpy as np
 
 from genomamba.classifier.baselines import Baselines, paired_difference
 from genomamba.classifier.examples import LabelledData
-from genomamba.classifier.metrics import Metrics, spread
+from genomamba.classifier.metrics import Metrics, by_length, spread
 from genomamba.classifier.shares import Shares
 from mamba_data_prep.atomic import atomic_write
 from mamba_training.learning_curve import Curves, draw_learning_curve
+from mamba_training.model_card import markdown_table
 
 _SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc", "nll", "brier", "ece")
 _SURE = 0.01
+THIS = "this model"
 FROZEN = "frozen"
 """The status of a run that fitted a head on features of a frozen model."""
 
@@ -86,6 +88,7 @@ def build_report(
         "runs": [result.to_dict() for result in results],
         "chosen_seed": best.seed,
         "baselines": baselines.to_dict(),
+        "by_length": by_length(data.test.labels, best.probabilities, data.test.lengths()),
         "against": {"baseline": name, "only_ours_right": only_we, "only_theirs_right": only_they, "p": p},
         **({} if pretrained is None else {"pretrained_model": dict(pretrained[0])}),
         "verdict": [
@@ -154,7 +157,7 @@ def verdict(
 
 
 def write_report(folder: Path, report: Mapping[str, Any], results: Sequence[SeedResult], data: LabelledData) -> None:
-    """Writes report.json, report.md, the plots of the chosen run, and its test predictions and those of each seed."""
+    """Writes report.json and report.md, the plots of the chosen run, and the test predictions of each seed."""
     from genomamba.classifier.plots import plot_confusion, plot_reliability
 
     best = chosen(results)
@@ -209,28 +212,34 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def comparison_table(report: Mapping[str, Any]) -> str:
     """Our scores and the baselines', as a Markdown table."""
+    heads, rows = comparison(report)
+    ours = [[label.replace(THIS, f"**{THIS}**"), *cells] for label, *cells in rows]
+    return markdown_table(heads, ours) + "\n"
+
+
+def comparison(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Our scores and the baselines': names of the columns, and a row of text for each method, ours first."""
     names = [name for name in _SHOWN if name in report["test"]]
-    lines = [f"| method | {' | '.join(n.replace('_', ' ') for n in names)} |", "|---|" + "---:|" * len(names)]
+    rows = []
     n = report["test"][names[0]]["n"]
-    for label, key in (("**this model**", "test"), ("its network alone", "network_alone")):
+    for label, key in ((THIS, "test"), ("its network alone", "network_alone")):
         if key in report:
             cells = [
                 f"{report[key][name]['mean']:.3f}" + (f" +- {report[key][name]['sd']:.3f}" if n > 1 else "")
                 for name in names
             ]
-            lines.append(f"| {label}{f' ({n} seeds)' if n > 1 else ''} | {' | '.join(cells)} |")
+            rows.append([f"{label} ({n} seeds)" if n > 1 else label, *cells])
     kmer, letters, cnn = (report["baselines"].get(name) for name in ("kmer", "letters", "cnn"))
-    rows = {
+    simple = {
         f"{kmer['k']}-mer logistic regression ({_kmer_settings(kmer)})": kmer["test"],
         **({} if letters is None else {f"one-hot logistic regression (C {letters['C']:g}, tempered)": letters["test"]}),
         **({} if cnn is None else {f"small CNN ({cnn['epochs']} epochs, tempered)": cnn["test"]}),
         "length and unknown bases alone": report["baselines"]["shortcut"],
         "class frequencies": report["baselines"]["majority"],
     }
-    for label, metrics in rows.items():
-        values = ["" if metrics[name] is None else f"{metrics[name]:.3f}" for name in names]
-        lines.append(f"| {label} | {' | '.join(values)} |")
-    return "\n".join(lines) + "\n"
+    for label, metrics in simple.items():
+        rows.append([label, *("" if metrics[name] is None else f"{metrics[name]:.3f}" for name in names)])
+    return ["method", *(name.replace("_", " ") for name in names)], rows
 
 
 def _kmer_settings(kmer: Mapping[str, Any]) -> str:
@@ -239,17 +248,18 @@ def _kmer_settings(kmer: Mapping[str, Any]) -> str:
     return f"C {kmer['C']:g}{strands}{tempered}"
 
 
-def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
+def counts_rows(counts: Mapping[str, Mapping[str, int]]) -> tuple[list[str], list[list[Any]]]:
+    """Examples of each class in each split: names of the columns, and a row for each split."""
     classes = list(next(iter(counts.values())))
-    lines = [f"| split | {' | '.join(classes)} |", "|---|" + "---:|" * len(classes)]
-    lines += [f"| {split} | {' | '.join(f'{row[c]:,}' for c in classes)} |" for split, row in counts.items()]
-    return "\n".join(lines) + "\n"
+    return ["split", *classes], [[split, *(row[name] for name in classes)] for split, row in counts.items()]
+
+
+def _counts_table(counts: Mapping[str, Mapping[str, int]]) -> str:
+    heads, rows = counts_rows(counts)
+    return markdown_table(heads, [[split, *(f"{n:,}" for n in row)] for split, *row in rows]) + "\n"
 
 
 def _confusion_table(report: Mapping[str, Any]) -> str:
-    classes = report["classes"]
     best = next(run for run in report["runs"] if run["seed"] == report["chosen_seed"])
-    lines = [f"| | {' | '.join(classes)} |", "|---|" + "---:|" * len(classes)]
-    matrix = best["test"]["confusion"]
-    lines += [f"| **{name}** | {' | '.join(map(str, row))} |" for name, row in zip(classes, matrix, strict=True)]
-    return "\n".join(lines) + "\n"
+    rows = zip(report["classes"], best["test"]["confusion"], strict=True)
+    return markdown_table(["", *report["classes"]], [[f"**{name}**", *row] for name, row in rows]) + "\n"

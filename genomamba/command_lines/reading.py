@@ -91,6 +91,7 @@ Examples:
     "--batch-tokens", "--batch-bases", "batch_bases", type=click.IntRange(1), help="Bases at a time through the model."
 )
 @click.option("--kraken-report", type=FILE, metavar="FILE", help="How many of each class, as Kraken reports it.")
+@click.option("--report", type=FILE, metavar="FILE.html", help="A page on the table: classes, confidence, lengths.")
 @overwrite_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_option
@@ -98,7 +99,9 @@ def classify(as_json: bool, **options: Any) -> None:
     """Predict the class of each record of a FASTA file."""
     from genomamba.commands.checks import check_classify
 
-    check_classify(**{name: options[name] for name in ("model", "fasta", "out", "kraken_report", "overwrite")})
+    check_classify(
+        **{name: options[name] for name in ("model", "fasta", "out", "kraken_report", "report", "overwrite")}
+    )
     _refuse_json_to_stdout(options["out"], as_json)
     from genomamba.commands.classify import run_classify
 
@@ -116,13 +119,14 @@ Examples:
 @click.option("--min-confidence", type=click.FloatRange(0, 1), required=True, help="Abstain below this confidence.")
 @click.option("--out", type=FILE, required=True, help="Table: .tsv .csv .jsonl .bed .gff3 (or with .gz) .parquet.")
 @click.option("--kraken-report", type=FILE, metavar="FILE", help="How many of each class, as Kraken reports it.")
+@click.option("--report", type=FILE, metavar="FILE.html", help="A page on the table: classes, confidence, lengths.")
 @overwrite_option
 @json_option
 def rethreshold(as_json: bool, **options: Any) -> None:
     """Decide a table of predictions anew, without running the model again."""
     from genomamba.commands.checks import check_rethreshold
 
-    check_rethreshold(**{name: options[name] for name in ("table", "out", "kraken_report", "overwrite")})
+    check_rethreshold(**{name: options[name] for name in ("table", "out", "kraken_report", "report", "overwrite")})
     from genomamba.commands.rethreshold import run_rethreshold
 
     print_result(run_rethreshold(**options), as_json)

@@ -11,7 +11,7 @@ from typing import Any
 
 from genomamba.classifier.request import input_files
 from genomamba.config import PretrainConfig, load_config
-from genomamba.prediction.writers import FORMATS, SCORE_FORMATS
+from genomamba.prediction.writers import FORMATS, READABLE, SCORE_FORMATS
 from genomamba.variants.writers import FORMATS as VARIANT_FORMATS
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.outputs import check_input, check_output, check_output_folder
@@ -44,7 +44,15 @@ def pretrain_settings(
     return settings.model_copy(update=places)
 
 
-def check_classify(*, model: Path, fasta: Path, out: Path, overwrite: bool, kraken_report: Path | None = None) -> None:
+def check_classify(
+    *,
+    model: Path,
+    fasta: Path,
+    out: Path,
+    overwrite: bool,
+    kraken_report: Path | None = None,
+    report: Path | None = None,
+) -> None:
     """Refuse a model or a file that isn't there, and an output that can't be written or exists.
 
     Raises:
@@ -53,6 +61,7 @@ def check_classify(*, model: Path, fasta: Path, out: Path, overwrite: bool, krak
     if str(out) != "-":
         check_output(out, endings=FORMATS, inputs=(fasta,), overwrite=overwrite)
     check_output(kraken_report, inputs=(fasta, out), overwrite=overwrite, option="--kraken-report")
+    _check_report(report, out, (fasta, *([] if kraken_report is None else [kraken_report])), overwrite)
     check_input(fasta)
     model_folder(model)
 
@@ -170,7 +179,9 @@ def check_regions(fasta: Path, bed: Path | None, regions: Sequence[str]) -> None
         raise UserError("regions can't be read from standard input", fix="save it as a file first")
 
 
-def check_rethreshold(*, table: Path, out: Path, kraken_report: Path | None, overwrite: bool) -> None:
+def check_rethreshold(
+    *, table: Path, out: Path, kraken_report: Path | None, overwrite: bool, report: Path | None = None
+) -> None:
     """Refuse a table that isn't there, and outputs that can't be written or exist.
 
     Raises:
@@ -180,3 +191,16 @@ def check_rethreshold(*, table: Path, out: Path, kraken_report: Path | None, ove
     if str(out) != "-":
         check_output(out, endings=[name for name in FORMATS if name != ".bw"], inputs=(table,), overwrite=overwrite)
     check_output(kraken_report, inputs=(table,), overwrite=overwrite, option="--kraken-report")
+    _check_report(report, out, (table, *([] if kraken_report is None else [kraken_report])), overwrite)
+
+
+def _check_report(report: Path | None, out: Path, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuses a page that can't be written or exists, or that would tell of a table which cannot be read again."""
+    if report is None:
+        return
+    check_output(report, endings=(".html",), inputs=(*inputs, out), overwrite=overwrite, option="--report")
+    if not out.name.lower().endswith(READABLE):
+        raise UserError(
+            "--report reads the table again, which has to hold all probabilities", path=out,
+            accepted=" ".join(READABLE),
+        )  # fmt: skip

@@ -19,6 +19,7 @@ from genomamba.prediction.progress import ReadingProgress
 from genomamba.prediction.record_windows import RecordWindow, record_windows
 from genomamba.prediction.rows import ABSTAIN, Predictions, no_predictions
 from genomamba.prediction.stopping import until_refused
+from genomamba.prediction.summary_page import write_summary_page
 from genomamba.prediction.table_job import TableJob
 from genomamba.prediction.writers import OF_WINDOWS, output_format, table_writer
 from mamba_data_prep.errors import UserError
@@ -28,6 +29,8 @@ from mamba_data_prep.genomes.regions import Region, parse_region, stream_regions
 from mamba_training.devices import pick_device
 from mamba_training.progress import say
 
+_TOLD = ("window", "stride", "both_strands", "min_confidence", "min_bases")
+"""Settings that a report names."""
 _PIECE = 2**16
 """Bases that are read at a time; so many at most are read and not counted yet."""
 __all__ = ["MIN_BASES", "Summary", "classify_windows", "run_classify"]
@@ -104,6 +107,7 @@ def run_classify(
     regions: Sequence[str] = (),
     device: str = "auto",
     kraken_report: Path | None = None,
+    report: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Classifies every record (or window) of a FASTA file and writes the table and its sidecar.
@@ -122,6 +126,7 @@ def run_classify(
         regions: classify only these stretches, named as samtools names them; each is a record of its own.
         track: the class whose probability a `.bw` shows; the last class by default.
         kraken_report: a report in Kraken's format beside the table, for MultiQC.
+        report: a page on the table, `.html`: classes, confidence, lengths, and what the model promises.
         overwrite: replace an existing output, and rows that a stopped run of other work left beside it.
 
     Returns:
@@ -133,7 +138,7 @@ def run_classify(
         Interrupted: stopped by Ctrl-C or SIGTERM. The rows so far are kept in the same way, and the same call goes on
             after them; see `genomamba.prediction.partial`.
     """
-    check_classify(model=model, fasta=fasta, out=out, kraken_report=kraken_report, overwrite=overwrite)
+    check_classify(model=model, fasta=fasta, out=out, kraken_report=kraken_report, report=report, overwrite=overwrite)
     per_window = output_format(out) in OF_WINDOWS or per_window
     chosen = pick_device(device)
     network = SequenceClassifier.from_bundle(model).to(chosen)
@@ -155,6 +160,9 @@ def run_classify(
     job.finish(result)
     if kraken_report is not None:
         write_kraken_report(kraken_report, network.config.classes, summary.counts)
+    if report is not None:
+        facts = {"file": fasta, "model": model, "table": out, **{name: settings[name] for name in _TOLD}}
+        write_summary_page(report, out, f"{fasta.name} classified", facts, network.config.training.get("test", {}))
     return {"out": str(out), **result, "text": summary.text(out, hint)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from genomamba.classifier.metrics import Metrics, measure
+from genomamba.classifier.metrics import Metrics, by_length, measure
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.classifier.read_before import Reading, ReadShare
 from genomamba.classifier.tasks.evaluated_rows import chosen_rows, chosen_windows
@@ -48,7 +48,7 @@ def run_evaluate(
         split: train, valid, test or all. By default the test split, of a table that has a column of splits and of files
             that the model was trained on; of other files everything.
         sequence_column, label_column: the table's columns, where they have other names than the usual ones.
-        out: folder for evaluation.json and the plots.
+        out: folder for evaluation.json, report.html and the plots.
         overwrite: replace an earlier evaluation.
 
     Raises:
@@ -68,26 +68,31 @@ def run_evaluate(
     else:
         rows = chosen_windows(named_files(classes), network.config, trained_on, split)
     share = ReadShare(Reading.of_training_record(network.config.training, model))
-    metrics = measure(*_scored(predictor, rows.pairs(network.config, share)))
+    labels, probabilities, lengths = _scored(predictor, rows.pairs(network.config, share))
+    metrics = measure(labels, probabilities)
     names = network.config.classes
     result = {
         "model": str(model), "classes": list(names), "both_strands": both_strands, "split": rows.split,
         "seen_in_training": rows.seen_in_training, "read_in_training": share.to_dict(), "test": metrics.to_dict(),
+        "by_length": by_length(labels, probabilities, lengths),
     }  # fmt: skip
+    said = f"{rows.said}; {share.sentence()}"
     if out is not None:
-        _write(out, result, metrics, names)
-    return {**result, "text": _text(metrics, names, f"{rows.said}; {share.sentence()}")}
+        _write(out, result, metrics, said)
+    return {**result, "text": _text(metrics, names, said)}
 
 
-def _scored(predictor: Predictor, pairs: Iterable[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (M,) and probabilities (M, C) of token ids and their labels, some megabases at a time."""
+def _scored(predictor: Predictor, pairs: Iterable[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels (M,), probabilities (M, C) and lengths (M,) of token ids and their labels, some megabases at a time."""
     labels: list[int] = []
+    lengths: list[int] = []
     parts: list[np.ndarray] = []
     held: list[np.ndarray] = []
     size = 0
     for ids, label in pairs:
         held.append(ids)
         labels.append(label)
+        lengths.append(len(ids))
         size += len(ids)
         if size > _PIECE_BASES:
             parts.append(predictor.probabilities(held))
@@ -96,18 +101,20 @@ def _scored(predictor: Predictor, pairs: Iterable[tuple[np.ndarray, int]]) -> tu
         parts.append(predictor.probabilities(held))
     if not labels:
         raise UserError("no window with known bases is left to score", fix="give files with more sequence")
-    return np.array(labels, np.int64), np.concatenate(parts)
+    return np.array(labels, np.int64), np.concatenate(parts), np.array(lengths, np.int64)
 
 
-def _write(out: Path, result: Mapping[str, Any], metrics: Metrics, names: Sequence[str]) -> None:
+def _write(out: Path, result: Mapping[str, Any], metrics: Metrics, said: str) -> None:
     from genomamba.classifier.plots import plot_confusion, plot_reliability
+    from genomamba.classifier.report_page import write_evaluation_page
 
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "evaluation.json") as file:
         json.dump(result, file, indent=2)
         file.write("\n")
-    plot_confusion(out / "confusion.png", metrics, names)
+    plot_confusion(out / "confusion.png", metrics, result["classes"])
     plot_reliability(out / "reliability.png", metrics)
+    write_evaluation_page(out, result, metrics.headline(), said)
 
 
 def _text(metrics: Metrics, names: Sequence[str], said: str) -> str:

@@ -13,6 +13,7 @@ from genomamba.classifier.examples import LabelledData
 from genomamba.classifier.held_out import judge_seed
 from genomamba.classifier.read_before import Reading, pretraining_note
 from genomamba.classifier.report import build_report, chosen, comparison_table, write_report
+from genomamba.classifier.report_page import write_finetune_page
 from genomamba.classifier.request import Request, resolve
 from genomamba.classifier.tasks.of_run import labelled_data
 from genomamba.classifier.training import make_start, shaped, start_bundle, train_seed
@@ -85,6 +86,7 @@ def run_finetune(
     report = build_report(data, results, baselines, pretrained)
     best = chosen(results)
     write_report(out, report, results, data)
+    write_finetune_page(out, report)
     read = Reading.of_training(data, before) if not began or before is not None else None
     save_classifier(out / "model", networks[best.seed], start.settings, report, best, content, read)
     return {"out": str(out), "model": str(out / "model"), **report, "text": _text(report, out)}
@@ -107,5 +109,5 @@ def _overview(data: LabelledData) -> str:
 
 def _text(report: Mapping[str, Any], out: Path) -> str:
     return "\n".join(
-        [comparison_table(report), *report["verdict"], f"report: {out / 'report.md'}", f"model:  {out / 'model'}"]
+        [comparison_table(report), *report["verdict"], f"report: {out / 'report.html'}", f"model:  {out / 'model'}"]
     )

@@ -12,6 +12,7 @@ from genomamba.commands.checks import check_rethreshold
 from genomamba.prediction.kraken import write_kraken_report
 from genomamba.prediction.read_table import read_predictions
 from genomamba.prediction.rows import ABSTAIN, Predictions, decide, no_predictions
+from genomamba.prediction.summary_page import write_summary_page
 from genomamba.prediction.writers import table_writer
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import write_sidecar
@@ -20,7 +21,13 @@ _LOW = "confidence below "
 
 
 def run_rethreshold(
-    *, table: Path, out: Path, min_confidence: float, kraken_report: Path | None = None, overwrite: bool = False
+    *,
+    table: Path,
+    out: Path,
+    min_confidence: float,
+    kraken_report: Path | None = None,
+    report: Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes a table of predictions again, in which rows below another confidence abstain.
 
@@ -29,6 +36,7 @@ def run_rethreshold(
         out: the new table or BED or GFF3 file; its extension is its format.
         min_confidence: rows whose likeliest class has less abstain; rows that were not scored stay as they are.
         kraken_report: a report in Kraken's format beside it.
+        report: a page on the new table, `.html`.
         overwrite: replace an existing output.
 
     Returns:
@@ -37,7 +45,7 @@ def run_rethreshold(
     Raises:
         UserError: the table cannot be read, or the output cannot be written.
     """
-    check_rethreshold(table=table, out=out, kraken_report=kraken_report, overwrite=overwrite)
+    check_rethreshold(table=table, out=out, kraken_report=kraken_report, report=report, overwrite=overwrite)
     chunks = read_predictions(table)
     first = next(chunks, None)
     if first is None:
@@ -52,6 +60,9 @@ def run_rethreshold(
             writer.write(again)
     if kraken_report is not None:
         write_kraken_report(kraken_report, first.classes, counts)
+    if report is not None:
+        facts = {"decided again": table, "table": out, "min_confidence": min_confidence}
+        write_summary_page(report, out, f"{table.name} decided again", facts, {})
     result = {"rows": sum(counts.values()), "changed": changed, "counts": dict(counts)}
     if str(out) != "-":
         write_sidecar(out, inputs=[table], extra={"settings": {"min_confidence": min_confidence}, "result": result})

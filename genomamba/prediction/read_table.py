@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from genomamba.prediction.rows import Predictions
+from genomamba.prediction.writers import READABLE
 from mamba_data_prep.errors import UserError
 
-READABLE: Final = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz", ".parquet")
-"""Formats that hold all probabilities."""
 _ROWS: Final = 50_000
 _NEEDED: Final = ("seq_id", "start", "end", "strand", "n_frac", "predicted", "confidence", "reason")
 _PREFIX: Final = "prob_"

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Any, Final, Protocol, runtime_checkable
 from urllib.parse import quote
 
 import numpy as np
@@ -38,6 +38,8 @@ TRACKS = (".bedgraph", ".bedgraph.gz", ".bw")
 """Formats of one value along the records."""
 SCORE_FORMATS = (*(name for name in FORMATS if not name.startswith(OF_WINDOWS)), *TRACKS)
 """Formats of tables of any kind of rows."""
+READABLE: Final = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz", ".parquet")
+"""Formats of predictions that hold all probabilities, and are read again."""
 ALL_FORMATS = tuple(dict.fromkeys((*FORMATS, *SCORE_FORMATS)))
 _DECIMALS = 6
 _SEQID = ".:^*$@!+_?-|"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -75,8 +77,15 @@ def test_what_is_there_is_learnt_and_reported(learnt: tuple[Path, Path, dict[str
     text = (out / "report.md").read_text()
     assert "mer logistic regression" in text
     assert "+-" in text
+    page = (out / "report.html").read_text()
     for name in ("confusion.png", "reliability.png", "learning_curve.png"):
-        assert (out / name).read_bytes().startswith(b"\x89PNG")
+        picture = (out / name).read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert base64.b64encode(picture).decode() in page
+    assert all(html.escape(line) in page for line in result["verdict"])
+    assert set(result["baselines"]["shortcuts"]) == {"length", "unknown bases", "G and C"}
+    assert result["baselines"]["shortcuts"]["G and C"]["accuracy"] > 0.9  # it is what tells these classes apart
+    assert result["baselines"]["shortcuts"]["length"]["accuracy"] < 0.7
 
 
 def test_the_bundle_repeats_the_reported_test_predictions(
@@ -94,6 +103,7 @@ def test_the_bundle_repeats_the_reported_test_predictions(
     for name in ("nll", "brier", "ece"):
         assert scored["test"][name] == pytest.approx(best["test"][name], abs=1e-6), name
     assert (tmp_path / "scores" / "confusion.png").exists()
+    assert f"{scored['test']['n']:,} examples" in (tmp_path / "scores" / "report.html").read_text()
     made = table_data([table], FinetuneData())
     again = softmax(logits_of(network, made.test, torch.device("cpu")), network.config.temperature)
     columns = [f"prob_{name}" for name in network.config.classes]

@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from genomamba.classifier.metrics import (
     N_BINS,
+    by_length,
     fit_temperature,
     majority,
     measure,
@@ -130,3 +131,19 @@ def test_shapes_and_labels_that_do_not_fit_are_refused() -> None:
 def test_spread_of_one_value_is_zero() -> None:
     assert spread([0.5]) == (0.5, 0.0)
     assert spread([1.0, 3.0]) == pytest.approx((2.0, 2**0.5))
+
+
+def test_quarters_by_length_hold_every_example_once() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(10, 1000, 400)
+    labels = rng.integers(0, 2, 400)
+    right = lengths > 500
+    p = np.where(right, 0.9, 0.2)  # of the true class
+    probabilities = np.where(labels[:, None] == np.arange(2), p[:, None], 1 - p[:, None])
+    rows = by_length(labels, probabilities, lengths)
+    assert [row["n"] for row in rows] == [np.sum((lengths >= row["from"]) & (lengths <= row["to"])) for row in rows]
+    assert sum(row["n"] for row in rows) == 400
+    assert rows[0]["accuracy"] == 0.0
+    assert rows[-1]["accuracy"] == 1.0
+    assert rows[-1]["nll"] == pytest.approx(-np.log(0.9))
+    assert by_length(labels, probabilities, np.full(400, 300)) == []

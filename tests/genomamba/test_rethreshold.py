@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -16,6 +17,8 @@ from genomamba.commands.classify import run_classify
 from genomamba.commands.rethreshold import run_rethreshold
 from genomamba.prediction.kraken import write_kraken_report
 from genomamba.prediction.read_table import read_predictions
+from genomamba.prediction.rows import Predictions
+from genomamba.prediction.summary_page import tallied
 from mamba_data_prep.errors import UserError
 
 RECORDS = {
@@ -122,3 +125,41 @@ def test_the_command_says_how_many_rows_changed(bundle: Path, fasta: Path, tmp_p
     assert (tmp_path / "q.bed").read_text().count("abstain") == 4
     assert (tmp_path / "q.bed.json").exists()
     assert CliRunner().invoke(cli, asked).exit_code == 2
+
+
+def test_the_page_of_a_table_adds_up(bundle: Path, fasta: Path, tmp_path: Path) -> None:
+    out, page = tmp_path / "p.tsv", tmp_path / "p.html"
+    run_classify(model=bundle, fasta=fasta, out=out, report=page)
+    table = pd.read_csv(out, sep="\t", keep_default_na=False)
+    text = page.read_text()
+    for name, count in table["predicted"].value_counts().items():
+        of = table[table["predicted"] == name]
+        assert f"<td>{name}</td><td>{count}</td><td>{count / 4:.1%}</td><td>{of['length'].sum()}</td>" in text
+    assert "<td>no known base</td><td>1</td>" in text
+    assert "<td>16 to 31</td><td>2</td>" in text  # of 22 and 30 bases
+    assert "data:image/png;base64," in text
+    run_rethreshold(table=out, out=tmp_path / "sure.csv", min_confidence=1.0, report=tmp_path / "sure.html")
+    assert "<td>abstain</td><td>4</td>" in (tmp_path / "sure.html").read_text()
+
+
+def test_tallies_count_every_row_once() -> None:
+    rows = Predictions(
+        ("a", "b"), ["r"] * 5, np.zeros(5, int), np.array([1, 2, 3, 4, 8]), "+", np.zeros(5),
+        ["a", "b", "abstain", "b", "b"],
+        np.array([[0.51, 0.49], [0.0, 1.0], [np.nan, np.nan], [0.2, 0.8], [0.3, 0.7]]),
+        ["", "", "no bases", "", ""],
+    )  # fmt: skip
+    counted = tallied(iter([rows, rows]))
+    assert counted.counts == {"a": 2, "b": 6, "abstain": 2}
+    assert counted.bases == {"a": 2, "b": 28, "abstain": 6}
+    assert counted.confidences.sum(axis=1).tolist() == [2, 6]
+    assert counted.confidences[0, 10] == counted.confidences[1, 19] == counted.confidences[1, 14] == 2
+    assert counted.lengths[:4].tolist() == [[2, 0, 0], [0, 2, 2], [0, 2, 0], [0, 2, 0]]
+
+
+@pytest.mark.parametrize("out", ["p.bed", "p.bw", "-"])
+def test_a_page_needs_a_table_that_is_read_again(bundle: Path, fasta: Path, tmp_path: Path, out: str) -> None:
+    target = Path(out) if out == "-" else tmp_path / out
+    with pytest.raises(UserError, match="reads the table again"):
+        run_classify(model=bundle, fasta=fasta, out=target, report=tmp_path / "p.html")
+    assert list(tmp_path.iterdir()) == []
