@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The report's methods; the first two are means over seeds."""
+    """The report's methods; the first three are means over seeds."""
     runs, baselines = report["runs"], report["baselines"]
     minutes = sum(run["seconds"] for run in runs) / len(runs) / 60
     label = f"genomamba, bidirectional, from scratch ({len(runs)} seeds)"
@@ -60,6 +60,7 @@ def _rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {**_over_seeds(label, report["test"]), "minutes_a_seed": minutes},
         _over_seeds("its network alone", report["network_alone"]),
+        _over_seeds("the same without its network", report["without_network"]),
         _row(f"{kmer['k']}-mer logistic regression", kmer["test"]),
         _row("one-hot position logistic regression", baselines["letters"]["test"]),
         _row("small CNN", baselines["cnn"]["test"]),

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from genomamba import tokens
+from genomamba.classifier.baselines import Baselines
 from genomamba.classifier.examples import Examples, LabelledData
-from genomamba.classifier.kmers import Regression
 from genomamba.classifier.linear import LinearPart
 from genomamba.classifier.metrics import fit_temperature, measure, softmax
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.classifier.report import SeedResult
-from genomamba.classifier.shares import choose_shares
+from genomamba.classifier.shares import added, choose_shares
 from genomamba.prediction.predictor import Predictor
 from mamba_training.run import RunResult
 
@@ -28,9 +28,9 @@ def judge_seed(
     folder: Path,
     run: RunResult,
     device: torch.device,
-    regression: Regression,
+    baselines: Baselines,
 ) -> SeedResult:
-    """Join network and regression by the shares that validation says, which temper them too, and score both splits.
+    """Join the network with the baselines by the shares that validation says, which temper them too, and score it.
 
     Args:
         network: trained; it is back on the CPU afterwards, with the regression as its linear part.
@@ -39,23 +39,30 @@ def judge_seed(
         folder: of the run.
         run: how it ended.
         device: where to score.
-        regression: fitted on the training split.
+        baselines: fitted on the training split.
     """
     network.to(device)
-    deep = [logits_of(network, split, device) for split in (data.valid, data.test)]
+    held_out = (data.valid, data.test)
+    deep = [logits_of(network, split, device) for split in held_out]
     network.cpu()
-    linear = LinearPart.of(regression.fit, regression.shape)
-    network.join(linear, (1.0, 0.0))
-    flat = [logits_of(network, split, torch.device("cpu")) for split in (data.valid, data.test)]
-    shares = choose_shares(data.valid.labels, flat[0], deep[0])
-    network.join(linear, (shares.linear, shares.network))
-    valid, test = (shares.linear * one + shares.network * other for one, other in zip(flat, deep, strict=True))
+    linear = LinearPart.of(baselines.regression.fit, baselines.regression.shape)
+    cnn = None if baselines.cnn is None else baselines.cnn.network
+    named: list[dict[str, np.ndarray]] = [{}, {}]
+    for name in ("linear", "network", *([] if cnn is None else ["cnn"])):
+        network.join(linear, cnn, {"linear": 0.0, "network": 0.0, "cnn": 0.0, name: 1.0})
+        for found, split, own in zip(named, held_out, deep, strict=True):
+            found[name] = own if name == "network" else logits_of(network, split, torch.device("cpu"))
+    shares = choose_shares(data.valid.labels, named[0])
+    network.join(linear, cnn, shares.factors)
+    valid, test = (added(shares.factors, found) for found in named)
     probabilities = softmax(test)
     alone = softmax(deep[1], fit_temperature(data.valid.labels, deep[0]))
     return SeedResult(
         seed=seed, status=run.status, steps=run.step, seconds=run.seconds, shares=shares,
         valid=measure(data.valid.labels, softmax(valid)), test=measure(data.test.labels, probabilities),
-        network=measure(data.test.labels, alone), probabilities=probabilities, folder=folder,
+        network=measure(data.test.labels, alone),
+        without=measure(data.test.labels, softmax(added(shares.without, named[1]))),
+        probabilities=probabilities, folder=folder,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ decides with what shares:
 
     logits = a linear(x) + b network(x),
 
-a and b being zero unless both together are better than either alone by more than a standard error
+a part being left out unless the others are better with it by more than a standard error
 (`genomamba.classifier.shares`). Standardisation is folded into the weights.
 """
 
@@ -52,7 +52,10 @@ class LinearPart(nn.Module):
 
     def forward(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
         """Logits of sequences padded on the right."""
-        features = self._letters(ids, lengths) if self.shape.features == "letters" else self._kmers(ids, lengths)
+        if self.shape.features == "letters":
+            features = letters_at_places(ids, lengths, self.shape.places).flatten(1)
+        else:
+            features = self._kmers(ids, lengths)
         return nn.functional.linear(features, self.weight, self.bias)
 
     def _kmers(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B F"]:
@@ -72,10 +75,13 @@ class LinearPart(nn.Module):
         counts.scatter_add_(1, word, valid.double())
         return (counts / counts.sum(1, keepdim=True).clamp(min=1)).float()
 
-    def _letters(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B F"]:
-        """One of four at each place; nothing where the letter is unknown, and none beyond the sequence's end."""
-        base = ids.long()[:, : self.shape.places] - tokens.FIRST_BASE
-        inside = torch.arange(base.shape[1], device=ids.device) < lengths[:, None]
-        base = torch.where(inside, base, -1)
-        base = nn.functional.pad(base, (0, self.shape.places - base.shape[1]), value=-1)
-        return (base[..., None] == torch.arange(4, device=ids.device)).flatten(1).float()
+
+def letters_at_places(
+    ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"], places: int
+) -> Float[Tensor, "B places 4"]:
+    """One of four at each place; nothing where the letter is unknown, and none beyond the sequence's end."""
+    base = ids.long()[:, :places] - tokens.FIRST_BASE
+    inside = torch.arange(base.shape[1], device=ids.device) < lengths[:, None]
+    base = torch.where(inside, base, -1)
+    base = nn.functional.pad(base, (0, places - base.shape[1]), value=-1)
+    return (base[..., None] == torch.arange(4, device=ids.device)).float()

@@ -18,6 +18,7 @@ from torch.nn import functional
 from genomamba import tokens
 from genomamba.classifier.config import HeadConfig, LinearShape, StemConfig
 from genomamba.classifier.linear import LinearPart
+from genomamba.classifier.small_cnn import SmallCnn
 from genomamba.config import ModelConfig, TableShape
 from genomamba.language_model.embedding import TokenEmbedding
 from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
@@ -43,6 +44,7 @@ class ClassifierConfig:
         window: longest sequence, in bases, that it was trained on; longer ones are read window by window.
         temperature: divides the logits, fitted on validation so that confidences are honest.
         linear: the regression that is a part of it, or None.
+        cnn: places that the small convolutional network looks at which is a part of it, or None.
         table: the table of contexts of the language model that it was made from, or None.
         stranded: whether it was trained without reverse complements because strand carries meaning.
     """
@@ -57,6 +59,7 @@ class ClassifierConfig:
     training: Mapping[str, Any] = field(default_factory=dict)
     table: TableShape | None = None
     linear: LinearShape | None = None
+    cnn: int | None = None
 
     @property
     def strands_alike(self) -> bool:
@@ -73,6 +76,7 @@ class ClassifierConfig:
             "head": self.head.model_dump(mode="json"),
             "table": None if self.table is None else self.table.model_dump(),
             "linear": None if self.linear is None else self.linear.model_dump(),
+            "cnn": self.cnn,
             "pooling": self.head.pooling,
             "classes": list(self.classes),
             "window": self.window,
@@ -106,6 +110,8 @@ class ClassifierConfig:
             raise UserError("the model's classes are damaged", path=path, found=classes, accepted="a list of names")
         if not isinstance(window, int) or window < 1:
             raise UserError("the model's window is damaged", path=path, found=window, accepted="a whole number")
+        if (places := values.get("cnn")) is not None and not (isinstance(places, int) and places > 0):
+            raise UserError("the model's CNN is damaged", path=path, found=places, accepted="a whole number of places")
         if not isinstance(temperature, int | float) or not 0 < temperature < 1e6:
             raise UserError("the model's temperature is damaged", path=path, found=temperature, accepted="above 0")
         return cls(
@@ -119,6 +125,7 @@ class ClassifierConfig:
             training=values.get("training", {}),
             table=table_shape(values, path),
             linear=None if (shape := values.get("linear")) is None else validated(LinearShape, shape, path=path),
+            cnn=values.get("cnn"),
         )
 
 
@@ -221,7 +228,8 @@ class SequenceClassifier(nn.Module):
     """Class logits of DNA sequences of any length up to the window.
 
     Args:
-        config: the network's shape, its head and its classes; with `linear`, a regression gives a share of the logits.
+        config: the network's shape, its head and its classes; with `linear` a regression gives a share
+            of the logits, with `cnn` a small convolutional network too.
 
     Example:
         >>> model = SequenceClassifier(config)
@@ -230,6 +238,7 @@ class SequenceClassifier(nn.Module):
 
     shares: Tensor
     linear: LinearPart | None
+    cnn: SmallCnn | None
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -249,22 +258,28 @@ class SequenceClassifier(nn.Module):
         self.pooling = Pooling(config.head.pooling, d_model, both_ends=config.strands_alike)
         self.dropout = nn.Dropout(config.head.dropout)
         self.head = nn.Linear(self.pooling.width, len(config.classes))
-        self.register_buffer("shares", torch.tensor([0.0, 1.0]), persistent=config.linear is not None)
         self.linear = None if config.linear is None else LinearPart(config.linear, len(config.classes))
+        self.cnn = None if config.cnn is None else SmallCnn(config.cnn, len(config.classes))
+        shares = [0.0, 1.0] if config.cnn is None else [0.0, 1.0, 0.0]
+        self.register_buffer("shares", torch.tensor(shares), persistent=config.linear is not None)
 
-    def join(self, linear: LinearPart, shares: tuple[float, float]) -> None:
-        """Makes a fitted regression a part of the classifier.
+    def join(self, linear: LinearPart, cnn: SmallCnn | None, shares: Mapping[str, float]) -> None:
+        """Makes a fitted regression, and a small convolutional network, parts of the classifier.
 
         Args:
             linear: the regression.
-            shares: factors of its logits and of the network's, see `genomamba.classifier.shares`.
+            cnn: trained; None where places do not matter.
+            shares: factors of the logits of `linear`, `network` and `cnn`, see `genomamba.classifier.shares`; a CNN
+                without a share is left out.
         """
-        self.config = replace(self.config, linear=linear.shape)
+        self.cnn = cnn if shares.get("cnn") else None
+        self.config = replace(self.config, linear=linear.shape, cnn=None if self.cnn is None else self.cnn.places)
         self.linear = linear
-        self.register_buffer("shares", torch.tensor(shares))
+        names = ("linear", "network") if self.cnn is None else ("linear", "network", "cnn")
+        self.register_buffer("shares", torch.tensor([float(shares[name]) for name in names]))
 
     def forward(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
-        """Computes logits, before the temperature divides them: the network's, and the linear part's with its share.
+        """Computes logits, before the temperature divides them: the network's, and those of other parts with shares.
 
         Args:
             ids: tokens, padded on the right.
@@ -275,8 +290,10 @@ class SequenceClassifier(nn.Module):
         """
         if self.linear is None:
             return self.network(ids, lengths)
-        linear, network = self.shares.tolist()
+        linear, network, *others = self.shares.tolist()
         logits = linear * self.linear(ids, lengths)
+        if self.cnn is not None:
+            logits = logits + others[0] * self.cnn.of_ids(ids, lengths)
         return logits + network * self.network(ids, lengths) if network else logits
 
     def network(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:

@@ -32,9 +32,10 @@ class SeedResult:
     """How one trained model did on the held-out splits.
 
     Attributes:
-        shares: of the regression and of the network in the logits, fitted on validation.
-        valid, test: scores of both together.
+        shares: of the parts in the logits, fitted on validation.
+        valid, test: scores of all parts together.
         network: scores of the network alone on test, tempered on validation.
+        without: scores of the other parts on test, without the network.
         probabilities: of the test examples, (M, C).
         folder: its run folder.
     """
@@ -47,13 +48,14 @@ class SeedResult:
     valid: Metrics
     test: Metrics
     network: Metrics
+    without: Metrics
     probabilities: np.ndarray
     folder: Path
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON (probabilities left out)."""
         plain = {name: getattr(self, name) for name in ("seed", "status", "steps", "seconds")}
-        scores = {name: getattr(self, name).to_dict() for name in ("shares", "valid", "test", "network")}
+        scores = {name: getattr(self, name).to_dict() for name in ("shares", "valid", "test", "network", "without")}
         return {**plain, "folder": str(self.folder), **scores}
 
 
@@ -85,6 +87,7 @@ def build_report(
         "data": {**data.description, "counts": data.counts(), "warnings": list(data.warnings)},
         "test": _summary([result.test for result in results]),
         "network_alone": _summary([result.network for result in results]),
+        "without_network": _summary([result.without for result in results]),
         "runs": [result.to_dict() for result in results],
         "chosen_seed": best.seed,
         "baselines": baselines.to_dict(),
@@ -222,7 +225,8 @@ def comparison(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     names = [name for name in _SHOWN if name in report["test"]]
     rows = []
     n = report["test"][names[0]]["n"]
-    for label, key in ((THIS, "test"), ("its network alone", "network_alone")):
+    ours = {"test": THIS, "network_alone": "its network alone", "without_network": "the same without its network"}
+    for key, label in ours.items():
         if key in report:
             cells = [
                 f"{report[key][name]['mean']:.3f}" + (f" +- {report[key][name]['sd']:.3f}" if n > 1 else "")

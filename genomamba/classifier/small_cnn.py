@@ -1,4 +1,4 @@
-"""A small convolutional network, trained as a baseline where sequences are aligned, as promoters are.
+"""A small convolutional network, trained where sequences are aligned, as promoters are: a baseline and a part.
 
 Two convolutions and a dense layer over all places, of the kind of DeePromoter (Oubounyt et al. 2019): scanners of 15
 bases, the strongest response of each 6 bases, scanners of 5 responses, dropout, 64 units. It stops when validation no
@@ -13,9 +13,11 @@ from typing import Final
 
 import numpy as np
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genomamba.classifier.linear import letters_at_places
 from genomamba.classifier.metrics import Metrics, fit_temperature, measure, negative_log_likelihood, softmax
 
 EPOCHS: Final = 20
@@ -24,16 +26,34 @@ _BATCH: Final = 64
 _RATE: Final = 1e-3
 
 
+class SmallCnn(nn.Sequential):
+    """Logits (B, C) of one-hot letters (B, 4, places)."""
+
+    def __init__(self, places: int, n_classes: int) -> None:
+        self.places = places
+        super().__init__(
+            nn.Conv1d(4, 64, 15, padding=7), nn.ReLU(), nn.MaxPool1d(6, ceil_mode=True), nn.Dropout(0.2),
+            nn.Conv1d(64, 64, 5, padding=2), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5),
+            nn.Linear(64 * -(-places // 6), 64), nn.ReLU(), nn.Linear(64, n_classes),
+        )  # fmt: skip
+
+    def of_ids(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
+        """Logits of token ids padded on the right; what lies beyond the places is not looked at."""
+        return self(letters_at_places(ids, lengths, self.places).transpose(1, 2))
+
+
 @dataclass(frozen=True, eq=False)
 class CnnResult:
-    """The trained network's scores.
+    """A trained network and its scores.
 
     Attributes:
+        network: in evaluation mode.
         epochs: passes over the training split until it stopped.
         temperature: divides the logits, fitted on validation.
         probabilities: of the test examples, (M, C).
     """
 
+    network: SmallCnn
     epochs: int
     temperature: float
     validation: Metrics
@@ -48,17 +68,6 @@ class CnnResult:
             "validation": self.validation.to_dict(),
             "test": self.test.to_dict(),
         }
-
-
-class SmallCnn(nn.Sequential):
-    """Logits (B, C) of one-hot letters (B, 4, places)."""
-
-    def __init__(self, places: int, n_classes: int) -> None:
-        super().__init__(
-            nn.Conv1d(4, 64, 15, padding=7), nn.ReLU(), nn.MaxPool1d(6, ceil_mode=True), nn.Dropout(0.2),
-            nn.Conv1d(64, 64, 5, padding=2), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5),
-            nn.Linear(64 * -(-places // 6), 64), nn.ReLU(), nn.Linear(64, n_classes),
-        )  # fmt: skip
 
 
 def cnn_baseline(
@@ -101,8 +110,8 @@ def cnn_baseline(
     temperature = fit_temperature(valid[1], on_valid)
     probabilities = softmax(on_test, temperature)
     return CnnResult(
-        epoch, temperature, measure(valid[1], softmax(on_valid, temperature)), measure(test[1], probabilities),
-        probabilities,
+        network.eval(), epoch, temperature, measure(valid[1], softmax(on_valid, temperature)),
+        measure(test[1], probabilities), probabilities,
     )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def run_finetune(
         run, networks[seed] = train_seed(start, data, seed, folder, resume)
         if is_first_process():
             baselines = baselines or fit_baselines(data, say)
-            results.append(judge_seed(networks[seed], data, seed, folder, run, device, baselines.regression))
+            results.append(judge_seed(networks[seed], data, seed, folder, run, device, baselines))
     if baselines is None:
         return {}
     report = build_report(data, results, baselines, pretrained)

@@ -12,8 +12,8 @@ from genomamba.classifier.kmers import fit_logistic, kmer_table, letter_table, m
 from genomamba.classifier.linear import LinearPart
 from genomamba.classifier.metrics import softmax
 from genomamba.classifier.network import SequenceClassifier
-from genomamba.classifier.shares import choose_shares
-from genomamba.classifier.small_cnn import cnn_baseline
+from genomamba.classifier.shares import added, choose_shares
+from genomamba.classifier.small_cnn import SmallCnn, cnn_baseline
 from genomamba.prediction.predictor import padded
 
 CLASSES = 3
@@ -86,32 +86,44 @@ def test_words_are_merged_with_their_reverse_complements() -> None:
     assert place.max() + 1 == LinearShape(k=2, both_strands=True).n_features == 10
 
 
-def examples(n: int, signal: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, and two parts' logits, each of which knows the label as strongly as `signal` says."""
+def examples(n: int, signal: dict[str, float], seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Labels, and parts' logits, each of which knows the label as strongly as `signal` says."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, n)
     truth = np.eye(CLASSES)[labels]
-    parts = (strength * truth + random.normal(size=truth.shape) for strength in signal)
-    return labels, *parts
+    return labels, {name: strength * truth + random.normal(size=truth.shape) for name, strength in signal.items()}
 
 
-def test_both_parts_have_a_share_where_both_know_something() -> None:
-    shares = choose_shares(*examples(2000, (1.5, 1.0)))
-    assert shares.linear > shares.network > 0
+def test_every_part_has_a_share_where_each_knows_something() -> None:
+    signal = {"linear": 1.5, "network": 1.0, "cnn": 0.7}
+    labels, parts = examples(4000, signal)
+    shares = choose_shares(labels, parts)
+    for name, strength in signal.items():  # the likelihood of unit noise is the signal itself
+        assert shares.factors[name] == pytest.approx(strength, rel=0.15)
     assert shares.saved > shares.error > 0
-    assert shares.nats["both"] < min(shares.nats["linear"], shares.nats["network"])
-    assert shares.linear == pytest.approx(1.5, rel=0.15)  # the likelihood of unit noise is the signal itself
-    assert shares.network == pytest.approx(1.0, rel=0.15)
-    assert "both have a share" in shares.words
+    assert shares.nats["linear + network + cnn"] == min(shares.nats.values())
+    assert shares.without["network"] == 0
+    assert shares.saved == pytest.approx(shares.nats["linear + cnn"] - shares.nats["linear + network + cnn"])
+    assert "has a share beside regression and small CNN" in shares.words
+    both = added(shares.factors, parts)
+    assert both == pytest.approx(sum(shares.factors[name] * parts[name] for name in parts))
 
 
-@pytest.mark.parametrize(("signal", "kept"), [((2.0, 0.0), "linear"), ((0.0, 2.0), "network")])
-def test_a_part_that_knows_nothing_has_no_share(signal: tuple[float, float], kept: str) -> None:
+@pytest.mark.parametrize(
+    ("signal", "kept"),
+    [({"linear": 2.0, "network": 0.0}, {"linear"}), ({"linear": 0.0, "network": 2.0}, {"network"}),
+     ({"linear": 1.0, "network": 0.0, "cnn": 1.0}, {"linear", "cnn"})],
+)  # fmt: skip
+def test_a_part_that_knows_nothing_has_no_share(signal: dict[str, float], kept: set[str]) -> None:
     chosen = [choose_shares(*examples(300, signal, seed)) for seed in range(20)]
-    alone = [shares for shares in chosen if (shares.network if kept == "linear" else shares.linear) == 0]
-    assert len(alone) >= 12  # by chance a useless part saves more than a standard error about once in six
-    assert all(f"Only the {'regression' if kept == 'linear' else 'network'} has a share" in one.words for one in alone)
-    assert all(getattr(one, kept) == pytest.approx(2, rel=0.3) for one in alone)
+    right = [shares for shares in chosen if set(shares.used) == kept]
+    assert len(right) >= 12  # by chance a useless part saves more than a standard error about once in six
+    said = "alone has a share" if kept == {"network"} else "has no share"
+    assert all(f"The network {said}" in one.words for one in right)
+    for name in kept:
+        assert np.mean([one.factors[name] for one in right]) == pytest.approx(signal[name], rel=0.2)
+    if "network" not in kept:
+        assert all(one.saved <= one.error for one in right)
 
 
 def test_a_joined_classifier_is_the_sum_of_its_parts(make_classifier, tmp_path) -> None:
@@ -121,16 +133,24 @@ def test_a_joined_classifier_is_the_sum_of_its_parts(make_classifier, tmp_path) 
     n_classes = len(network.config.classes)
     texts = sequences(30, 2, least=10, most=30)
     fit = fit_logistic(kmer_table(texts, 3), np.arange(30) % n_classes, n_classes, 0.1)
-    part = LinearPart.of(fit, LinearShape(k=3))
+    part, cnn = LinearPart.of(fit, LinearShape(k=3)), SmallCnn(25, n_classes).eval()
     ids, lengths = padded([tokens.encode(text) for text in texts])
+    letters = torch.from_numpy(letter_table(texts, 25)).reshape(30, 25, 4).transpose(1, 2)
     with torch.no_grad():
         alone = network(ids, lengths)
-        network.join(part, (0.5, 2.0))
-        assert torch.allclose(network(ids, lengths), 0.5 * part(ids, lengths) + 2 * alone, atol=1e-5)
-        save_bundle(tmp_path / "model", network.state_dict(), network.config.to_dict(), "card")
-        again = SequenceClassifier.from_bundle(tmp_path / "model")
+        network.join(part, cnn, {"linear": 0.5, "network": 2.0, "cnn": 3.0})
+        expected = 0.5 * part(ids, lengths) + 2 * alone + 3 * cnn(letters)
+        assert torch.allclose(network(ids, lengths), expected, atol=1e-5)
+        save_bundle(tmp_path / "all", network.state_dict(), network.config.to_dict(), "card")
+        again = SequenceClassifier.from_bundle(tmp_path / "all")
         assert torch.equal(again(ids, lengths), network(ids, lengths))
-        network.join(part, (1.0, 0.0))
+        network.join(part, cnn, {"linear": 0.5, "network": 2.0, "cnn": 0.0})
+        assert torch.allclose(network(ids, lengths), 0.5 * part(ids, lengths) + 2 * alone, atol=1e-5)
+        assert not any(name.startswith("cnn") for name in network.state_dict())
+        save_bundle(tmp_path / "two", network.state_dict(), network.config.to_dict(), "card")
+        again = SequenceClassifier.from_bundle(tmp_path / "two")
+        assert torch.equal(again(ids, lengths), network(ids, lengths))
+        network.join(part, None, {"linear": 1.0, "network": 0.0})
         assert torch.equal(network(ids, lengths), part(ids, lengths))
 
 
@@ -149,6 +169,7 @@ def test_the_small_cnn_finds_a_motif_that_moves_little_and_chance_where_there_is
     state = torch.random.get_rng_state()
     found = cnn_baseline(split(600, True), split(150, True), split(300, True), 2)
     assert found.test.accuracy > 0.9
+    assert not found.network.training
     assert torch.equal(state, torch.random.get_rng_state())
     nothing = cnn_baseline(split(200, False), split(100, False), split(300, False), 2, epochs=5)
     assert abs(nothing.test.accuracy - 0.5) < 0.12

@@ -42,6 +42,7 @@ def _rows(result: Results) -> list[dict[str, Any]]:
     ours, labels = result["scratch"], np.array(result["labels"]["test"])
     found = [_over("this classifier, from scratch", [run["test"] for run in ours["runs"]])]
     found.append(_over("its network alone", [run["network"] for run in ours["runs"]]))
+    found.append(_over("the same without its network", [run["without"] for run in ours["runs"]]))
     if "frozen" in result:
         found.append(_over("head on the frozen model", [run["test"] for run in result["frozen"]["runs"]]))
     kept = result["scratch"]["baselines"]
