@@ -21,6 +21,8 @@ from genomamba.language_model.objectives import is_base
 _BASES = slice(tokens.FIRST_BASE, tokens.FIRST_BASE + 4)
 PATH_STEPS = 32
 """Points on the path of integrated gradients."""
+_TOGETHER = 2**13
+"""Bases of points on that path that go through the network together, with their gradients."""
 
 
 @torch.no_grad()
@@ -89,11 +91,13 @@ def _along_path(target: Target, ids: Integer[Tensor, " L"], shares: np.ndarray) 
     four = _read(target.letters, torch.arange(16, device=ids.device, dtype=ids.dtype))[_BASES]
     unknown = torch.where(known[:, None], four.mean(0), given)
     total = torch.zeros_like(given, dtype=torch.float64)
-    for share in shares:
-        point = (unknown + float(share) * (given - unknown)).requires_grad_()
-        with torch.enable_grad(), _replaced(target.letters, point):
-            (slope,) = torch.autograd.grad(target(ids[None])[0], point)
-        total += slope.double()
+    rows = max(1, _TOGETHER // len(ids))
+    for first in range(0, len(shares), rows):
+        part = torch.tensor(shares[first : first + rows], dtype=given.dtype, device=ids.device)
+        points = (unknown + part[:, None, None] * (given - unknown)).requires_grad_()
+        with torch.enable_grad(), _replaced(target.letters, points):
+            (slopes,) = torch.autograd.grad(target(ids.expand(len(part), -1)).sum(), points)
+        total += slopes.double().sum(0)
     parts = (total / len(shares) * (given - unknown)).sum(1)
     return torch.where(known, parts, torch.nan).cpu().numpy()
 
@@ -103,7 +107,7 @@ def difference_from_unknown(target: Target, ids: Integer[Tensor, " L"]) -> float
     known = is_base(ids)
     given = _read(target.letters, ids)
     four = _read(target.letters, torch.arange(16, device=ids.device, dtype=ids.dtype))[_BASES]
-    with torch.no_grad(), _replaced(target.letters, torch.where(known[:, None], four.mean(0), given)):
+    with torch.no_grad(), _replaced(target.letters, torch.where(known[:, None], four.mean(0), given)[None]):
         unknown = target(ids[None])[0]
     with torch.no_grad():
         return float(target(ids[None])[0] - unknown)
@@ -120,7 +124,7 @@ def _replaced(letters: nn.Module, values: Tensor) -> Iterator[None]:
     """Lets a network read other values than those of the letters it is given."""
 
     def replaced(module: nn.Module, given: Any, out: Tensor) -> Tensor:
-        return values[None].expand_as(out)
+        return values.expand_as(out)
 
     hook = letters.register_forward_hook(replaced)
     try:

@@ -50,8 +50,9 @@ def test_a_killed_writer_loses_nothing(tmp_path: Path, kills: int, elsewhere: bo
 
 @pytest.mark.parametrize(
     ("kills", "workers"),
-    [(3, 0), pytest.param(25, 0, marks=pytest.mark.slow), pytest.param(25, 2, marks=pytest.mark.slow)],
+    [(25, 0), (25, 2)],
 )
+@pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path: Path, kills: int, workers: int) -> None:
     report = report_of("run_storm.py", tmp_path, kills, workers)
     assert report["failures"] == 0

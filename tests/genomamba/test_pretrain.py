@@ -107,6 +107,7 @@ def command(path: Path, run: Path, *more: str, steps: int = 60) -> list[str]:
     return [*program, "--fasta", str(path), "--out", str(run), "--max-steps", str(steps), *settings, *more]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(source: tuple[Path, float], tmp_path: Path) -> None:
     path, _ = source
     whole, killed = tmp_path / "whole", tmp_path / "killed"

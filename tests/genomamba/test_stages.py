@@ -53,6 +53,7 @@ def command(fasta: Path, run: Path) -> list[str]:
     return [*program, "--fasta", str(fasta), "--out", str(run), *settings]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_inside_its_stage(fasta: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     result = run_pretrain(out=whole, overrides=SMALL, flags={"fasta": str(fasta), "train.max_steps": 24})

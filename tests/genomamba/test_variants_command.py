@@ -161,6 +161,7 @@ def test_records_out_of_order_are_written_so_without_an_index(asked: dict, calls
     assert [line.split("\t")[1] for line in lines(out)[-2:]] == [text[9].split("\t")[1], text[5].split("\t")[1]]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same_file(asked: dict, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.vcf.gz", tmp_path / "out.vcf.gz"
     run_variants(**asked, out=whole)

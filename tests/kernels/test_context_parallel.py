@@ -11,7 +11,8 @@ import pytest
 PROGRAM = Path(__file__).with_name("split_ranks.py")
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
 def test_ranks_give_what_one_gives(tmp_path, size):
     commands = [
         [sys.executable, "-W", "error", str(PROGRAM), str(rank), str(size), str(tmp_path)] for rank in range(size)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from tsmamba.evaluation import selection
 from tsmamba.evaluation.backtest import FEWEST_ORIGINS, Backtest
 from tsmamba.evaluation.selection import candidates
+from tsmamba.methods.methods import fit_method
 from tsmamba.methods.task import Task
 from tsmamba.panel.panel import Panel
+from tsmamba.panel.tables import frame_of, panel_of
 
 K, S, H = 8, 3, 2
 ALL = np.ones((K, H), np.bool_)
@@ -179,3 +184,69 @@ def test_baselines_are_shown_beside() -> None:
     assert selection._shown(["zero"], Task(2, 12)) == list(selection.BASELINES)
     assert "seasonal_naive" not in selection._shown(["zero"], Task(2))
     assert "ets" not in selection._shown(["ets"], Task(2))
+
+
+@pytest.mark.parametrize(
+    ("names", "lengths", "count"),
+    [
+        ({"ridge"}, [500], 200), ({"naive", "drift"}, [500] * 24, 200),  # fast methods
+        ({"ets"}, [500], 24), ({"theta", "ridge"}, [500] * 10, 20), ({"arima"}, [500] * 24, 8),  # 200 fits at most
+        ({"ets"}, [500] * 100, 5),  # as many as were compared, at least
+        ({"zero"}, [500] * 20, 50), ({"zero"}, [5000] * 4, 61), ({"zero"}, [5000] * 24, 10),  # 500,000 rows
+    ],
+)  # fmt: skip
+def test_the_work_of_calibrating_is_bounded(names: set[str], lengths: list[int], count: int) -> None:
+    back = selection._calibrating(names, lengths, (411, 300, 200, 100, 12), 12)
+    assert len(back) == count
+    assert (back[0], back[-1]) == (411, 12)
+    assert np.ptp(np.diff(back)) <= 1
+
+
+def test_no_row_is_calibrated_on_twice() -> None:
+    assert selection._calibrating({"naive"}, [50], (14, 12), 10) == [14, 13, 12, 11, 10]
+    assert selection._calibrating({"naive"}, [50], (10,), 10) == [10]
+
+
+@pytest.mark.parametrize(
+    ("rows", "season", "names", "taken"),
+    [
+        ((10, 9), 1, ["naive", "zero", "ets"], "zero"), ((10, 8), 12, ["zero", "ets"], "zero"),
+        ((10, 7), 1, ["naive", "zero", "ets"], "naive"), ((7, 7), 2, ["zero", "ets"], "seasonal_naive"),
+        ((10, 9), 1, ["zero"], "zero"), ((10, 9), 1, ["drift"], "drift"), ((10, 9), 1, ["ridge"], "zero"),
+    ],
+)  # fmt: skip
+def test_series_too_short_to_compare_have_what_needs_no_fit(
+    rows: tuple[int, int], season: int, names: list[str], taken: str
+) -> None:
+    random = np.random.default_rng(1)
+    whole = pd.DataFrame({
+        "unique_id": np.repeat(["a", "b"], rows), "y": random.normal(size=sum(rows)),
+        "ds": pd.concat([pd.Series(pd.date_range("2020", periods=n)) for n in rows]).to_numpy(),
+    })  # fmt: skip
+    found = selection._untested(panel_of(frame_of(whole)), Task(6, season), names)
+    assert found.members == (taken,)
+    assert f"at most {max(rows)} rows, horizon 6" in found.notes[0]
+    own = "with its own intervals" if taken == "zero" else "with the intervals of a random walk"
+    assert own in found.notes[0]
+
+
+def test_a_choice_without_hindsight_needs_a_forecast_that_has_come_to_pass() -> None:
+    methods = compared(naive=1.0, drift=2.0)
+    assert selection.honest_choice(methods, range(K + H, H, -1)) is not None
+    assert selection.honest_choice({name: one.origins([0]) for name, one in methods.items()}, (4,)) is None
+
+
+@pytest.mark.parametrize(("back", "again"), [(10, False), (11, True)])
+def test_a_network_that_saw_nearly_all_rows_is_not_trained_again(
+    monkeypatch: pytest.MonkeyPatch, back: int, again: bool
+) -> None:
+    """Of series of 50 rows, a fifth is 10."""
+    fitted = fit_method("naive", panel(50), Task(5))
+    calls = []
+    monkeypatch.setattr(selection, "learned", lambda one: object())
+    monkeypatch.setattr(selection, "fit_method", lambda *given, **more: calls.append(given) or fitted)
+    selection._final(replace(fitted, name="mamba"), panel(50), Task(5), back, {})
+    assert bool(calls) == again
+    calls.clear()
+    selection._final(replace(fitted, name="ridge"), panel(50), Task(5), 5, {})
+    assert calls  # a ridge costs nothing

@@ -169,6 +169,7 @@ def test_every_backbone_learns_in_all_its_parts(backbone: str) -> None:
     assert idle == (unread if backbone == "identity" else set())
 
 
+@pytest.mark.slow
 def test_one_command_trains_it_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     whole = run_pretrain(out=tmp_path / "whole", max_time=None, max_steps=4, seed=1)
     assert whole["steps"] == 4

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -352,15 +352,27 @@ def _many_origins(fitted: FittedMethod, panel: Panel, task: Task, origins: Seque
     """Forecasts from as many past rows as the method's speed allows, between the first and the last origin."""
     judged = evenly(panel, _JUDGES)
     names = {plain_name(part.name) for part in parts_of(fitted)}
-    slow = bool(names & set(_SLOW))
-    most = min(_SLOW_ORIGINS, _SLOW_FITS // len(judged)) if slow else _FAST_ORIGINS
-    if "zero" in names:
-        most = min(most, _ROWS_READ // max(sum(min(length, MOST_ROWS) for length in judged.lengths), 1))
-    most = max(most, len(origins))
-    span = origins[0] - task.horizon
-    rows = np.unique(np.linspace(0, span, min(most, span + 1)).round().astype(np.int64))[::-1] + task.horizon
-    back = [int(row) for row in rows]
+    back = _calibrating(names, judged.lengths, origins, task.horizon)
     return roll(fitted, judged, back, task.season, _counted(note, f"calibrating {fitted.name}", back))
+
+
+def _calibrating(names: Collection[str], lengths: Sequence[int], origins: Sequence[int], horizon: int) -> list[int]:
+    """From how many rows before the end a method forecasts in order to be calibrated, falling.
+
+    Args:
+        names: of the methods that are mixed.
+        lengths: rows of the series that are judged.
+        origins: those at which methods were compared; there are as many at least.
+        horizon: rows ahead.
+    """
+    slow = bool(set(names) & set(_SLOW))
+    most = min(_SLOW_ORIGINS, _SLOW_FITS // len(lengths)) if slow else _FAST_ORIGINS
+    if "zero" in names:
+        most = min(most, _ROWS_READ // max(sum(min(length, MOST_ROWS) for length in lengths), 1))
+    most = max(most, len(origins))
+    span = origins[0] - horizon
+    rows = np.unique(np.linspace(0, span, min(most, span + 1)).round().astype(np.int64))[::-1] + horizon
+    return [int(row) for row in rows]
 
 
 def _final(fitted: FittedMethod, panel: Panel, task: Task, held_back: int, options: Mapping[str, Any]) -> FittedMethod:
