@@ -1,4 +1,4 @@
-"""`genomamba classify`, `rethreshold`, `score`, `explain` and `variants`: what reads sequences with a model."""
+"""What reads or writes sequences with a model: `genomamba classify`, `score`, `variants` and their like."""
 
 from __future__ import annotations
 
@@ -258,3 +258,50 @@ def variants(as_json: bool, **options: Any) -> None:
         click.echo(result["text"], err=True)
     else:
         print_result(result, as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  genomamba generate --model human-1.4m --length 2000 --number 10 --out random.fa
+  genomamba generate --model human-1.4m --prompt starts.fa --length 500 --top-p 0.9 --with-prompt --out longer.fa
+  genomamba generate --model runs/hg38 --prompt starts.fa --length 100 --temperature 0 --out likeliest.fa
+"""
+)
+@click.option(
+    "--model", type=MODEL, required=True, help="A language model that foretells the next base: a run, a bundle, or one "
+    "that ships.",
+)  # fmt: skip
+@click.option(
+    "--prompt", type=FILE, help="FASTA; each record is gone on with. By default sequences begin from nothing."
+)
+@click.option("--length", type=click.IntRange(1), required=True, help="Bases to generate for each sequence.")
+@click.option(
+    "--number", type=click.IntRange(1), default=1, show_default=True, help="Sequences for each prompt, all different."
+)
+@click.option(
+    "--temperature", type=click.FloatRange(0, 100), default=1.0, show_default=True,
+    help="Below 1 likelier bases are drawn still more often; 0 always takes the likeliest.",
+)  # fmt: skip
+@click.option(
+    "--top-k", type=click.IntRange(1, 4), default=4, show_default=True, help="Draw only the K likeliest bases."
+)
+@click.option(
+    "--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
+    help="Draw only the likeliest bases that have this probability together.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same sequences.")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Sequences drawn side by side.")
+@click.option("--with-prompt", is_flag=True, help="Write the prompt's bases before those that go on from it.")
+@click.option("--out", type=FILE, required=True, help=".fa or .fasta, also .gz.")
+@overwrite_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@json_option
+def generate(as_json: bool, **options: Any) -> None:
+    """Draw new sequences from a language model, base by base."""
+    from genomamba.commands.checks import check_generate
+
+    check_generate(**{name: options[name] for name in ("model", "prompt", "out", "overwrite")})
+    from genomamba.commands.generate import run_generate
+
+    print_result(run_generate(**options), as_json)

@@ -145,6 +145,17 @@ def check_explain(*, model: Path, fasta: Path, bed: Path | None, out: Path, over
     model_folder(model)
 
 
+def check_generate(*, model: Path, prompt: Path | None, out: Path, overwrite: bool) -> None:
+    """Refuse a model or a prompt that isn't there, and an output that can't be written or exists.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_output(out, endings=(".fa", ".fasta", ".fa.gz", ".fasta.gz"), inputs=(prompt,), overwrite=overwrite)
+    check_input(prompt)
+    model_folder(model)
+
+
 def check_score(
     *, model: Path, fasta: Path, out: Path, bed: Path | None, regions: Sequence[str], per: str | None, context: int,
     overwrite: bool,

@@ -12,11 +12,11 @@ from typing import Any, Final, NamedTuple
 
 from genomamba.commands.checks import check_variants
 from genomamba.language_model.model import GenomeLM
+from genomamba.prediction.counting import CountingProgress
 from genomamba.prediction.stopping import stoppable, unstoppable
 from genomamba.variants.causal import BATCH_BASES, CausalScorer
 from genomamba.variants.journal import Journal
 from genomamba.variants.masked import MaskedScorer
-from genomamba.variants.progress import VariantProgress
 from genomamba.variants.scores import Scorer, score_variants
 from genomamba.variants.sites import Placing, contig_notes
 from genomamba.variants.writers import variant_writer
@@ -134,7 +134,7 @@ class _Job:
         header, records = read_vcf(self.vcf)
         if self.survey is not None:
             self._note(self.survey.placing, header)
-        progress = VariantProgress(None if self.survey is None else self.survey.placing.records)
+        progress = CountingProgress(None if self.survey is None else self.survey.placing.records)
         scorer = self._scorer(progress.tick)
         kept = iter(()) if self.journal is None else self.journal.chunks()
         if self.journal is not None and self.journal.records:
@@ -152,7 +152,7 @@ class _Job:
                             self.journal.add(scores)
                 for variant, found in zip(variants, scores, strict=True):
                     writer.write(variant, found)
-                progress.written(len(portion), scored_before=known)
+                progress.advance(len(portion), done_before=known)
         if self.survey is None:
             self._note(placing, header)
 

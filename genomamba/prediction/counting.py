@@ -1,4 +1,4 @@
-"""How far the scoring of variants is: a line that changes on a terminal, and elsewhere a line every half a minute."""
+"""How far work is that is counted: a line that changes on a terminal, and elsewhere a line every half a minute."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ _EVERY_SECONDS = 30.0
 _REDRAW_SECONDS = 0.2
 
 
-class VariantProgress:
-    """Counts records whose scores are written, and shows it on stderr.
+class CountingProgress:
+    """Counts what is done, and shows it on stderr.
 
     Args:
-        total: the number of records, where it is known.
+        total: how many there are, where it is known.
         console: where to write; stderr by default.
+        done, what: what is done with what, in a word each.
     """
 
-    def __init__(self, total: int | None, console: Console | None = None) -> None:
+    def __init__(
+        self, total: int | None, console: Console | None = None, *, done: str = "scored", what: str = "records"
+    ) -> None:
         self._total = total
+        self._words = done, what
         self._done = self._first = 0
         self._console = console or Console(stderr=True, highlight=False)
         self._bar: tuple[Progress, Any] | None = None
@@ -42,10 +46,10 @@ class VariantProgress:
             self._bar = bar, bar.add_task("reading")
             yield
 
-    def written(self, records: int, *, scored_before: bool = False) -> None:
-        """Says that so many more records are written, whose scores may be an earlier run's."""
-        self._done += records
-        if scored_before:
+    def advance(self, count: int, *, done_before: bool = False) -> None:
+        """Says that so many more are done, perhaps by an earlier run."""
+        self._done += count
+        if done_before:
             self._first, self._began = self._done, time.monotonic()
         self.tick()
 
@@ -62,10 +66,11 @@ class VariantProgress:
             bar.update(task, description=self.words(now))
 
     def words(self, now: float) -> str:
-        """Records done, the rate since the start, and the time that the rest will take at this rate."""
+        """What is done, the rate since the start, and the time that the rest will take at this rate."""
         rate = (self._done - self._first) / max(now - self._began, 1e-9)
         of = "" if self._total is None else f" of {self._total:,}"
         left = ""
         if self._total is not None and rate > 0:
             left = f", {clock((self._total - self._done) / rate)} left"
-        return f"scored {self._done:,}{of} records, {rate:,.1f} a second{left}"
+        done, what = self._words
+        return f"{done} {self._done:,}{of} {what}, {rate:,.1f} a second{left}"
