@@ -175,6 +175,48 @@ def score(as_json: bool, **options: Any) -> None:
 @cli.command(
     epilog="""\b
 Examples:
+  genomamba embed --model human-1.4m --fasta promoters.fa --out promoters.npz
+  genomamba embed --model human-bi-1.4m --fasta hg38.fa --bed enhancers.bed --context 1000 --out enhancers.h5ad
+  genomamba embed --model human-1.4m --fasta new.fa --per position --layer 6 --out positions.parquet
+"""
+)
+@click.option("--model", type=MODEL, required=True, help="A language model or a classifier.")
+@_sequences
+@_some_regions
+@click.option("--out", type=FILE, required=True, help=".npz, .parquet, or .h5ad (with the extra h5ad).")
+@click.option(
+    "--per", type=click.Choice(["record", "region", "position"]),
+    help="What a row is; by default a region where regions are given, else a record. Positions need .parquet.",
+)  # fmt: skip
+@click.option(
+    "--layer", type=int, metavar="K", help="After block K, 0 being before the first; by default the normalised end."
+)
+@click.option(
+    "--pooling", type=click.Choice(["mean", "max", "last"]), default="mean", show_default=True,
+    help="How positions become one vector.",
+)  # fmt: skip
+@click.option(
+    "--strands", type=click.Choice(["both", "forward", "reverse"]), default="both", show_default=True,
+    help="The mean of both strands' vectors, or one of them.",
+)  # fmt: skip
+@click.option("--context", type=click.IntRange(0), default=0, help="Bases beside each region to read and not to pool.")
+@overwrite_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@json_option
+def embed(as_json: bool, **options: Any) -> None:
+    """Write a vector for each record, region or position of a FASTA file."""
+    from genomamba.commands.checks import check_embed
+
+    names = ("model", "fasta", "out", "bed", "regions", "per", "context", "overwrite")
+    check_embed(**{name: options[name] for name in names})
+    from genomamba.commands.embed import run_embed
+
+    print_result(run_embed(**options), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
   genomamba explain --model runs/promoters --fasta promoters.fa --out why
   genomamba explain --model human-1.4m --fasta hg38.fa --region chr17:43,044,295-43,045,294 --out brca1
   genomamba explain --model runs/apes --fasta new.fa --method memory --out memory

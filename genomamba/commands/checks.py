@@ -11,6 +11,7 @@ from typing import Any
 
 from genomamba.classifier.request import input_files
 from genomamba.config import PretrainConfig, load_config
+from genomamba.prediction.vector_writers import POSITION_FORMATS, VECTOR_FORMATS, check_h5ad
 from genomamba.prediction.writers import FORMATS, READABLE, SCORE_FORMATS
 from genomamba.variants.writers import FORMATS as VARIANT_FORMATS
 from mamba_data_prep.errors import UserError
@@ -169,13 +170,39 @@ def check_score(
         check_output(out, endings=SCORE_FORMATS, inputs=(fasta, bed), overwrite=overwrite)
     check_genome(fasta, bed)
     check_regions(fasta, bed, regions)
-    of_regions = bed is not None or bool(regions)
+    _check_rows(bed is not None or bool(regions), per, context)
+    model_folder(model)
+
+
+def check_embed(
+    *, model: Path, fasta: Path, out: Path, bed: Path | None, regions: Sequence[str], per: str | None, context: int,
+    overwrite: bool,
+) -> None:  # fmt: skip
+    """Refuse a model or files that aren't there, an output that can't be written or exists, and what fits no regions.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    check_output(out, endings=VECTOR_FORMATS, inputs=(fasta, bed), overwrite=overwrite)
+    check_h5ad(out)
+    if per == "position" and not out.name.lower().endswith(POSITION_FORMATS):
+        raise UserError(
+            "a vector for each position goes into a format that is read in parts", path=out,
+            accepted=" ".join(POSITION_FORMATS),
+        )  # fmt: skip
+    check_genome(fasta, bed)
+    check_regions(fasta, bed, regions)
+    _check_rows(bed is not None or bool(regions), per, context)
+    model_folder(model)
+
+
+def _check_rows(of_regions: bool, per: str | None, context: int) -> None:
+    """Refuses rows of regions without any, rows of records beside them, and context of none."""
     if per == ("record" if of_regions else "region"):
         fix = "give --per region, or leave --per out" if of_regions else "name regions with --bed or --region"
         raise UserError(f"there is no row a {per} {'of regions' if of_regions else 'without regions'}", fix=fix)
     if context and not of_regions:
         raise UserError("--context is what lies beside regions, and none are given", fix="give --bed or --region")
-    model_folder(model)
 
 
 def check_regions(fasta: Path, bed: Path | None, regions: Sequence[str]) -> None:
