@@ -1,4 +1,4 @@
-"""`genomamba evaluate`, `convert`, `audit`, `reproduce` and `info`: what is asked of models, data and studies."""
+"""What is asked of models, data and studies: `genomamba evaluate`, `fetch`, `audit`, `info` and their like."""
 
 from __future__ import annotations
 
@@ -148,3 +148,26 @@ def info(what: str, as_json: bool) -> None:
     from genomamba.commands.info import run_info
 
     print_result(run_info(what), as_json)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  genomamba fetch
+  genomamba fetch hg38-chr20 --out data
+  genomamba fetch clinvar
+  genomamba fetch hg38 --offline
+"""
+)
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option("--out", type=FILE, metavar="FOLDER", help="Where data lie; by default the cache, or $SEQMAMBA_DATA.")
+@click.option("--offline", is_flag=True, help="Take what is there already; read nothing from the network.")
+@json_option
+def fetch(as_json: bool, **options: Any) -> None:
+    """Fetch public data by name, whole and checked, or list what there is.
+
+    A download that was stopped goes on where it was. What is there already is checked and taken.
+    """
+    from genomamba.commands.fetch import run_fetch
+
+    print_result(run_fetch(**options), as_json)

@@ -46,6 +46,11 @@ class CountingProgress:
             self._bar = bar, bar.add_task("reading")
             yield
 
+    def begin(self, total: int, done: int) -> None:
+        """Says how many there are, of which so many were done before."""
+        self._total, self._done, self._first, self._began = total, done, done, time.monotonic()
+        self.tick()
+
     def advance(self, count: int, *, done_before: bool = False) -> None:
         """Says that so many more are done, perhaps by an earlier run."""
         self._done += count
