@@ -24,8 +24,6 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfd7zXZ\x00", "it is compressed with xz", "unxz it, or recompress it with bgzip"),
     (b"\x28\xb5\x2f\xfd", "it is compressed with zstd", "unzstd it, or recompress it with bgzip"),
     (b"PK\x03\x04", "it is a zip archive", "unzip it and give the file inside"),
-    (b"\x43\x27\x41\x1a", "it is UCSC 2bit", "convert it: twoBitToFa in.2bit out.fa"),
-    (b"\x1a\x41\x27\x43", "it is UCSC 2bit", "convert it: twoBitToFa in.2bit out.fa"),
     (b"CRAM", "it is CRAM", "convert it: samtools fasta in.cram > out.fa"),
     (b"%PDF", "it is a PDF", "download the text file instead"),
     (b"\x89HDF", "it is HDF5", "export its sequences as text"),

@@ -73,7 +73,9 @@ Example:
   genomamba audit --fasta human.fa.gz --set data.window=512 --sections human.bed
 """
 )
-@click.option("--fasta", type=FILE, required=True, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
+@click.option(
+    "--fasta", type=FILE, required=True, help="Genome: FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip or bgzip."
+)
 @click.option("--bed", type=FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
 @click.option("--from", "from_model", type=MODEL, metavar="MODEL", help="Tell how much of each split it has read.")
 @click.option(

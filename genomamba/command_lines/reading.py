@@ -43,7 +43,7 @@ _language_model = click.option(
     "--model", type=MODEL, required=True, help="A language model: a run, a bundle, or a model that ships."
 )
 _sequences = click.option(
-    "--fasta", type=FILE, required=True, help="FASTA, GenBank or EMBL, also gzip; - is standard input."
+    "--fasta", type=FILE, required=True, help="FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip; - is standard input."
 )
 
 
@@ -57,7 +57,9 @@ Examples:
 """
 )
 @click.option("--model", type=MODEL, required=True, help="A classifier's bundle or run folder.")
-@click.option("--fasta", type=FILE, required=True, help="FASTA, GenBank or EMBL, also gzip; - is standard input.")
+@click.option(
+    "--fasta", type=FILE, required=True, help="FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip; - is standard input."
+)
 @click.option(
     "--region", "regions", multiple=True, metavar="NAME:FIRST-LAST", help="Only this stretch, 1-based; repeatable."
 )
@@ -223,11 +225,12 @@ Examples:
 """
 )
 @click.option("--model", type=MODEL, required=True, help="A classifier or a language model.")
-@click.option("--fasta", type=FILE, required=True, help="FASTA, GenBank or EMBL, also gzip.")
+@click.option("--fasta", type=FILE, required=True, help="FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip.")
 @click.option("--bed", type=FILE, help="Only these stretches.")
 @click.option(
-    "--region", "regions", multiple=True, metavar="NAME:FIRST-LAST", help="Only this stretch, 1-based; repeatable."
-)
+    "--region", "--regions", "regions", multiple=True, metavar="NAME:FIRST-LAST",
+    help="Only this stretch, 1-based; repeatable.",
+)  # fmt: skip
 @click.option(
     "--method", "methods", multiple=True, type=click.Choice(["ism", "gradient", "integrated", "memory"]),
     help="Mutagenesis, gradient x input, integrated gradients, what the layers remember; repeatable, all by default.",

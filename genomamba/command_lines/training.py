@@ -46,7 +46,7 @@ Examples:
   genomamba pretrain --out runs/hg38 --resume
 """
 )
-@click.option("--fasta", type=FILE, help="Genome: FASTA, GenBank or EMBL, also gzip or bgzip.")
+@click.option("--fasta", type=FILE, help="Genome: FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip or bgzip.")
 @click.option("--bed", type=FILE, help="Regions to use; a 4th column of train, valid and test sets the split.")
 @click.option("--context-parallel", type=click.IntRange(1), metavar="N", help="Devices that share each window.")
 @from_model

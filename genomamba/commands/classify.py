@@ -114,7 +114,7 @@ def run_classify(
 
     Args:
         model: bundle or run folder of a classifier.
-        fasta: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
+        fasta: FASTA, FASTQ, GenBank, EMBL or .2bit, plain, gzip or bgzip; "-" is standard input.
         out: the table; its extension is its format, compressed where `.gz` follows. `.bed` and `.bw` files always hold
             windows. "-" writes TSV to standard output, without a sidecar.
         min_confidence: rows whose likeliest class has less abstain.

@@ -60,7 +60,7 @@ def run_embed(
 
     Args:
         model: bundle or run folder of a language model or a classifier.
-        fasta: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
+        fasta: FASTA, FASTQ, GenBank, EMBL or .2bit, plain, gzip or bgzip; "-" is standard input.
         out: `.npz`, `.parquet` or `.h5ad`.
         bed, regions: only these regions; a strand in the BED file's sixth column is the region's forward one.
         per: what a row is; by default a region where regions are given, else a record. A row a position needs Parquet.

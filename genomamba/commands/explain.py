@@ -55,7 +55,7 @@ def run_explain(
 
     Args:
         model: a classifier, or a language model.
-        fasta: FASTA, GenBank or EMBL, plain, gzip or bgzip.
+        fasta: FASTA, FASTQ, GenBank, EMBL or .2bit, plain, gzip or bgzip.
         out: the folder, which gets `attributions.tsv`, tracks, pictures, `report.html`, and of the memory `memory.tsv`
             (a row a channel) and `words.tsv`.
         bed: only these stretches.

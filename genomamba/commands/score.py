@@ -103,7 +103,7 @@ def run_score(
 
     Args:
         model: bundle or run folder of a language model.
-        fasta: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
+        fasta: FASTA, FASTQ, GenBank, EMBL or .2bit, plain, gzip or bgzip; "-" is standard input.
         out: the table or track; its extension is its format. "-" writes TSV to standard output, without a sidecar.
         bed: score only these regions; a strand in the sixth column is the region's forward one.
         regions: score only these regions, named as samtools names them.

@@ -1,4 +1,6 @@
-"""FASTA read from end to end in constant memory, every byte checked; GenBank and EMBL record by record.
+"""FASTA read from end to end in constant memory, every byte checked; other formats record by record.
+
+A file's beginning tells its format: FASTA, FASTQ, GenBank, EMBL or .2bit.
 
 What is read: any line length, ragged lines, CRLF and CR line ends, lower case, IUPAC codes, RNA's U (as T), blank
 lines, spaces inside sequence lines, `;` comment lines, a UTF-8 byte order mark, a missing last newline, gzip and bgzip;
@@ -19,8 +21,10 @@ from mamba_data_prep.bytestream import CorruptCompression, read_blocks
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes import alphabet
 from mamba_data_prep.genomes.fasta_errors import broken_header, no_base, no_record, not_a_base, not_fasta
+from mamba_data_prep.genomes.fastq import FastqFile, is_fastq
 from mamba_data_prep.genomes.flat_files import FlatFile, flat_file_format
 from mamba_data_prep.genomes.header import Header, UniqueIds
+from mamba_data_prep.genomes.two_bit import TwoBitFile, is_two_bit
 
 PIECE = 1 << 20
 _LONGEST_HEADER = 1 << 20
@@ -63,11 +67,11 @@ def stream_fasta(
 ) -> Iterator[FastaPiece]:
     """Gives the file's records in order, cut into pieces.
 
-    Memory does not grow with the file, nor with the records of a FASTA file; of GenBank and EMBL one record is held. A
+    Memory does not grow with the file, nor with the records of a FASTA or .2bit file; of others one record is held. A
     record without bases gives one empty piece.
 
     Args:
-        path: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
+        path: FASTA, FASTQ, GenBank, EMBL or .2bit, plain, gzip or bgzip; "-" is standard input.
         piece: bases in a piece; only a record's last piece may be shorter.
         upper: fold lower case (soft-masked repeats) to upper case.
         unique_ids: refuse an id that was seen before (costs about 70 bytes a record).
@@ -110,24 +114,22 @@ def scan_fasta(
     """Gives headers, each followed by its record's bases in one or more non-empty `bytes`.
 
     Args:
-        path: FASTA, GenBank or EMBL, plain, gzip or bgzip; "-" is standard input.
+        path: FASTA, FASTQ, GenBank, EMBL or .2bit, plain, gzip or bgzip; "-" is standard input.
         upper: fold lower case to upper case.
         unique_ids: refuse an id that was seen before.
         on_raw: called with every piece of the file as it lies on the disk.
-        on_text: called with every piece of a FASTA file's decompressed text, never with GenBank's or EMBL's.
+        on_text: called with every piece of a FASTA file's decompressed text, never with that of another format.
 
     Raises:
-        UserError: the file is not FASTA, GenBank or EMBL of DNA.
+        UserError: the file is in none of these formats, or is damaged.
     """
     blocks = read_blocks(path, on_raw)
-    scanner: FastaScanner | FlatFile = FastaScanner(path, upper=upper, unique_ids=unique_ids)
+    scanner: FastaScanner | FlatFile | FastqFile | TwoBitFile = FastaScanner(path, upper=upper, unique_ids=unique_ids)
     try:
         first = next(blocks, b"")
-        written = flat_file_format(first)
-        if written is not None:
-            yield from (scanner := FlatFile(path, written, upper=upper, unique_ids=unique_ids)).records(
-                chain([first], blocks)
-            )
+        if other := _other_reader(path, first, upper=upper, unique_ids=unique_ids):
+            scanner = other
+            yield from other.records(chain([first], blocks))
             return
         for block in chain([first], blocks):
             if on_text is not None:
@@ -137,6 +139,18 @@ def scan_fasta(
         fix = "download or copy the file again, and compare its checksum or size with the source's"
         raise UserError(str(error), path=path, line=scanner.line, fix=fix) from None
     yield from scanner.finish()
+
+
+def _other_reader(
+    path: str | Path, beginning: bytes, *, upper: bool, unique_ids: bool
+) -> FlatFile | FastqFile | TwoBitFile | None:
+    """What reads a file with this beginning if it is no FASTA."""
+    if is_two_bit(beginning):
+        return TwoBitFile(path, upper=upper, unique_ids=unique_ids)
+    if is_fastq(beginning):
+        return FastqFile(path, upper=upper, unique_ids=unique_ids)
+    written = flat_file_format(beginning)
+    return None if written is None else FlatFile(path, written, upper=upper, unique_ids=unique_ids)
 
 
 class FastaScanner:

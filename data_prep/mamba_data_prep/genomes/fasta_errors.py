@@ -12,7 +12,6 @@ _BASES = "A C G T U, the IUPAC codes R Y S W K M B D H V N, in either case"
 _FASTA = "FASTA: a line '>NAME', then lines of DNA"
 
 _KINDS: tuple[tuple[bytes, str, str], ...] = (
-    (b"@", "this is FASTQ, not FASTA", "convert it: seqtk seq -A reads.fastq > reads.fasta"),
     (b"<", "this is a web page or XML, not FASTA", "download the file itself, not the page that shows it"),
     (b"{", "this is JSON, not FASTA", "give the FASTA file"),
     (b"##gff", "this is GFF, not FASTA", "give the FASTA file that the annotation belongs to"),

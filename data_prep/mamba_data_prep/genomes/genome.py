@@ -58,7 +58,7 @@ class Genome:
         """Opens a FASTA file, indexing it first if that was not done before or if it has changed since.
 
         Args:
-            path: FASTA, GenBank or EMBL, plain, gzip or bgzip; an ordinary file.
+            path: FASTA, FASTQ, GenBank, EMBL or .2bit, plain, gzip or bgzip; an ordinary file.
             cache_dir: where the index goes; by default `SEQMAMBA_CACHE` or the user's cache folder.
             progress: called with the bytes read and the bytes in all, while indexing.
 
