@@ -42,6 +42,7 @@ def _some_regions(command: CommandT) -> CommandT:
 _language_model = click.option(
     "--model", type=MODEL, required=True, help="A language model: a run, a bundle, or a model that ships."
 )
+_igv = click.option("--igv", type=FILE, metavar="FILE.xml", help="A session that IGV opens: the genome and the track.")
 _sequences = click.option(
     "--fasta", type=FILE, required=True, help="FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip; - is standard input."
 )
@@ -93,6 +94,7 @@ Examples:
     "--batch-tokens", "--batch-bases", "batch_bases", type=click.IntRange(1), help="Bases at a time through the model."
 )
 @click.option("--kraken-report", type=FILE, metavar="FILE", help="How many of each class, as Kraken reports it.")
+@_igv
 @click.option("--report", type=FILE, metavar="FILE.html", help="A page on the table: classes, confidence, lengths.")
 @overwrite_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
@@ -159,6 +161,7 @@ Examples:
 )  # fmt: skip
 @click.option("--context", type=click.IntRange(0), default=0, help="Bases beside each region to read and not to score.")
 @click.option("--every", type=click.IntRange(2), metavar="K", help="Masked models: hide every K-th base in turn; 8.")
+@_igv
 @overwrite_option
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_option
@@ -166,7 +169,7 @@ def score(as_json: bool, **options: Any) -> None:
     """Tell the log-likelihood of each record, region or base of a FASTA file under a language model, in bits."""
     from genomamba.commands.checks import check_score
 
-    names = ("model", "fasta", "out", "bed", "regions", "per", "context", "overwrite")
+    names = ("model", "fasta", "out", "bed", "regions", "per", "context", "overwrite", "igv")
     check_score(**{name: options[name] for name in names})
     _refuse_json_to_stdout(options["out"], as_json)
     from genomamba.commands.score import run_score

@@ -11,6 +11,7 @@ from typing import Any
 
 from genomamba.classifier.request import input_files
 from genomamba.config import PretrainConfig, load_config
+from genomamba.prediction.igv import check_session
 from genomamba.prediction.vector_writers import POSITION_FORMATS, VECTOR_FORMATS, check_h5ad
 from genomamba.prediction.writers import FORMATS, READABLE, SCORE_FORMATS
 from genomamba.variants.writers import FORMATS as VARIANT_FORMATS
@@ -53,6 +54,7 @@ def check_classify(
     overwrite: bool,
     kraken_report: Path | None = None,
     report: Path | None = None,
+    igv: Path | None = None,
 ) -> None:
     """Refuse a model or a file that isn't there, and an output that can't be written or exists.
 
@@ -64,6 +66,7 @@ def check_classify(
     check_output(kraken_report, inputs=(fasta, out), overwrite=overwrite, option="--kraken-report")
     _check_report(report, out, (fasta, *([] if kraken_report is None else [kraken_report])), overwrite)
     check_input(fasta)
+    _check_session(igv, fasta, out, overwrite)
     model_folder(model)
 
 
@@ -159,7 +162,7 @@ def check_generate(*, model: Path, prompt: Path | None, out: Path, overwrite: bo
 
 def check_score(
     *, model: Path, fasta: Path, out: Path, bed: Path | None, regions: Sequence[str], per: str | None, context: int,
-    overwrite: bool,
+    overwrite: bool, igv: Path | None = None,
 ) -> None:  # fmt: skip
     """Refuse a model or files that aren't there, an output that can't be written or exists, and what fits no regions.
 
@@ -171,6 +174,7 @@ def check_score(
     check_genome(fasta, bed)
     check_regions(fasta, bed, regions)
     _check_rows(bed is not None or bool(regions), per, context)
+    _check_session(igv, fasta, out, overwrite)
     model_folder(model)
 
 
@@ -242,3 +246,10 @@ def _check_report(report: Path | None, out: Path, inputs: Sequence[Path], overwr
             "--report reads the table again, which has to hold all probabilities", path=out,
             accepted=" ".join(READABLE),
         )  # fmt: skip
+
+
+def _check_session(session: Path | None, fasta: Path, out: Path, overwrite: bool) -> None:
+    """Refuses a session that can't be written or exists, or of what IGV cannot show."""
+    if session is not None:
+        check_output(session, endings=(".xml",), inputs=(fasta, out), overwrite=overwrite, option="--igv")
+        check_session(session, fasta, out)

@@ -12,6 +12,7 @@ from typing import Any
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.commands.checks import check_classify
 from genomamba.prediction.classified import MIN_BASES, classify_windows
+from genomamba.prediction.igv import write_session
 from genomamba.prediction.kraken import write_kraken_report
 from genomamba.prediction.partial import Kept
 from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Aggregation, Predictor
@@ -108,6 +109,7 @@ def run_classify(
     device: str = "auto",
     kraken_report: Path | None = None,
     report: Path | None = None,
+    igv: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Classifies every record (or window) of a FASTA file and writes the table and its sidecar.
@@ -127,6 +129,7 @@ def run_classify(
         track: the class whose probability a `.bw` shows; the last class by default.
         kraken_report: a report in Kraken's format beside the table, for MultiQC.
         report: a page on the table, `.html`: classes, confidence, lengths, and what the model promises.
+        igv: a session that IGV opens, `.xml`: the genome and the track that `out` is.
         overwrite: replace an existing output, and rows that a stopped run of other work left beside it.
 
     Returns:
@@ -138,7 +141,9 @@ def run_classify(
         Interrupted: stopped by Ctrl-C or SIGTERM. The rows so far are kept in the same way, and the same call goes on
             after them; see `genomamba.prediction.partial`.
     """
-    check_classify(model=model, fasta=fasta, out=out, kraken_report=kraken_report, report=report, overwrite=overwrite)
+    check_classify(
+        model=model, fasta=fasta, out=out, kraken_report=kraken_report, report=report, igv=igv, overwrite=overwrite
+    )
     per_window = output_format(out) in OF_WINDOWS or per_window
     chosen = pick_device(device)
     network = SequenceClassifier.from_bundle(model).to(chosen)
@@ -163,6 +168,8 @@ def run_classify(
     if report is not None:
         facts = {"file": fasta, "model": model, "table": out, **{name: settings[name] for name in _TOLD}}
         write_summary_page(report, out, f"{fasta.name} classified", facts, network.config.training.get("test", {}))
+    if igv is not None:
+        write_session(igv, fasta, out)
     return {"out": str(out), **result, "text": summary.text(out, hint)}
 
 

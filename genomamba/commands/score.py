@@ -14,6 +14,7 @@ import torch
 from genomamba.commands.checks import check_score
 from genomamba.language_model.model import GenomeLM
 from genomamba.language_model.pseudo_likelihood import EVERY
+from genomamba.prediction.igv import write_session
 from genomamba.prediction.partial import Kept
 from genomamba.prediction.progress import ReadingProgress
 from genomamba.prediction.score_rows import BaseScores, StretchScores, base_rows, no_scores, stretch_rows
@@ -96,6 +97,7 @@ def run_score(
     strands: Strands = "both",
     context: int = 0,
     every: int | None = None,
+    igv: Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -111,6 +113,7 @@ def run_score(
         strands: at each base the mean of both directions' log-probabilities, or one of them.
         context: bases beside each region that are read and not scored.
         every: of a masked model, how far the bases are apart that are hidden together.
+        igv: a session that IGV opens, `.xml`: the genome and the track that `out` is.
         overwrite: replace an existing output, and rows that a stopped run of other work left beside it.
 
     Returns:
@@ -123,7 +126,7 @@ def run_score(
             after them.
     """
     asked = {"bed": bed, "regions": regions, "per": per, "context": context}
-    check_score(model=model, fasta=fasta, out=out, overwrite=overwrite, **asked)
+    check_score(model=model, fasta=fasta, out=out, overwrite=overwrite, igv=igv, **asked)
     chosen = pick_device(device)
     network, bundle = GenomeLM.from_bundle(model).to(chosen), load_bundle(model).config
     scorer = make_scorer(network, chosen, int(bundle.get("window") or _DEFAULT_WINDOW), every)
@@ -141,6 +144,8 @@ def run_score(
     job.run(lambda whole: work.stream(whole, kept), summary)
     result = summary.result()
     job.finish(result)
+    if igv is not None:
+        write_session(igv, fasta, out)
     return {"out": str(out), **result, "text": summary.text(out)}
 
 

@@ -250,3 +250,32 @@ def test_a_network_that_saw_nearly_all_rows_is_not_trained_again(
     calls.clear()
     selection._final(replace(fitted, name="ridge"), panel(50), Task(5), 5, {})
     assert calls  # a ridge costs nothing
+
+
+def test_what_is_compared_is_shown_in_the_order_of_its_loss() -> None:
+    random = np.random.default_rng(4)
+    rising = Panel.wide(np.cumsum(random.normal(1, 0.3, (90, 3)), axis=0))
+    alone = selection.select(rising, Task(4), ["naive", "drift"], beside=False)
+    assert alone.members == ("drift",)
+    assert [one.method for one in alone.leaderboard] == ["drift", "naive"]
+    assert [one.loss() for one in alone.leaderboard] == sorted(one.loss() for one in alone.leaderboard)
+    assert all(seconds >= 0 for seconds in alone.seconds.values())
+    assert set(alone.seconds) == {"naive", "drift"}
+    beside = selection.select(rising, Task(4), ["drift"])
+    assert {one.method for one in beside.leaderboard} == {"drift", *selection._shown(["drift"], Task(4))}
+    assert beside.members == ("drift",)  # what is only shown is not for choice
+    given = selection.select(rising, Task(4), ["naive", "drift"], beside=False, origins=(12, 8, 4))
+    assert given.leaderboard[0].steps_back == (12, 8, 4)
+
+
+def test_a_series_too_short_to_be_judged_has_no_voice() -> None:
+    random = np.random.default_rng(5)
+    long, short = random.normal(size=90).cumsum(), np.full(90, np.nan)
+    short[-4:] = 1000 * random.normal(size=4)
+    both = Panel.wide(np.stack([long, short], axis=1))
+    assert selection._testable(both, Task(4)).ids == both.ids[:1]
+    assert selection._testable(both.select(both.ids[1:]), Task(4)).ids == both.ids[1:]
+    assert selection._span(both.series[1]) == 4
+    assert selection._span(both.series[0]) == 90
+    chosen = selection.select(both, Task(4), ["naive", "drift"], beside=False)
+    assert set(chosen.calibration.own) >= {both.ids[1]}
