@@ -183,6 +183,9 @@ def put(
     """Writes the bundle into the package, without the paths of this machine, its card with source, terms and tables."""
     made = dict(config["training"])
     made["command"] = _without_folders(made["command"], name)
+    if begun := made.get("from"):
+        commands = begun.get("commands") or _commands_of(name, begun["sha256"])
+        made["from"] = {**begun, "commands": [_without_folders(command, name) for command in commands]}
     machine = describe_machine()
     made["shipped"] = {
         "source": options.source,
@@ -194,6 +197,13 @@ def put(
     folder = Path(__file__).parents[1] / "genomamba" / "models" / name
     save_bundle(folder, state, {**config, "training": made}, model_card(made))
     print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB")
+
+
+def _commands_of(name: str, sha256: str) -> list[str]:
+    """The commands that made the model that ships under this name now, if it is the one of these weights."""
+    folder = Path(__file__).parents[1] / "genomamba" / "models" / name
+    shipped = load_bundle(folder) if folder.exists() else None
+    return [] if shipped is None or shipped.sha256 != sha256 else [shipped.config["training"]["command"]]
 
 
 def _without_folders(command: str, name: str) -> str:

@@ -47,11 +47,13 @@ class Beginning:
         if self.bundle is None:
             return None
         made = self.bundle.config.get("training", {})
-        before = (made.get("from") or {}).get("tokens", 0)
+        earlier = made.get("from") or {}
+        before = earlier.get("tokens", 0)
         return {
             "name": self.bundle.path.parent.name if self.bundle.path.name == "model" else self.bundle.path.name,
             "sha256": self.bundle.sha256,
             "tokens": before + made.get("result", {}).get("tokens", 0),
+            "commands": [*earlier.get("commands", []), made.get("command", "")],
             "read": made.get("read"),
         }
 

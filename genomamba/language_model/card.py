@@ -147,7 +147,7 @@ def provenance(
             **genome.fingerprint.to_dict(),
         },
         "split": split.description,
-        **({} if begun is None else {"from": {key: begun[key] for key in ("name", "sha256", "tokens")}}),
+        **({} if begun is None else {"from": {key: begun[key] for key in ("name", "sha256", "tokens", "commands")}}),
         **_read(RegionsRead.of(genome, split.train if read is None else read), begun),
         "settings": settings.model_dump(mode="json", exclude={"fasta", "bed", "from_model", "content"}),
         "result": {key: value for key, value in result.items() if key not in ("out", "model")},
@@ -203,7 +203,9 @@ def model_card(made: dict[str, Any]) -> str:
     about = f"""{asked} ({result["n_parameters"]:,} parameters, trained on
 windows of {result["window"]:,} bases). Made by `{made["command"]}` on {made["created"]}."""
     if (begun := made.get("from")) is not None:
-        about += f"\nIt went on from `{begun['name']}`, which had read {begun['tokens']:,} tokens."
+        about += f"\nIt went on from `{begun['name']}`, which had read {begun['tokens']:,} tokens"
+        commands = "; ".join(f"`{command}`" for command in begun.get("commands", []))
+        about += f" and was made by {commands}." if commands else "."
     data = f"""{genome["records"]:,} record(s), {genome["bases"]:,} bases:
 
 {cards.files_table({genome["file"]: genome})}

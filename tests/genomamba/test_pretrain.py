@@ -305,6 +305,7 @@ def test_a_run_goes_on_with_a_model(source: tuple[Path, float], tiny_genome: Pat
     other = run_pretrain(out=tmp_path / "third", overrides=short, flags=flags)
     made = json.loads((Path(other["model"]) / "config.json").read_text())["training"]
     assert made["from"]["tokens"] == first["tokens"] + second["tokens"]
+    assert len(made["from"]["commands"]) == 2
     assert [one["file"] for one in made["read"]["genomes"]] == [path.name, tiny_genome.name]
     with pytest.raises(UserError, match="content"):
         run_pretrain(out=tmp_path / "third", flags={"from_model": first["model"]}, resume=True)
