@@ -60,7 +60,7 @@ def score_sites(sites: Sequence[Sequences], scorer: Scorer) -> list[list[AlleleS
         scorer: a model.
     """
     forward, reverse = scorer.strand(sites), scorer.strand([site.other_strand() for site in sites])
-    return [_both(one, other) for one, other in zip(forward, reverse, strict=True)]
+    return [both_strands(one, other) for one, other in zip(forward, reverse, strict=True)]
 
 
 def score_variants(variants: Sequence[Variant], placing: Placing, scorer: Scorer) -> list[list[AlleleScores | None]]:
@@ -89,7 +89,8 @@ def score_variants(variants: Sequence[Variant], placing: Placing, scorer: Scorer
     ]
 
 
-def _both(forward: StrandScores, reverse: StrandScores) -> list[AlleleScores]:
+def both_strands(forward: StrandScores, reverse: StrandScores) -> list[AlleleScores]:
+    """The scores of a site's alternative alleles, from what was said of each strand."""
     reference, *alternatives = np.concatenate([forward.vectors, reverse.vectors], axis=1)
     return [
         AlleleScores(float(one), float(other), _cosine(reference, vector), float(np.linalg.norm(vector - reference)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from sklearn.metrics import roc_auc_score
 
 from genomamba.commands.reproduce import run_reproduce
 from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
-from genomamba.studies.brca1 import judges
+from genomamba.studies.brca1 import by_model, judges
 from genomamba.studies.brca1.findings import auroc, interval
+from genomamba.studies.brca1.head import exons, learnt
 from genomamba.studies.brca1.labelled import FROM_HG19, labelled, stretch
 from genomamba.studies.brca1.options import Brca1Options
+from genomamba.variants.causal import CausalScorer
+from genomamba.variants.scores import score_sites
 from mamba_data_prep.errors import UserError
 from mamba_training.bundle import save_bundle
 
@@ -139,21 +143,23 @@ def test_the_markov_ratio_is_the_definition(data: Path, options: Brca1Options) -
 def test_the_study_runs_and_goes_on_after_a_stop(
     data: Path, tmp_path: Path, make_language_model: Callable[..., GenomeLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = make_language_model()
-    assert network.table is not None
-    config = {
-        "kind": BUNDLE_KIND, "model": network.config.model_dump(), "table": network.table.shape.model_dump(),
-        "objective": network.objective.config.model_dump(), "window": 64,
-    }  # fmt: skip
-    save_bundle(tmp_path / "lm", network.state_dict(), config, "# A language model\n")
+    kinds = {"lm": {}, "masked": {"kind": "masked", "bidirectional": "add"}}
+    for name, kind in kinds.items():
+        network = make_language_model(**kind)
+        assert network.table is not None
+        config = {
+            "kind": BUNDLE_KIND, "model": network.config.model_dump(), "table": network.table.shape.model_dump(),
+            "objective": network.objective.config.model_dump(), "window": 64,
+        }  # fmt: skip
+        save_bundle(tmp_path / name, network.state_dict(), config, "# A language model\n")
     asked = {
         "name": "brca1",
         "data": data,
         "out": tmp_path / "out",
-        "overrides": [*SETTINGS, f"model={tmp_path / 'lm'}"],
+        "overrides": [*SETTINGS, f"models=[{tmp_path / 'lm'}, {tmp_path / 'masked'}]"],
     }
-    monkeypatch.setattr(judges, "_SITES", 7)
-    real, seen = judges._sequences, []
+    monkeypatch.setattr(by_model, "_SITES", 7)
+    real, seen = by_model._sequences, []
 
     def stopped(*arguments: object) -> object:
         seen.append(1)
@@ -161,14 +167,57 @@ def test_the_study_runs_and_goes_on_after_a_stop(
             raise KeyboardInterrupt
         return real(*arguments)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(judges, "_sequences", stopped)
+    monkeypatch.setattr(by_model, "_sequences", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_reproduce(**asked)
     found = run_reproduce(**asked, resume=True)
-    assert len(seen) == 10 + 13 + 18  # seven of the twenty positions were kept
+    assert len(seen) == 10 + 13 + 20 + 2 * 18  # seven of the twenty positions were kept
     rows = {row["judge"]: row for row in found["tables"]["Findlay, function measured"]}
     assert rows["the consequence alone"]["AUROC"] == 1.0
     assert all(row["low"] <= row["AUROC"] <= row["high"] for row in rows.values() if row["low"] is not None)
     assert "Evo 2 7B, zero-shot, as published" in rows
+    assert {f"{tmp_path / name}, log-likelihood ratio" for name in kinds} <= set(rows)
+    heads = found["tables"]["ClinVar, clinical judgement, learnt from other exons"]
+    assert heads == []  # eighteen changes without a gap are one exon
     assert (tmp_path / "out" / "plot.png").stat().st_size > 1000
     assert "Single changes of BRCA1" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_ratios_and_vectors_are_those_of_the_command(data: Path, options: Brca1Options, make_language_model) -> None:
+    model = make_language_model()
+    changes, known = labelled("findlay", options, data)[:3], stretch(options, data)
+    site = by_model._sequences(changes, known, 32)
+    (rows,) = by_model._rows([site], CausalScorer(model))
+    (scores,) = score_sites([site], CausalScorer(model))
+    assert np.allclose(rows[:, :4], scores)
+    assert np.allclose(np.linalg.norm(rows[:, 4:], axis=1), rows[:, 3])
+
+
+def test_exons_are_parted_by_gaps(data: Path, options: Brca1Options) -> None:
+    changes = labelled("findlay", options, data)
+    assert set(exons(changes)) == {0}
+    apart = [*changes[:30], *(replace(one, position=one.position + 1000) for one in changes[30:])]
+    assert exons(apart).tolist() == [0] * 30 + [1] * 30
+
+
+def test_a_head_never_sees_the_exon_it_judges() -> None:
+    """What follows from the exon alone cannot be learnt from other exons; what follows from a feature can."""
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(8), 40)
+    features = np.concatenate([rng.normal(size=(320, 3)), np.eye(8)[groups]], axis=1)
+    told = (features[:, 0] > 0).astype(float)
+    assert roc_auc_score(told, learnt(features, told, groups)) > 0.9
+    of_exon = np.isin(groups, [1, 3, 4, 6]).astype(float)
+    assert roc_auc_score(of_exon, learnt(features, of_exon, groups)) < 0.6
+    assert np.isnan(learnt(features, told, np.zeros(320, int))).all()
+
+
+def test_the_interval_of_a_difference_is_paired() -> None:
+    rng = np.random.default_rng(6)
+    harmful = rng.random(300) < 0.5
+    noise = rng.normal(size=300)
+    better, worse = harmful + noise, 0.8 * harmful + noise
+    low, high = interval(better, harmful, np.arange(300), less=worse)
+    assert 0 < low < auroc(better, harmful) - auroc(worse, harmful) < high
+    alone = interval(better, harmful, np.arange(300))
+    assert high - low < (alone[1] - alone[0]) / 2

@@ -27,12 +27,20 @@ class Brca1(Study[Brca1Options]):
 
     def run(self, options: Brca1Options, place: Place) -> Findings:
         """Scores every variant of each set once."""
-        from genomamba.studies.brca1.findings import findings
-        from genomamba.studies.brca1.judges import judged
-        from genomamba.studies.brca1.labelled import labelled
+        from genomamba.studies.brca1.by_model import model_scores
+        from genomamba.studies.brca1.findings import Judged, findings
+        from genomamba.studies.brca1.judges import judged, judged_by_heads
+        from genomamba.studies.brca1.labelled import labelled, stretch
 
-        sets = {name: labelled(name, options, place.data) for name in options.sets}
-        return findings({name: (one, judged(name, one, options, place)) for name, one in sets.items()}, options)
+        known, sets = stretch(options, place.data), {}
+        for name in options.sets:
+            changes = labelled(name, options, place.data)
+            models = {
+                model: model_scores(name, changes, known, model, options.window, place) for model in options.models
+            }
+            place.say(f"{name}: heads learn from other exons")
+            sets[name] = Judged(changes, judged(changes, known, models), judged_by_heads(changes, known, models))
+        return findings(sets, options)
 
 
 STUDY = Brca1()

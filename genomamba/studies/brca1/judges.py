@@ -1,44 +1,37 @@
-"""Scores of harm, higher where more is expected: of the language model, of counts, and of rules without any model."""
+"""Scores of harm, higher where more is expected: of language models, of counts, and of rules without any model."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float64
 
 from genomamba import tokens
-from genomamba.studies.brca1.labelled import Change, Stretch, stretch
-from genomamba.studies.brca1.options import Brca1Options
-from genomamba.studies.study import Place
-from genomamba.variants.sites import Sequences
-from mamba_data_prep.atomic import atomic_write
-from mamba_data_prep.provenance import fingerprint
+from genomamba.studies.brca1.by_model import ModelScores
+from genomamba.studies.brca1.head import exons, learnt
+from genomamba.studies.brca1.labelled import Change, Stretch
 
 NEARBY: Final = 128
 """Bases around a change whose G and C are counted."""
+AROUND: Final = 10
+"""Bases on either side of a change whose letters a head is given."""
 MARKOV_ORDER: Final = 5
 _STRENGTH: Final = 100.0
-_SITES: Final = 32
 MODEL, DISTANCE = "{model}, log-likelihood ratio", "{model}, distance of the vectors"
 RULE, CADD = "the consequence alone", "CADD 1.3, as the table gives it"
+RULES_HEAD: Final = "the rules"
 
 
-def judged(name: str, changes: Sequence[Change], options: Brca1Options, place: Place) -> dict[str, np.ndarray]:
-    """Every judge's score of each change: name -> (M,)."""
-    from genomamba.models import model_path
-
-    known = stretch(options, place.data)
-    model = model_path(options.model)
-    asked = {"set": name, "model": fingerprint(model).to_dict(), "window": options.window, "changes": len(changes)}
-    made = place.once(f"{name}-scores", asked, lambda folder: _by_model(changes, known, model, options.window, folder))
-    scores = np.array(made["scores"])
-    found = {
-        MODEL.format(model=options.model): -scores[:, :2].mean(axis=1),
-        DISTANCE.format(model=options.model): scores[:, 3],
+def judged(
+    changes: Sequence[Change], known: Stretch, models: Mapping[str, ModelScores]
+) -> dict[str, Float64[np.ndarray, " M"]]:
+    """Every judge's score of each change, of those that are told no label: name -> (M,)."""
+    found: dict[str, np.ndarray] = {}
+    for name, scores in models.items():
+        found |= {MODEL.format(model=name): -scores.ratios.mean(axis=1), DISTANCE.format(model=name): scores.distances}
+    found |= {
         f"Markov model of order {MARKOV_ORDER}": -_by_markov(changes, known),
         RULE: np.array([one.rank for one in changes], float),
         f"G and C among {NEARBY} bases": np.array([_gc(one, known) for one in changes]),
@@ -49,39 +42,39 @@ def judged(name: str, changes: Sequence[Change], options: Brca1Options, place: P
     return found
 
 
-def _by_model(changes: Sequence[Change], known: Stretch, path: Path, window: int, folder: Path) -> dict[str, Any]:
-    """Scores of all changes, site by site; what a stopped run has scored is read again.
+def judged_by_heads(
+    changes: Sequence[Change], known: Stretch, models: Mapping[str, ModelScores]
+) -> dict[str, Float64[np.ndarray, " M"]]:
+    """The score of each change by heads that learnt from the labels of other exons: name -> (M,).
 
-    Returns:
-        `scores`, of each change: ratios of both strands in bits, cosine and Euclidean distance.
+    The first one has the rules alone.
     """
-    from genomamba.language_model.model import GenomeLM
-    from genomamba.variants.causal import CausalScorer
-    from genomamba.variants.scores import score_sites
-
-    sites: dict[int, list[int]] = {}
-    for number, one in enumerate(changes):
-        sites.setdefault(one.position, []).append(number)
-    kept = folder / "partial.json"
-    done: dict[str, list[float]] = json.loads(kept.read_text()) if kept.exists() else {}
-    scorer = CausalScorer(GenomeLM.from_bundle(path))
-    left = [numbers for numbers in sites.values() if str(numbers[0]) not in done]
-    for first in range(0, len(left), _SITES):
-        portion = left[first : first + _SITES]
-        asked = [_sequences([changes[i] for i in numbers], known, window) for numbers in portion]
-        for numbers, scores in zip(portion, score_sites(asked, scorer), strict=True):
-            done |= {str(i): list(score) for i, score in zip(numbers, scores, strict=True)}
-        with atomic_write(kept) as file:
-            json.dump(done, file)
-    return {"scores": [done[str(i)] for i in range(len(changes))]}
+    harmful, groups = np.array([one.harmful for one in changes], float), exons(changes)
+    rules = _rules(changes, known)
+    found = {RULES_HEAD: learnt(rules, harmful, groups)}
+    for name, scores in models.items():
+        found[f"{name}'s vectors"] = learnt(scores.features, harmful, groups)
+        both = np.concatenate([rules, scores.features], axis=1)
+        found[f"the rules and {name}'s vectors"] = learnt(both, harmful, groups)
+    return found
 
 
-def _sequences(changes: Sequence[Change], known: Stretch, window: int) -> Sequences:
-    """The changes at one position between their flanks."""
-    place, left = changes[0].position, window // 2
-    before, after = known.at(place - left, place), known.at(place + 1, place + window - left)
-    alleles = (changes[0].reference, *(one.alternative for one in changes))
-    return Sequences(tokens.encode(before), tokens.encode(after), tuple(map(tokens.encode, alleles)))
+def _rules(changes: Sequence[Change], known: Stretch) -> Float64[np.ndarray, "M F"]:
+    """What is known of each change without a model: consequence, bases, the bases around, G and C, CpG, counts."""
+    kinds = sorted({one.consequence for one in changes})
+    pairs = [old + new for old in "ACGT" for new in "ACGT" if old != new]
+    around = np.stack([known.at(one.position - AROUND, one.position + AROUND + 1) for one in changes])
+    letters = around[:, :, None] == np.frombuffer(b"ACGT", np.uint8)
+    return np.concatenate(
+        [
+            np.array([[one.consequence == kind for kind in kinds] for one in changes], float),
+            np.array([[one.rank, _gc(one, known), _in_cpg(one, known)] for one in changes], float),
+            np.array([[one.reference + one.alternative == pair for pair in pairs] for one in changes], float),
+            letters.reshape(len(changes), -1).astype(float),
+            _by_markov(changes, known)[:, None],
+        ],
+        axis=1,
+    )
 
 
 def _by_markov(changes: Sequence[Change], known: Stretch) -> Float64[np.ndarray, " M"]:

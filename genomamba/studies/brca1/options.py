@@ -10,12 +10,15 @@ from mamba_configs.settings import Section, Whole
 
 
 class Brca1Options(Section):
-    """Which variants, which model, and where the files are, below the folder of data."""
+    """Which variants, which models, and where the files are, below the folder of data."""
 
     sets: tuple[Literal["findlay", "clinvar"], ...] = Field(
         default=("findlay", "clinvar"), min_length=1, description="a list of findlay and clinvar"
     )
-    model: str = Field(default="human-1.4m", description="a causal language model: a run, a bundle, or one that ships")
+    models: tuple[str, ...] = Field(
+        default=("human-1.4m", "human-bi-1.4m"), min_length=1,
+        description="a list of language models: runs, bundles, or those that ship",
+    )  # fmt: skip
     window: Whole = Field(default=512, ge=2, le=2**20, description="a whole number from 2 (bases around a variant)")
     findlay: str = Field(
         default="variants/Findlay2018_BRCA1_SGE_41586_2018_461_MOESM3_ESM.xlsx",
