@@ -22,7 +22,7 @@ from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
 
 _BLOCK: Final = 2**18
-_PARTIAL, _REFUSED, _NOT_SATISFIABLE = 206, 400, 416  # statuses of HTTP, RFC 9110
+_PARTIAL, _REFUSED, _NOT_SATISFIABLE, _BUSY = 206, 400, 416, 500  # statuses of HTTP, RFC 9110
 _TRIES: Final = 5
 """Connections in a row that may bring nothing before an address is given up."""
 
@@ -85,7 +85,8 @@ class Resuming:
             if answer.status_code == _NOT_SATISFIABLE:
                 return self._is_whole(answer.headers.get("Content-Range"), have)
             if answer.status_code >= _REFUSED:
-                raise AddressError(f"the server answers {answer.status_code} {answer.reason}")
+                why = f"the server answers {answer.status_code} {answer.reason}"
+                raise OSError(why) if answer.status_code >= _BUSY else AddressError(why)
             goes_on = answer.status_code == _PARTIAL and _begins(answer) == have
             have = have if goes_on else 0
             length = answer.headers.get("Content-Length")
@@ -163,10 +164,12 @@ def fetch_file(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     failed: list[str] = []
+    first = _first_download(path)
     for url in file.urls:
         expected = file.hash or _published(file, failed)
         if file.checksums and expected is None:
             break
+        expected = expected or first
         say(f"{file.name} from {url}")
         try:
             pooch.retrieve(
@@ -181,10 +184,10 @@ def fetch_file(
             _keep(path, url, expected)
             return path
         say(f"note: {failed[-1]}")
-    raise UserError(
-        "the file could not be fetched", path=path, found="; ".join(failed),
-        fix="try again later: what has come is kept and gone on with",
-    )  # fmt: skip
+    fix = "try again later: what has come is kept and gone on with"
+    if first is not None and not file.checksums and file.hash is None:
+        fix += f"; if its source has changed it, remove {_note_of(path).name} to take it as it is now"
+    raise UserError("the file could not be fetched", path=path, found="; ".join(failed), fix=fix)
 
 
 def _published(file: RemoteFile, failed: list[str]) -> str | None:
@@ -241,6 +244,12 @@ def _is_kept(path: Path) -> bool:
     if known["bytes"] != path.stat().st_size or known["sha256"] != _sha256(path):
         raise UserError("the file was changed after it was fetched", path=path, fix="remove it and fetch it again")
     return True
+
+
+def _first_download(path: Path) -> str | None:
+    """The hash of a file that was fetched once and is gone; None where it never was."""
+    note = _note_of(path)
+    return f"sha256:{json.loads(note.read_text())['sha256']}" if note.exists() else None
 
 
 def _keep(path: Path, url: str, expected: str | None) -> None:

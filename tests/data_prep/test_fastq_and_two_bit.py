@@ -118,6 +118,11 @@ def test_biopythons_fastq_is_read(tmp_path: Path) -> None:
     assert found == {name: text.upper() for name, text in RECORDS.items()}
 
 
+def test_tags_behind_an_id_and_blanks_at_a_lines_end_are_read() -> None:
+    text = b"@SRR1.1\tRG:Z:a\nACGT \n+\nIIII \n@HWI-ST1:1\tBC:Z:ACGT\nAC\n+\nII\n"
+    assert read(FastqFile("x"), text, 5) == {"SRR1.1": "ACGT", "HWI-ST1:1": "AC"}
+
+
 def test_parts_of_a_long_record_join(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_bit, "_PART", 8)
     text = "".join(np.random.default_rng(1).choice(list("ACGTNacgtn"), 203))
@@ -149,6 +154,7 @@ DAMAGED = {
     "ends in qualities": (b"@a\nACGT\n+\nII", 4, "ends inside a read's qualities"),
     "too many qualities": (b"@a\nACGT\n+\nIIIII\n", 4, "4 bases has 5 qualities"),
     "qualities of nothing": (b"@a\n\n+\nIII\n", 4, "0 bases has 3 qualities"),
+    "no quality": (b"@a\nACGT\n+\nII\xe9I\n", 4, "a quality is none of"),
     "no header": (b"@a\nAC\n+\nII\nread\nAC\n+\nII\n", 5, "begin with '@'"),
     "no base": (b"@a\nAC1T\n+\nIIII\n", 2, "column 3"),
     "no id": (b"@a\nA\n+\nI\n@\nA\n+\nI\n", 5, "no id"),

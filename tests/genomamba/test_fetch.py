@@ -216,9 +216,26 @@ def test_what_is_there_is_taken_without_the_network_and_noticed_where_changed(se
     path.write_bytes(DATA[:-1] + b"!")
     with pytest.raises(UserError, match="changed after it was fetched"):
         get(file, tmp_path)
+    path.unlink()
+    server.files["f"] = DATA[::-1]
+    with pytest.raises(UserError) as caught:  # it is held to its first download
+        get(file, tmp_path)
+    assert "remove f.gz.fetched.json" in str(caught.value.fix)
+    (tmp_path / "f.gz.fetched.json").unlink()
+    assert get(file, tmp_path).read_bytes() == DATA[::-1]
     (tmp_path / "f.gz.fetched.json").unlink()
     with pytest.raises(UserError, match="not fetched"):
         get(file, tmp_path)
+
+
+def test_a_busy_server_is_asked_again(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        get(remote(server, "busy"), tmp_path)
+    assert len(server.asked) == 5
+    server.asked.clear()
+    with pytest.raises(UserError):
+        get(remote(server, "missing"), tmp_path)
+    assert len(server.asked) == 1
 
 
 def test_lists_of_checksums_are_read_in_each_form() -> None:

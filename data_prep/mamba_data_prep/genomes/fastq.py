@@ -17,6 +17,7 @@ from mamba_data_prep.genomes.header import Header, UniqueIds
 
 _BEGINNING = re.compile(rb"(\xef\xbb\xbf)?\s*@")
 _SAM = re.compile(rb"@(HD|SQ|RG|PG|CO)\t")
+_QUALITIES = bytes(range(33, 127))
 _LONGEST = 1 << 28
 """Bytes of a line beyond which it is no read's."""
 
@@ -83,7 +84,7 @@ class FastqFile:
         if self.line == 1:
             text = text.removeprefix(b"\xef\xbb\xbf")
         text = text.strip()
-        if _SAM.match(text) or (text[:2] in (b"@H", b"@S") and b"\t" in text):
+        if _SAM.match(text):
             raise UserError(
                 "this is SAM, not FASTQ", path=self.path, line=self.line,
                 fix="samtools fastq FILE | genomamba ... --fasta -",
@@ -119,6 +120,9 @@ class FastqFile:
             text = next(lines, None)
             if text is None:
                 raise self._damaged("the file ends inside a read's qualities", header)
+            text = text.rstrip(b" \t")
+            if text.translate(None, _QUALITIES):
+                raise self._damaged("a quality is none of '!' to '~'", header, text)
             have += len(text)
         if count == 0 and (text := next(lines, b"")).strip():
             have = len(text)
