@@ -85,10 +85,12 @@ def run_embed(
     progress = ReadingProgress(fasta, source.total, done="embedded")
     asker, width = _asker(model, chosen, progress, per=per, layer=layer, pooling=pooling, strands=strands)
     settings = {
-        "per": per, "layer": layer, "pooling": pooling, "strands": strands, "context": context,
-        "regions": list(regions), "bed": None if bed is None else fingerprint(bed).xxh3_128, "device": str(chosen),
+        "per": per, "layer": layer, "pooling": None if per == "position" else pooling, "strands": strands,
+        "context": context, "regions": list(regions), "device": str(chosen),
+        "bed": None if bed is None else fingerprint(bed).xxh3_128,
     }  # fmt: skip
-    about = {"model": model.parent.name if model.name == "model" else model.name, **settings}
+    name = model.parent.name if model.name == "model" else model.name
+    about = {"model": name, "sha256": load_bundle(model).sha256, **settings}
     stretches = source.stretches(on_raw=progress.on_raw, on_pieces=progress.pieces)
     made = _rows(stretches, asker, per, pooling, strands, named=source.genome is not None, tick=progress.tick)
     began, count = time.perf_counter(), 0

@@ -45,7 +45,15 @@ class Choice:
     reason: str
 
 
-_TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+def _is_installed(name: str) -> bool:
+    """Whether a package can be found; a finder that refuses it says no."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
+_TRITON_INSTALLED = _is_installed("triton")
 
 _problems: dict[str, str | None] = {}
 """What was found out about a backend; a plain dict, because torch.compile warns of `functools.cache`."""

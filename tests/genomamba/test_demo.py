@@ -24,6 +24,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_it_ends_in_a_table_of_every_fragment(finished: Path) -> None:
     table = read_predictions(finished / "predictions.tsv")
     assert list(table.columns[:8]) == COLUMNS
@@ -33,10 +34,12 @@ def test_it_ends_in_a_table_of_every_fragment(finished: Path) -> None:
     assert json.loads((finished / "predictions.tsv.json").read_text())
 
 
+@pytest.mark.slow
 def test_it_ends_in_a_picture(finished: Path) -> None:
     assert (finished / "predictions.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_it_leaves_models_that_can_be_used(finished: Path) -> None:
     for run in ("pretrain", "species"):
         assert (finished / run / "model/model.safetensors").exists()

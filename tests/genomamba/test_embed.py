@@ -22,7 +22,7 @@ from genomamba.language_model.model import BUNDLE_KIND, GenomeLM
 from genomamba.prediction import vectors
 from genomamba.prediction.vectors import Vectors, pooled
 from mamba_data_prep.errors import Interrupted, UserError
-from mamba_training.bundle import save_bundle
+from mamba_training.bundle import load_bundle, save_bundle
 
 MODELS = {
     "causal": {}, "network alone": {"counts": False}, "masked": {"kind": "masked", "bidirectional": "add"},
@@ -191,6 +191,7 @@ def test_every_format_holds_the_same(make_language_model: Maker, fasta: Path, tm
     assert data.obs_names[1] == "r1:0-40"
     assert data.uns["genomamba"]["pooling"] == "mean"
     assert data.uns["genomamba"]["model"] == "lm"
+    assert data.uns["genomamba"]["sha256"] == load_bundle(tmp_path / "lm").sha256
     assert json.loads((tmp_path / "v.h5ad.json").read_text())["result"]["width"] == 16
 
 

@@ -10,11 +10,14 @@ import pytest
 
 from genomamba.commands.classify import run_classify
 from genomamba.commands.convert import run_convert
+from genomamba.commands.embed import run_embed
 from genomamba.commands.evaluate import run_evaluate
 from genomamba.commands.finetune import run_finetune
+from genomamba.commands.generate import run_generate
 from genomamba.commands.info import run_info
 from genomamba.commands.pretrain import run_pretrain
 from genomamba.config import load_config
+from genomamba.language_model.model import GenomeLM
 from mamba_configs import list_presets
 from mamba_data_prep.errors import UserError
 
@@ -69,6 +72,11 @@ def test_a_model_goes_through_every_command(name: str, files: tuple[Path, Path],
     rows = pd.read_csv(tmp_path / "classes.tsv", sep="\t")
     assert rows["end"].tolist() == [6000]
     assert rows[["prob_poor", "prob_rich"]].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+    for embedded in (model, classifier):
+        assert run_embed(model=embedded, fasta=genome, out=tmp_path / f"{embedded.name}.npz")["rows"] == 1
+        assert np.isfinite(np.load(tmp_path / f"{embedded.name}.npz")["embedding"]).all()
+    if GenomeLM.from_bundle(model).objective.looks_ahead:
+        assert run_generate(model=model, length=8, out=tmp_path / "new.fa")["bases"] == 8
     scored = run_evaluate(model=model, fasta=genome, split="test")
     assert scored["bits"] == pytest.approx(learnt["test"]["bits"], abs=1e-4)
     assert run_evaluate(model=classifier, table=table)["test"]["accuracy"] >= 0

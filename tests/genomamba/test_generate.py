@@ -49,10 +49,13 @@ def save(model: GenomeLM, path: Path) -> Path:
 
 
 def whole(model: GenomeLM, prompt: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """log2 p of the four bases at each place of what was generated, from one pass over all of it."""
+    """log2 p of the four bases at each place of what was generated; those of the drawn ones are one whole pass's."""
     known = np.concatenate([prompt, ids])
     before = torch.from_numpy(known[None])
     steps = [log2_likelihood(model, before[:, :n]).state.following[0].numpy() for n in range(len(prompt), len(known))]
+    scored = log2_likelihood(model, before).log2_p[0, len(prompt) :].numpy()
+    own = np.stack(steps)[np.arange(len(ids)), ids - tokens.FIRST_BASE]
+    np.testing.assert_allclose(own, scored, atol=1e-5)
     return np.stack(steps)
 
 
