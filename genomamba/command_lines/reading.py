@@ -26,17 +26,16 @@ def _print_table_result(result: dict[str, Any], out: Path, as_json: bool) -> Non
         print_result(result, as_json)
 
 
+_regions = click.option(
+    "--region", "--regions", "regions", multiple=True, metavar="NAME:FIRST-LAST",
+    help="Only this stretch, 1-based; repeatable.",
+)  # fmt: skip
+
+
 def _some_regions(command: CommandT) -> CommandT:
     """The options that name regions of a file."""
-    for option in (
-        click.option(
-            "--region", "--regions", "regions", multiple=True, metavar="NAME:FIRST-LAST",
-            help="Only this stretch, 1-based; repeatable.",
-        ),
-        click.option("--bed", type=FILE, help="Only these regions; a strand in the sixth column is kept."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+    bed = click.option("--bed", type=FILE, help="Only these regions; a strand in the sixth column is kept.")
+    return bed(_regions(command))
 
 
 _language_model = click.option(
@@ -58,12 +57,8 @@ Examples:
 """
 )
 @click.option("--model", type=MODEL, required=True, help="A classifier's bundle or run folder.")
-@click.option(
-    "--fasta", type=FILE, required=True, help="FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip; - is standard input."
-)
-@click.option(
-    "--region", "regions", multiple=True, metavar="NAME:FIRST-LAST", help="Only this stretch, 1-based; repeatable."
-)
+@_sequences
+@_regions
 @click.option(
     "--out",
     type=FILE,
@@ -103,9 +98,8 @@ def classify(as_json: bool, **options: Any) -> None:
     """Predict the class of each record of a FASTA file."""
     from genomamba.commands.checks import check_classify
 
-    check_classify(
-        **{name: options[name] for name in ("model", "fasta", "out", "kraken_report", "report", "overwrite")}
-    )
+    asked = ("model", "fasta", "out", "kraken_report", "report", "igv", "overwrite")
+    check_classify(**{name: options[name] for name in asked})
     _refuse_json_to_stdout(options["out"], as_json)
     from genomamba.commands.classify import run_classify
 
@@ -230,10 +224,7 @@ Examples:
 @click.option("--model", type=MODEL, required=True, help="A classifier or a language model.")
 @click.option("--fasta", type=FILE, required=True, help="FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip.")
 @click.option("--bed", type=FILE, help="Only these stretches.")
-@click.option(
-    "--region", "--regions", "regions", multiple=True, metavar="NAME:FIRST-LAST",
-    help="Only this stretch, 1-based; repeatable.",
-)  # fmt: skip
+@_regions
 @click.option(
     "--method", "methods", multiple=True, type=click.Choice(["ism", "gradient", "integrated", "memory"]),
     help="Mutagenesis, gradient x input, integrated gradients, what the layers remember; repeatable, all by default.",

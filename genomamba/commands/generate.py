@@ -85,7 +85,7 @@ def run_generate(
     }  # fmt: skip
     name = model.parent.name if model.name == "model" else model.name
     drawn = f"model={name} temperature={temperature:g} top_k={top_k} top_p={top_p:g} seed={seed}"
-    progress = CountingProgress(None, done="drew", what="bases")
+    progress = CountingProgress(None if prompt else number * length, done="drew", what="bases")
     began, sequences = time.perf_counter(), 0
     try:
         with progress.shown(), _opened(out) as file:

@@ -1,22 +1,16 @@
-"""How far work is that is counted: a line that changes on a terminal, and elsewhere a line every half a minute."""
+"""How far work is that is counted."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from genomamba.prediction.shown_progress import ShownProgress
 from mamba_training.progress import clock
 
-_EVERY_SECONDS = 30.0
-_REDRAW_SECONDS = 0.2
 
-
-class CountingProgress:
+class CountingProgress(ShownProgress):
     """Counts what is done, and shows it on stderr.
 
     Args:
@@ -28,23 +22,10 @@ class CountingProgress:
     def __init__(
         self, total: int | None, console: Console | None = None, *, done: str = "scored", what: str = "records"
     ) -> None:
+        super().__init__(console)
         self._total = total
         self._words = done, what
         self._done = self._first = 0
-        self._console = console or Console(stderr=True, highlight=False)
-        self._bar: tuple[Progress, Any] | None = None
-        self._began = self._shown = time.monotonic()
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Shows the progress while the block runs."""
-        if not self._console.is_terminal:
-            yield
-            return
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as bar:
-            self._bar = bar, bar.add_task("reading")
-            yield
 
     def begin(self, total: int, done: int) -> None:
         """Says how many there are, of which so many were done before."""
@@ -57,18 +38,6 @@ class CountingProgress:
         if done_before:
             self._first, self._began = self._done, time.monotonic()
         self.tick()
-
-    def tick(self) -> None:
-        """Shows how far the work is, if the last time is long enough ago."""
-        now = time.monotonic()
-        if now - self._shown < (_EVERY_SECONDS if self._bar is None else _REDRAW_SECONDS):
-            return
-        self._shown = now
-        if self._bar is None:
-            self._console.print(self.words(now), markup=False, soft_wrap=True)
-        else:
-            bar, task = self._bar
-            bar.update(task, description=self.words(now))
 
     def words(self, now: float) -> str:
         """What is done, the rate since the start, and the time that the rest will take at this rate."""

@@ -1,27 +1,22 @@
-"""How far the reading of a file is: a line that changes on a terminal, and elsewhere a line every half a minute."""
+"""How far the reading of a file is."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from genomamba.prediction.record_windows import RecordWindow
+from genomamba.prediction.shown_progress import ShownProgress
 from mamba_data_prep.bytestream import is_regular
 from mamba_data_prep.genomes.fasta import FastaPiece
 from mamba_training.progress import clock
 
-_EVERY_SECONDS = 30.0
-_REDRAW_SECONDS = 0.2
 
-
-class ReadingProgress:
+class ReadingProgress(ShownProgress):
     """Counts what is read and what is done with it, and shows it on stderr.
 
     Args:
@@ -34,6 +29,7 @@ class ReadingProgress:
     def __init__(
         self, fasta: Path, total: int | None = None, console: Console | None = None, *, done: str = "classified"
     ) -> None:
+        super().__init__(console)
         self.records = self.windows_seen = 0
         self.bases: float | int = 0
         """Records, bases and windows that have been given to the model, or passed over."""
@@ -44,20 +40,6 @@ class ReadingProgress:
         self._ended = False
         self._done: tuple[int, float | int] = (0, 0)  # records and bases whose rows are written
         self._first: float | int = 0  # bases that an earlier run had classified
-        self._console = console or Console(stderr=True, highlight=False)
-        self._bar: tuple[Progress, Any] | None = None
-        self._began = self._shown = time.monotonic()
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Shows the progress while the block runs."""
-        if not self._console.is_terminal:
-            yield
-            return
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as bar:
-            self._bar = bar, bar.add_task("reading")
-            yield
 
     def on_raw(self, block: bytes) -> None:
         """Takes note of bytes of the file as they lie on the disk; all before these are used up."""
@@ -98,18 +80,6 @@ class ReadingProgress:
         """Says that the rows of all windows so far are written."""
         self._done = self.records, self.bases
         self.tick()
-
-    def tick(self) -> None:
-        """Shows how far the work is, if the last time is long enough ago."""
-        now = time.monotonic()
-        if now - self._shown < (_EVERY_SECONDS if self._bar is None else _REDRAW_SECONDS):
-            return
-        self._shown = now
-        if self._bar is None:
-            self._console.print(self.words(now), markup=False, soft_wrap=True)
-        else:
-            bar, task = self._bar
-            bar.update(task, description=self.words(now))
 
     def words(self, now: float) -> str:
         """Records and bases done, the rate since the start, and the time that the rest will take at this rate."""

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from genomamba import tokens
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.commands.classify import run_classify
-from genomamba.prediction import classified, progress
+from genomamba.prediction import classified, shown_progress
 from genomamba.prediction.predictor import Predictor
 from genomamba.prediction.record_windows import RecordWindow, record_windows, window_starts
 from genomamba.prediction.rows import Predictions, decide
@@ -375,7 +375,7 @@ def test_off_a_terminal_a_line_now_and_then_tells_how_far_it_is(
     fasta = write_fasta({f"r{i}": make_bases(3000, i) for i in range(500)})
     run_classify(model=bundle, fasta=fasta, out=tmp_path / "quiet.tsv")
     assert capsys.readouterr().err == ""  # it took less than half a minute
-    monkeypatch.setattr(progress, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(shown_progress, "_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(classified, "_BUFFER_BASES", 2**18)
     run_classify(model=bundle, fasta=fasta, out=tmp_path / "out.tsv")
     lines = capsys.readouterr().err.splitlines()
