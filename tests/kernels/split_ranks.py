@@ -6,6 +6,7 @@ Each rank computes the whole on its own, too, and compares its part: outputs, an
 from __future__ import annotations
 
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,10 @@ def main(rank: int, size: int, folder: Path) -> None:
     first, second = (compare_backbone("add", torch.float32, 300, True) for _ in range(2))
     if not all(torch.equal(one, two) for one, two in zip(first, second, strict=True)):
         raise SystemExit("two runs gave different bits")
+    group = weakref.ref(dist.group.WORLD)
     dist.destroy_process_group()
+    if group() is not None:
+        raise SystemExit("the group outlives its destruction: its threads may abort the process as it ends")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,12 @@ from torch import Tensor
 
 from mamba_kernels.ops.derivatives import differentiable_once
 
+if dist.is_available():
+    # Some of its functions have the group that stands when they are first imported as a default argument: imported
+    # only later (by torch.utils.checkpoint) they would keep it past its destruction, and a worker thread that is then
+    # alive while the interpreter ends aborts the process.
+    import torch.distributed.nn
+
 
 class RankExchange:
     """The exchanges within one group.
