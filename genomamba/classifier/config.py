@@ -90,6 +90,15 @@ class FinetuneData(Section):
     split_seed: Whole = Field(default=0, ge=0, lt=2**63, description="a whole number from 0")
     upstream: Whole = Field(default=249, ge=0, le=2**20, description="a whole number of bases before the TSS")
     downstream: Whole = Field(default=50, ge=0, le=2**20, description="a whole number of bases after the TSS")
+    split: Literal["official", "chromosomes"] = Field(
+        default="official", description="official (as the folder of intervals says) or chromosomes"
+    )
+    test_chromosomes: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="a list of names such as [chr8, chr9], or null (dealt by size)"
+    )
+    valid_chromosomes: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="a list of names such as [chr10], or null (dealt by size)"
+    )
     sequence_column: str | None = Field(default=None, description="a column's name, or null (sequence or seq)")
     label_column: str | None = Field(default=None, description="a column's name, or null (label or class)")
     strand: Literal["plus", "minus"] | None = Field(
@@ -105,6 +114,8 @@ class FinetuneData(Section):
             raise ValueError(f"data.window={self.window} must lie from 8 to 2^24")
         if not isinstance(self.mutate, str) and not 0 <= self.mutate < 0.75:
             raise ValueError(f"data.mutate={self.mutate} must lie from 0 up to 0.75")
+        if self.split == "official" and (self.test_chromosomes or self.valid_chromosomes):
+            raise ValueError("chromosomes to hold out need data.split=chromosomes")
         return self
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genomamba.classifier.config import DEFAULT_PRESET, PRETRAINED_PRESET, FinetuneConfig
+from genomamba.classifier.tasks.interval_folders import IntervalFolder
 from genomamba.config import APP, load_config
 from mamba_configs.settings import load_settings
 from mamba_data_prep.errors import UserError
@@ -18,8 +19,9 @@ _NEEDED = {
     "species": (("classes",),),
     "table": (("table",),),
     "promoter": (("positive", "negative"), ("fasta", "tss")),
+    "intervals": (("intervals", "fasta"), ("intervals", "classes")),
 }
-"""The inputs of each task; of promoters either pair."""
+"""The inputs of each task; where there are two pairs, either of them."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Request:
     """Everything that one fine-tuning run is told.
 
     Attributes:
-        task: species, promoter or table.
+        task: species, promoter, table or intervals.
         settings: the configuration, before the data and a pre-trained model have their say.
         inputs: the task's files, as the command line names them; paths are absolute.
         from_model: bundle or run folder to start from.
@@ -65,7 +67,7 @@ def resolve(
         UserError: a setting is refused, a file or the model isn't there, or the folder holds something else.
     """
     if task not in _NEEDED:
-        raise ValueError(f"task must be species, promoter or table, not {task!r}")
+        raise ValueError(f"task must be {', '.join(_NEEDED)}, not {task!r}")
     check_run_folder(out, resume)
     recorded = recorded_run(out) if resume else None
     if recorded is not None and recorded.get("task", task) != task:
@@ -93,15 +95,20 @@ def resolve(
 
 
 def input_files(inputs: Mapping[str, Any]) -> list[Path]:
-    """Every labelled file that a command names, in the order given; those of classes are `NAME=FASTA` texts.
+    """Every labelled file that a command names, in the order given.
+
+    Those of classes are `NAME=FASTA` texts, and those of intervals lie in a folder.
 
     Raises:
-        UserError: a class has no name or no file.
+        UserError: a class has no name or no file, or the folder is none of labelled intervals.
     """
     found: list[Path] = []
     for name, value in inputs.items():
         for item in value if isinstance(value, list | tuple) else [value] if value is not None else []:
-            found.append(_class_file(str(item))[1] if name == "classes" else Path(item))
+            if name == "intervals":
+                found += IntervalFolder.open(Path(item)).paths()
+            else:
+                found.append(_class_file(str(item))[1] if name == "classes" else Path(item))
     return found
 
 

@@ -12,13 +12,25 @@ from genomamba.studies import lines
 from mamba_configs.command_line import FILE, json_option, overwrite_option, print_result, settings_options
 
 
-@cli.command()
+@cli.command(
+    epilog="""\b
+Examples:
+  genomamba evaluate --model human-1.4m --fasta new.fa
+  genomamba evaluate --model runs/promoters --table new.csv --out scores
+  genomamba evaluate --model runs/apes --class human=human.fa --class gorilla=gorilla.fa
+  genomamba evaluate --model runs/enhancers --intervals human_enhancers_cohn --fasta hg38.fa.gz
+"""
+)
 @click.option("--model", type=MODEL, required=True, help="A run, a bundle, or a model that ships.")
-@click.option("--fasta", type=FILE, help="Genome on which a language model is scored.")
+@click.option("--fasta", type=FILE, help="Genome on which a language model is scored, or in which --intervals lie.")
 @click.option("--table", type=FILE, help="Table of sequence and label on which a classifier is scored.")
 @click.option(
-    "--class", "classes", multiple=True, metavar="NAME=FASTA", help="A class and sequences that belong to it."
+    "--intervals", type=FILE, metavar="FOLDER", help="Labelled intervals on which a classifier is scored, with --fasta."
 )
+@click.option(
+    "--class", "classes", multiple=True, metavar="NAME=FASTA",
+    help="A class and sequences that belong to it; with --intervals the class's own genome.",
+)  # fmt: skip
 @click.option(
     "--split", help="Rows or windows: train, valid, test or all; by default test where there is one, otherwise all."
 )
@@ -33,7 +45,8 @@ def evaluate(as_json: bool, **options: Any) -> None:
     """Score a model on sequence it was not trained on."""
     from genomamba.commands.checks import check_evaluate
 
-    check_evaluate(**{name: options[name] for name in ("model", "table", "fasta", "classes", "out", "overwrite")})
+    asked = ("model", "table", "fasta", "classes", "intervals", "out", "overwrite")
+    check_evaluate(**{name: options[name] for name in asked})
     from genomamba.commands.evaluate import run_evaluate
 
     print_result(run_evaluate(**options), as_json)

@@ -111,7 +111,9 @@ def _classifier(command: CommandT) -> CommandT:
 def _finetune(task: str, *, as_json: bool, pooling: str | None, freeze: bool | None, **options: Any) -> None:
     flags = {**_flags(options), "head.pooling": pooling, "train.freeze": freeze}
     flags |= {
-        f"data.{name}": options.pop(name) for name in ("strand", "sequence_column", "label_column") if name in options
+        f"data.{name}": options.pop(name)
+        for name in ("strand", "split", "sequence_column", "label_column")
+        if name in options
     }
     from genomamba.classifier.request import resolve
 
@@ -171,3 +173,26 @@ Examples:
 def table(**options: Any) -> None:
     """Learn the labels of a table of sequences."""
     _finetune("table", **options)
+
+
+@finetune.command(
+    epilog="""\b
+Examples:
+  genomamba finetune intervals --intervals human_nontata_promoters --fasta hg38.fa.gz --out runs/promoters
+  genomamba finetune intervals --intervals human_enhancers_cohn --fasta hg38.fa.gz --split chromosomes --out runs/by
+  genomamba finetune intervals --intervals human_or_worm --class human=hg38.fa.gz --class worm=ce11.fa --out runs/which
+"""
+)
+@click.option(
+    "--intervals", type=FILE, metavar="FOLDER", help="{train,test}/CLASS.csv.gz of id, region, start, end, strand."
+)
+@click.option("--fasta", type=FILE, help="Their genome: FASTA, GenBank, EMBL or .2bit, also gzip.")
+@click.option("--class", "classes", multiple=True, metavar="NAME=FASTA", help="A class and its own genome; repeatable.")
+@click.option(
+    "--split", type=click.Choice(["official", "chromosomes"]),
+    help="As the folder says, with a part of train for validation (the default), or whole chromosomes.",
+)  # fmt: skip
+@_classifier
+def intervals(**options: Any) -> None:
+    """Learn labelled intervals of a genome, laid out as in GenomicBenchmarks."""
+    _finetune("intervals", **options)

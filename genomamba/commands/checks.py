@@ -84,19 +84,26 @@ def check_variants(*, model: Path, fasta: Path, vcf: Path, out: Path, overwrite:
 
 
 def check_evaluate(
-    *, model: Path, table: Path | None, fasta: Path | None, classes: Sequence[str], out: Path | None, overwrite: bool
-) -> None:
+    *, model: Path, table: Path | None, fasta: Path | None, classes: Sequence[str], out: Path | None, overwrite: bool,
+    intervals: Path | None = None,
+) -> None:  # fmt: skip
     """Refuse a model or files that aren't there, and a folder that can't be written or holds something.
 
     Raises:
         UserError: naming what is wrong.
     """
-    if sum((table is not None, fasta is not None, bool(classes))) != 1:
-        accepted = "--fasta GENOME for a language model; --table FILE, or --class NAME=FASTA for each class"
+    genomes = fasta is not None or bool(classes)
+    if (intervals is not None and (table is not None or not genomes)) or (
+        intervals is None and sum((table is not None, fasta is not None, bool(classes))) != 1
+    ):
+        accepted = (
+            "--fasta GENOME for a language model; --table FILE, --class NAME=FASTA for each class, or --intervals "
+            "FOLDER with --fasta GENOME"
+        )
         raise UserError("give one thing to score on", accepted=accepted)
-    for path in (table, fasta, *input_files({"classes": classes})):
+    for path in (table, fasta, *input_files({"classes": classes, "intervals": intervals})):
         check_input(path)
-    check_output_folder(out, marks=("evaluation.json",), inputs=(model, table, fasta), overwrite=overwrite)
+    check_output_folder(out, marks=("evaluation.json",), inputs=(model, table, fasta, intervals), overwrite=overwrite)
     model_folder(model)
 
 

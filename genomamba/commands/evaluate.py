@@ -12,7 +12,9 @@ import numpy as np
 from genomamba.classifier.metrics import Metrics, by_length, measure
 from genomamba.classifier.network import SequenceClassifier
 from genomamba.classifier.read_before import Reading, ReadShare
-from genomamba.classifier.tasks.evaluated_rows import chosen_rows, chosen_windows
+from genomamba.classifier.tasks.evaluated_rows import chosen_intervals, chosen_rows, chosen_windows
+from genomamba.classifier.tasks.interval_folders import IntervalFolder
+from genomamba.classifier.tasks.intervals import class_genomes
 from genomamba.classifier.tasks.of_run import TrainedOn
 from genomamba.classifier.tasks.tasks import named_files
 from genomamba.commands.checks import check_evaluate
@@ -30,6 +32,7 @@ def run_evaluate(
     table: Path | None = None,
     fasta: Path | None = None,
     classes: Sequence[str] = (),
+    intervals: Path | None = None,
     split: str | None = None,
     sequence_column: str | None = None,
     label_column: str | None = None,
@@ -38,14 +41,16 @@ def run_evaluate(
     both_strands: bool = False,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Scores a model; language models on a genome, classifiers on a table or on one FASTA file a class.
+    """Scores a model; language models on a genome, classifiers on a table, labelled intervals or a FASTA file a class.
 
     Args:
         model: bundle or run folder.
         table: sequence, label[, split].
-        fasta: genome for a language model.
-        classes: `NAME=FASTA` texts; every record, window by window, is an example of its class.
-        split: train, valid, test or all. By default the test split, of a table that has a column of splits and of files
+        fasta: genome for a language model, or of the intervals.
+        classes: `NAME=FASTA` texts; every record, window by window, is an example of its class. Of intervals, the
+            genome of a class.
+        intervals: folder of labelled intervals.
+        split: train, valid, test or all. By default the test split, of tables and folders that have one and of files
             that the model was trained on; of other files everything.
         sequence_column, label_column: the table's columns, where they have other names than the usual ones.
         out: folder for evaluation.json, report.html and the plots.
@@ -54,8 +59,10 @@ def run_evaluate(
     Raises:
         UserError: the labels are not the model's classes, or nothing is left to score.
     """
-    check_evaluate(model=model, table=table, fasta=fasta, classes=classes, out=out, overwrite=overwrite)
-    if fasta is not None:
+    check_evaluate(
+        model=model, table=table, fasta=fasta, classes=classes, intervals=intervals, out=out, overwrite=overwrite
+    )
+    if fasta is not None and intervals is None:
         from genomamba.language_model.scoring import evaluate_lm
 
         return evaluate_lm(model=model, fasta=fasta, split=split or "test", out=out, device=device)
@@ -63,7 +70,10 @@ def run_evaluate(
     network = SequenceClassifier.from_bundle(model).to(chosen)
     predictor = Predictor(network, chosen, DEFAULT_BATCH_BASES, both_strands)
     trained_on = TrainedOn.of_bundle(model, network.config.training)
-    if table is not None:
+    if intervals is not None:
+        folder = IntervalFolder.open(intervals)
+        rows = chosen_intervals(folder, class_genomes(folder, fasta, classes), network.config, trained_on, split)
+    elif table is not None:
         rows = chosen_rows(table, trained_on, split, sequence_column, label_column)
     else:
         rows = chosen_windows(named_files(classes), network.config, trained_on, split)

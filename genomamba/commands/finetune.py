@@ -41,7 +41,7 @@ def run_finetune(
     """Trains, chooses on validation, scores on test and writes run folder, bundle and report.
 
     Args:
-        task: species, promoter or table.
+        task: species, promoter, table or intervals.
         out: the run folder; with several seeds, each has its own under `seeds/`.
         config, overrides, flags: as `load_config` takes them.
         from_model: bundle or run folder to start from.

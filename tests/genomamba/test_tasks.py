@@ -73,6 +73,18 @@ def test_held_out_sequences_are_dropped_from_training_and_named(
     assert "train.csv line 2, train.csv line 3, train.csv line 4" in data.warnings[0]
 
 
+def test_given_test_rows_stay_in_test_though_their_copies_are_validated_on(
+    tmp_path: Path, make_bases: Callable[[int, int], str]
+) -> None:
+    texts = [make_bases(30, i) for i in range(40)]
+    body = "".join(f"{t},{'ab'[i % 2]},{split}\n" for split in ("train", "test") for i, t in enumerate(texts))
+    fresh = "".join(f"{make_bases(30, 100 + i)},{'ab'[i % 2]},train\n" for i in range(40))
+    (tmp_path / "t.csv").write_text("sequence,label,split\n" + body + fresh)
+    data = table_data([tmp_path / "t.csv"], FinetuneData(valid_fraction=0.4))
+    assert [bases.tobytes().decode() for bases in data.test] == texts
+    assert _share_nothing(data)
+
+
 def test_labels_are_ordered_as_numbers_where_they_are(tmp_path: Path, make_bases: Callable[[int, int], str]) -> None:
     path = tmp_path / "t.csv"
     path.write_text("sequence,label\n" + "".join(f"{make_bases(20, i)},{(i % 3) * 5}\n" for i in range(150)))

@@ -9,8 +9,11 @@ the index says. A `.fai` beside the file is neither needed nor trusted: it does 
 from __future__ import annotations
 
 import os
+import re
 import weakref
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +28,9 @@ from mamba_data_prep.genomes import alphabet
 from mamba_data_prep.genomes.cache import cache_root, temporary_root, writable
 from mamba_data_prep.genomes.index import FastaIndex, Progress, Signature, build_index
 from mamba_data_prep.provenance import Fingerprint, fingerprint
+
+_ACCESSION = re.compile(r"([A-Z][A-Z0-9]*_?\d{5,})\.\d+")
+"""ENST00000371014.4, NC_000913.3: an accession with its version."""
 
 
 class Record(NamedTuple):
@@ -104,8 +110,22 @@ class Genome:
         return len(self.records)
 
     def find(self, name: str) -> int | None:
-        """The number of the record of this name, or that differs only by `chr` in front; None if there is none."""
-        return next((self._numbers[n] for n in _spellings(name) if n in self._numbers), None)
+        """The number of the record of this name; None if there is none.
+
+        A name that differs only by `chr` in front is understood, and an accession without its version, where only one
+        record has it.
+        """
+        found = next((self._numbers[n] for n in _spellings(name) if n in self._numbers), None)
+        return self._unversioned.get(name) if found is None else found
+
+    @cached_property
+    def _unversioned(self) -> dict[str, int]:
+        """Accession without its version -> number of the one record that has it."""
+        versions = [
+            (match[1], number) for name, number in self._numbers.items() if (match := _ACCESSION.fullmatch(name))
+        ]
+        counts = Counter(name for name, _ in versions)
+        return {name: number for name, number in versions if counts[name] == 1}
 
     def some_names(self) -> str:
         """Gives the first records' names, for messages."""

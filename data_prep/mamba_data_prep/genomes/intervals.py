@@ -126,12 +126,13 @@ def within(genome: Genome, intervals: Sequence[Interval], *, elsewhere: bool = F
 
 
 def records_of(genome: Genome, wanted: Sequence[str | Interval]) -> list[int]:
-    """The number of each name's or interval's record; a name that differs only by `chr` in front is understood.
+    """The number of each name's or interval's record; a name that `Genome.find` understands is taken, with a message.
 
     Raises:
         UserError: there is no such record.
     """
     numbers: dict[str, int] = {}
+    renamed: list[tuple[str, str]] = []
     for item in wanted:
         name = item.name if isinstance(item, Interval) else item
         if name in numbers:
@@ -143,9 +144,11 @@ def records_of(genome: Genome, wanted: Sequence[str | Interval]) -> list[int]:
             problem = "the genome has no record of this name"
             raise UserError(problem, found=name, accepted=genome.some_names(), fix=fix, **place)
         if genome.records[number].name != name:
-            own = genome.records[number].name
-            _log.warning("%s is called %s in %s: the two are taken for the same", name, own, genome.path.name)
+            renamed.append((name, genome.records[number].name))
         numbers[name] = number
+    if renamed:
+        others = "the two" if len(renamed) == 1 else f"the two, and {len(renamed) - 1:,} more names alike,"
+        _log.warning("%s is called %s in %s: %s are taken for the same", *renamed[0], genome.path.name, others)
     return [numbers[item.name if isinstance(item, Interval) else item] for item in wanted]
 
 
@@ -198,16 +201,27 @@ def _bed_interval(path: str | Path, number: int, text: str) -> Interval:
         raise UserError(
             "this line has fewer than three columns", path=path, line=number, found=text, accepted=_COLUMNS, fix=fix
         )
-    ends = []
-    for column, text in zip(("start", "end"), fields[1:3], strict=True):
-        value = text.strip()
-        if not _WHOLE.fullmatch(value) or len(value) > 18:
-            problem = f"the {column} is negative" if value.startswith("-") else f"the {column} is no whole number"
-            fix = "write it as digits alone, without separators"
-            raise UserError(
-                problem, path=path, line=number, found=value, accepted="0 or a positive whole number", fix=fix
-            )
-        ends.append(int(value))
+    start, end = (position(path, number, *one) for one in zip(("start", "end"), fields[1:3], strict=True))
     label = fields[3].strip() or None if len(fields) > 3 else None
     strand = fields[5].strip() if len(fields) > 5 else "."
-    return Interval(fields[0].strip(), ends[0], ends[1], strand or ".", label, str(path), number)
+    return Interval(fields[0].strip(), start, end, strand or ".", label, str(path), number)
+
+
+def position(path: str | Path, line: int, column: str, text: str) -> int:
+    """A coordinate as a table writes it, 0 or more.
+
+    Args:
+        path: the table, for messages.
+        line: 1-based, in it.
+        column: its name.
+        text: what stands there.
+
+    Raises:
+        UserError: it is no whole number, or negative.
+    """
+    value = text.strip()
+    if not _WHOLE.fullmatch(value) or len(value) > 18:
+        problem = f"the {column} is negative" if value.startswith("-") else f"the {column} is no whole number"
+        fix = "write it as digits alone, without separators"
+        raise UserError(problem, path=path, line=line, found=value, accepted="0 or a positive whole number", fix=fix)
+    return int(value)

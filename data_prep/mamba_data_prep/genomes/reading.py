@@ -15,7 +15,7 @@ import xxhash
 
 from mamba_data_prep.genomes.alphabet import reverse_complement
 from mamba_data_prep.genomes.genome import Genome
-from mamba_data_prep.genomes.splits import merged, union
+from mamba_data_prep.genomes.splits import covered, merged, union
 from mamba_data_prep.genomes.windows import WindowTable
 
 _MOST_HASHES = 4096
@@ -89,7 +89,7 @@ class RegionsRead:
             start, end: int64 (n,), 0-based half-open.
         """
         stretches = self.regions.get(record, np.zeros((0, 2), np.int64))
-        read = _covered(stretches, end) - _covered(stretches, start)
+        read = covered(stretches, end) - covered(stretches, start)
         return Overlap(len(start), int((read > 0).sum()), int((end - start).sum()), int(read.sum()))
 
     def overlap_of(self, genome: Genome, windows: WindowTable) -> Overlap:
@@ -119,17 +119,6 @@ class RegionsRead:
         """
         regions = {str(k): np.asarray(rows, np.int64).reshape(-1, 2) for k, rows in values["regions"].items()}
         return cls(str(values["file"]), str(values["xxh3_128"]), regions)
-
-
-def _covered(stretches: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """How many bases before each place lie in the stretches."""
-    if not len(stretches):
-        return np.zeros(len(place), np.int64)
-    before = np.concatenate([[0], np.cumsum(stretches[:, 1] - stretches[:, 0])])
-    number = np.searchsorted(stretches[:, 0], place, side="right")
-    last = np.maximum(number - 1, 0)
-    inside = np.minimum(place, stretches[last, 1]) - stretches[last, 0]
-    return np.where(number > 0, before[last] + np.maximum(inside, 0), 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -205,6 +205,38 @@ def near(table: WindowTable, others: Sequence[WindowTable], gap: int = 0) -> np.
     return after < np.searchsorted(starts, end, side="left")
 
 
+def shared_bases(table: WindowTable, others: Sequence[WindowTable]) -> np.ndarray:
+    """How many bases of each window lie in a window of `others`; int64 (n,)."""
+    every = joined_tables(*others)
+    stretches = np.stack(merged(_axis(every.record, every.start), _axis(every.record, every.end)), axis=1)
+    return covered(stretches, _axis(table.record, table.end)) - covered(stretches, _axis(table.record, table.start))
+
+
+def covered(stretches: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """How many bases before each place lie in stretches.
+
+    Args:
+        stretches: int64 (m, 2), starts and ends, 0-based half-open, ascending and apart.
+        place: int64 (n,).
+
+    Returns:
+        int64 (n,).
+    """
+    if not len(stretches):
+        return np.zeros(len(place), np.int64)
+    before = np.concatenate([[0], np.cumsum(stretches[:, 1] - stretches[:, 0])])
+    number = np.searchsorted(stretches[:, 0], place, side="right")
+    last = np.maximum(number - 1, 0)
+    inside = np.minimum(place, stretches[last, 1]) - stretches[last, 0]
+    return np.where(number > 0, before[last] + np.maximum(inside, 0), 0)
+
+
+def clusters(table: WindowTable) -> np.ndarray:
+    """A number for each window, the same for windows that overlap or touch, directly or through others; int64 (n,)."""
+    starts, _ = merged(_axis(table.record, table.start), _axis(table.record, table.end))
+    return np.searchsorted(starts, _axis(table.record, table.start), side="right") - 1
+
+
 def union(table: WindowTable) -> WindowTable:
     """Gives the stretches that the windows cover, in the genome's order: windows that overlap or touch become one."""
     starts, ends = merged(_axis(table.record, table.start), _axis(table.record, table.end))

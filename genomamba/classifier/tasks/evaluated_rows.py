@@ -12,6 +12,8 @@ from genomamba import tokens
 from genomamba.classifier.examples import Examples
 from genomamba.classifier.network import ClassifierConfig
 from genomamba.classifier.read_before import ReadShare
+from genomamba.classifier.tasks.interval_folders import IntervalFolder
+from genomamba.classifier.tasks.intervals import PlacedRows
 from genomamba.classifier.tasks.labelled_tables import SPLIT_NAMES, TableRow, read_table
 from genomamba.classifier.tasks.of_run import TrainedOn
 from genomamba.classifier.tasks.tasks import centre
@@ -150,6 +152,58 @@ def chosen_windows(
     wanted = wanted or "test"
     examples = trained_on.examples(files, known, wanted)
     return EvaluatedRows(examples, wanted, True, f"the {wanted} windows of files that the model was trained on")
+
+
+def chosen_intervals(
+    folder: IntervalFolder, genomes: Mapping[str, Path], config: ClassifierConfig, trained_on: TrainedOn,
+    split: str | None,
+) -> EvaluatedRows:  # fmt: skip
+    """The labelled intervals that are asked for.
+
+    Args:
+        folder: of labelled intervals.
+        genomes: class -> genome of its intervals.
+        config: the model's.
+        trained_on: the files of the model's training.
+        split: train, valid, test, all, or None for the test split where there is one and otherwise all.
+
+    Raises:
+        UserError: a class is none of the model's, an interval does not fit its genome, the folder has no such split, or
+            its splits cannot be made again.
+    """
+    wanted = _split_name(split)
+    for name in folder.classes:
+        if name not in config.classes:
+            raise UserError(
+                "this is none of the model's classes", path=folder.files["train"][name], found=name,
+                accepted=", ".join(config.classes[:20]),
+            )  # fmt: skip
+    paths = [*folder.paths(), *genomes.values()]
+    known = trained_on.known(paths)
+    new = [path for path in paths if path not in known]
+    seen = any(path in known for path in folder.paths())
+    if seen and new and wanted != "all":
+        raise UserError(
+            "the model was trained on some of these files and not on others", path=new[0],
+            fix="give the files of the training; or score everything, training rows too, with --split all",
+        )  # fmt: skip
+    placed = PlacedRows.read(folder, genomes)
+    wanted = wanted or ("test" if seen or "test" in folder.files else "all")
+    if wanted == "all":
+        chosen = np.arange(len(placed.rows))
+    elif seen:
+        chosen = trained_on.intervals(placed, wanted)
+    else:
+        chosen = np.array([i for i, row in enumerate(placed.rows) if row.split == wanted], np.int64)
+    if not len(chosen):
+        raise UserError(
+            f"the folder has no {wanted} split", path=folder.path, found=", ".join(folder.files),
+            fix="name another with --split, or score everything with --split all",
+        )  # fmt: skip
+    labels = np.array([config.classes.index(placed.rows[i].label) for i in chosen.tolist()], np.int64)
+    which = "all intervals" if wanted == "all" else f"the {wanted} intervals"
+    said = f"{which} of a folder that the model was trained on" if seen else f"{which} of a folder new to the model"
+    return EvaluatedRows(Examples(placed.cut(config.window), chosen, labels), wanted, seen, said)
 
 
 def _split_name(split: str | None) -> str | None:

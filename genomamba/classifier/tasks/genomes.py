@@ -12,7 +12,7 @@ from genomamba.classifier.config import FinetuneData
 from genomamba.classifier.examples import SPLITS, Examples, LabelledData
 from genomamba.classifier.tasks.labelled_tables import TableRow
 from genomamba.classifier.tasks.stretches import GAP_FRACTION, Section, Stretches, cut_sections
-from genomamba.classifier.tasks.tasks import checked, labelled_rows
+from genomamba.classifier.tasks.tasks import checked, labelled_rows, split_rows
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import stream_fasta
 from mamba_data_prep.genomes.genome import Genome, records_without_bases
@@ -133,7 +133,8 @@ def promoter_files(positive: Path, negative: Path, data: FinetuneData, seed: int
     shown = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
     left_out = [f"{len(empty):,} records have no bases and were left out: {shown}"] if empty else []
     named: dict[str, object] = {"task": "promoter", "positive": str(positive), "negative": str(negative)}
-    return labelled_rows(rows, data, named, seed=seed, classes=("other", "promoter"), left_out=left_out)
+    made = split_rows(rows, data, seed)
+    return labelled_rows(rows, data, named, made, classes=("other", "promoter"), left_out=left_out)
 
 
 def _is_whole(offset: int, is_last: bool, path: Path, line: int) -> bool:

@@ -17,6 +17,8 @@ import numpy as np
 from genomamba.classifier.config import FinetuneData
 from genomamba.classifier.examples import Examples, LabelledData
 from genomamba.classifier.tasks.genomes import promoter_files, promoter_genome, species_data
+from genomamba.classifier.tasks.interval_folders import IntervalFolder
+from genomamba.classifier.tasks.intervals import PlacedRows, class_genomes, interval_data, split_intervals
 from genomamba.classifier.tasks.labelled_tables import TableRow
 from genomamba.classifier.tasks.stretches import Stretches
 from genomamba.classifier.tasks.tasks import named_files, split_rows, table_data, table_rows
@@ -29,7 +31,7 @@ def labelled_data(task: str, inputs: Mapping[str, Any], data: FinetuneData) -> L
     """The labelled data of a task, split.
 
     Args:
-        task: species, promoter or table.
+        task: species, promoter, table or intervals.
         inputs: the task's files, as the command line names them.
         data: how they are read and split.
 
@@ -40,6 +42,11 @@ def labelled_data(task: str, inputs: Mapping[str, Any], data: FinetuneData) -> L
         tables = inputs["table"] if isinstance(inputs["table"], list | tuple) else (inputs["table"],)
         valid, test = (Path(inputs[name]) if inputs.get(name) else None for name in ("valid", "test"))
         return table_data([Path(one) for one in tables], data, valid=valid, test=test, seed=data.split_seed)
+    if task == "intervals":
+        folder = IntervalFolder.open(Path(inputs["intervals"]))
+        fasta = Path(inputs["fasta"]) if inputs.get("fasta") else None
+        genomes = class_genomes(folder, fasta, inputs.get("classes") or ())
+        return interval_data(folder, genomes, data, data.split_seed)
     if task == "species":
         return species_data(named_files(inputs["classes"]), data)
     if inputs.get("positive"):
@@ -130,6 +137,16 @@ class TrainedOn:
         self._check(made.description.get("split"), {name: len(part) for name, part in made.splits().items()})
         chosen = made.splits()[split]
         return chosen.select(_of_files(chosen, made.classes, files))
+
+    def intervals(self, placed: PlacedRows, split: str) -> np.ndarray:
+        """Which of the run's labelled intervals training left in a split, row numbers.
+
+        Raises:
+            UserError: the run's intervals were split by another rule.
+        """
+        _, made = split_intervals(placed, self.data, self.data.split_seed)
+        self._check(made.how, {name: int((made.keep & (made.splits == name)).sum()) for name in ("train", "test")})
+        return np.flatnonzero(made.keep & (made.splits == split))
 
     def _class_files(self) -> dict[str, list[str]]:
         """Class -> its recorded files; empty where the run's classes have no files of their own."""

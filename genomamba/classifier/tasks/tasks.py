@@ -1,16 +1,16 @@
-"""The three fine-tuning tasks, each a function from files to one `LabelledData`: table, promoter, species."""
+"""Labelled sequences from tables to one `LabelledData`: split, without leaks, cut to the window."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from genomamba.classifier.config import FinetuneData
-from genomamba.classifier.examples import SPLITS, Examples, LabelledData, PackedSequences, canonical
+from genomamba.classifier.examples import SPLITS, Examples, LabelledData, PackedSequences, SequenceSource, canonical
 from genomamba.classifier.tasks.labelled_tables import TableRow, read_table
 from genomamba.classifier.tasks.near_copies import near_copies
 from mamba_data_prep.errors import UserError
@@ -38,7 +38,7 @@ def table_data(
     """
     rows = table_rows(tables, data, valid=valid, test=test)
     named = {"table": [str(t) for t in tables], "valid": valid and str(valid), "test": test and str(test)}
-    return labelled_rows(rows, data, {"task": "table", **named}, seed=seed)
+    return labelled_rows(rows, data, {"task": "table", **named}, split_rows(rows, data, seed))
 
 
 def table_rows(
@@ -78,14 +78,23 @@ class SplitRows:
     warnings: tuple[str, ...]
 
 
-def split_rows(rows: list[TableRow], data: FinetuneData, seed: int) -> SplitRows:
+def split_rows(
+    rows: list[TableRow], data: FinetuneData, seed: int, together: Sequence[bytes] | None = None
+) -> SplitRows:
     """Gives each row its split, and leaves out training rows whose sequence is held out.
+
+    Args:
+        rows: labelled sequences, with the splits that are given.
+        data: which shares are held out of rows without a split.
+        seed: of the order in which these are held out.
+        together: of each row what it has in common with rows that are to stay in one split with it; by default its
+            sequence, on either strand.
 
     Raises:
         UserError: a class is too rare, or no row is left for training.
     """
     keys = [hashlib.blake2b(canonical(row.bases), digest_size=16).digest() for row in rows]
-    splits, how = _splits(rows, keys, data, seed)
+    splits, how = _splits(rows, keys if together is None else together, data, seed)
     keep, leaks = _without_leaks(rows, keys, splits)
     return SplitRows(splits, keep, how, tuple(leaks))
 
@@ -94,19 +103,32 @@ def labelled_rows(
     rows: list[TableRow],
     data: FinetuneData,
     description: dict[str, object],
+    made: SplitRows,
     *,
-    seed: int,
     classes: tuple[str, ...] | None = None,
     left_out: Sequence[str] = (),
+    source_of: Callable[[int], SequenceSource] | None = None,
 ) -> LabelledData:
-    """Splits rows that have no split, removes leaks, checks the classes and packs the sequences."""
+    """Checks the classes of rows that are split, and cuts the sequences to the window.
+
+    Args:
+        rows: labelled sequences.
+        data: settings.
+        description: how the data was made.
+        made: the splits.
+        classes: names, in the order of the labels; by default those of the rows, sorted.
+        left_out: sentences on what was left out before.
+        source_of: gives the sequences of all rows, each cut to the middle of a window; by default they are packed.
+
+    Raises:
+        UserError: there is a single class, or a class is missing from a split.
+    """
     classes = classes or _classes(rows)
-    made = split_rows(rows, data, seed)
     splits, keep = made.splits, made.keep
     warnings = [*left_out, *made.warnings, *near_copies(rows, keep, splits)]
     window, cut = _window(rows, data)
     labels = np.array([classes.index(row.label) for row in rows], np.int64)
-    source = PackedSequences.pack([centre(row.bases, window) for row in rows])
+    source = _packed(rows, window) if source_of is None else source_of(window)
     chosen = {name: np.flatnonzero(keep & (splits == name)).astype(np.int64) for name in SPLITS}
     parts = {name: Examples(source, index, labels[index]) for name, index in chosen.items()}
     labelled = LabelledData(
@@ -120,6 +142,10 @@ def labelled_rows(
         warnings=tuple(warnings + cut),
     )
     return checked(labelled, rows[0].path)
+
+
+def _packed(rows: list[TableRow], window: int) -> SequenceSource:
+    return PackedSequences.pack([centre(row.bases, window) for row in rows])
 
 
 def _classes(rows: list[TableRow]) -> tuple[str, ...]:
@@ -138,7 +164,7 @@ def _classes(rows: list[TableRow]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (int(name), name) if numeric else (0, name)))
 
 
-def _splits(rows: list[TableRow], keys: list[bytes], data: FinetuneData, seed: int) -> tuple[np.ndarray, str]:
+def _splits(rows: list[TableRow], keys: Sequence[bytes], data: FinetuneData, seed: int) -> tuple[np.ndarray, str]:
     """The split of each row; those a table does not give are carved out of its training rows by hash."""
     given = {row.split for row in rows if row.split is not None}
     missing = [name for name in ("valid", "test") if name not in given]
@@ -149,7 +175,8 @@ def _splits(rows: list[TableRow], keys: list[bytes], data: FinetuneData, seed: i
     free = {key: row for row, key, split in zip(rows, keys, splits, strict=True) if split == "train"}
     drawn = _drawn(free, seed, {name: shares[name] for name in missing}) if missing else {}
     for index, key in enumerate(keys):
-        splits[index] = drawn.get(key, splits[index])
+        if splits[index] == "train":  # what is given for testing stays there, a copy in train or not
+            splits[index] = drawn.get(key, "train")
     if not given:
         return splits, "by a hash of each sequence within its class, both strands alike"
     return splits, "as given" + (f"; {' and '.join(missing)} taken from train by hash" if missing else "")
