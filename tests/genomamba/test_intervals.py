@@ -90,7 +90,7 @@ def test_sequences_are_those_of_the_genome_on_their_strand_and_splits_those_of_t
             for name, examples in data.splits().items()
         }
         assert own["test"] == expected("test", label)
-        assert len(own["valid"]) == 4
+        assert 3 <= len(own["valid"]) <= 5
         assert set(own["train"]) | set(own["valid"]) <= set(expected("train", label))
         assert not set(own["train"]) & set(own["valid"])
 
@@ -299,22 +299,17 @@ def test_finetune_and_evaluate_agree_on_the_splits(tmp_path: Path, genome: tuple
         for seed, ((split, n), label) in enumerate(itertools.product((("train", 60), ("test", 20)), "ab"))
     }
     folder = write_set(tmp_path / "set", rows)
-    for how, seen in (("official", 40), ("chromosomes", None)):
-        run = tmp_path / how
-        made = run_finetune(
-            task="intervals", out=run, overrides=SMALL, flags={"data.split": how}, intervals=folder, fasta=fasta
-        )
-        assert made["data"]["task"] == "intervals"
-        copy = shutil.copytree(folder, tmp_path / f"copy of {how}")
-        for split, counts in made["data"]["counts"].items():
-            result = run_evaluate(model=run, intervals=copy, fasta=fasta, split=split)
-            assert [sum(row) for row in result["test"]["confusion"]] == list(counts.values())
-            assert result["seen_in_training"]
-        result = run_evaluate(model=run, intervals=folder, fasta=fasta)
-        assert (result["split"], result["test"]["n"]) == ("test", seen or result["test"]["n"])
-        known = result["read_in_training"]
-        assert known["read_windows"] == (0 if how == "chromosomes" else known["read_windows"])
-        assert run_evaluate(model=run, intervals=folder, fasta=fasta, split="all")["test"]["n"] == 160
+    run = tmp_path / "run"
+    flags = {"data.split": "chromosomes"}
+    made = run_finetune(task="intervals", out=run, overrides=SMALL, flags=flags, intervals=folder, fasta=fasta)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for split, counts in made["data"]["counts"].items():
+        result = run_evaluate(model=run, intervals=copy, fasta=fasta, split=split)
+        assert [sum(row) for row in result["test"]["confusion"]] == list(counts.values())
+        assert (result["seen_in_training"], result["split"]) == (True, split)
+        assert bool(result["read_in_training"]["read_windows"]) == (split == "train")
+    assert run_evaluate(model=run, intervals=folder, fasta=fasta)["split"] == "test"
+    assert run_evaluate(model=run, intervals=folder, fasta=fasta, split="all")["test"]["n"] == 160
     new = write_set(
         tmp_path / "new",
         {("train", "a"): scattered(9, 7), ("test", "b"): scattered(5, 8), ("train", "b"): scattered(4, 9)},

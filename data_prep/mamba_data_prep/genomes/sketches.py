@@ -41,10 +41,14 @@ def closest(these: list[np.ndarray], among: list[np.ndarray]) -> tuple[np.ndarra
         Shares (n,) from 0 to 1, and indexes (n,) into `among`; 0 and -1 where nothing is shared.
     """
     shares, where = np.zeros(len(these)), np.full(len(these), -1, np.int64)
-    wanted = np.unique(np.concatenate([np.zeros(0, np.uint64), *these]))
-    kept = [hashes[np.isin(hashes, wanted, assume_unique=True)] for hashes in among]
-    owner = np.repeat(np.arange(len(among)), [len(hashes) for hashes in kept])
-    table = np.concatenate([np.zeros(0, np.uint64), *kept])
+    nothing = np.zeros(0, np.uint64)
+    wanted = np.unique(np.concatenate([nothing, *these]))
+    table = np.concatenate([nothing, *among])
+    owner = np.repeat(np.arange(len(among)), [len(hashes) for hashes in among])
+    if not len(wanted) or not len(table):
+        return shares, where
+    kept = wanted[np.searchsorted(wanted, table).clip(max=len(wanted) - 1)] == table
+    table, owner = table[kept], owner[kept]
     order = np.argsort(table, kind="stable")
     table, owner = table[order], owner[order]
     for number, hashes in enumerate(these):
