@@ -71,6 +71,22 @@ class LinearShape(Section):
         return "one-hot" if self.features == "letters" else f"{self.k}-mer"
 
 
+class TypicalShape(Section):
+    """What is needed to build a measure of typicality before its numbers are read.
+
+    Attributes:
+        order: bases of context of the classes' Markov models.
+        lengths: bases of the sequences that are told apart, rising.
+        held: most held-out sequences of a class and a length.
+        stranded: whether only the strand as given is read.
+    """
+
+    order: Whole = Field(default=5, ge=0, le=8, description="a whole number of bases")
+    lengths: list[Whole] = Field(default_factory=list, min_length=1, description="whole numbers of bases")
+    held: Whole = Field(default=1, ge=1, le=2**16, description="a whole number of sequences")
+    stranded: bool = Field(default=False, description="true or false")
+
+
 class FinetuneData(Section):
     """Labelled sequences, and which of them are held out."""
 

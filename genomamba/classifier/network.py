@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genomamba import tokens
-from genomamba.classifier.config import HeadConfig, LinearShape, StemConfig
+from genomamba.classifier.config import HeadConfig, LinearShape, StemConfig, TypicalShape
 from genomamba.classifier.linear import LinearPart
 from genomamba.classifier.small_cnn import SmallCnn
+from genomamba.classifier.typicality import Typicality
 from genomamba.config import ModelConfig, TableShape
 from genomamba.language_model.embedding import TokenEmbedding
 from genomamba.language_model.model import BUNDLE_KIND as LM_KIND
@@ -46,6 +47,7 @@ class ClassifierConfig:
         linear: the regression that is a part of it, or None.
         cnn: places that the small convolutional network looks at which is a part of it, or None.
         table: the table of contexts of the language model that it was made from, or None.
+        typical: sizes of what tells how typical a sequence is of the training data, or None (older models).
         stranded: whether it was trained without reverse complements because strand carries meaning.
     """
 
@@ -60,6 +62,7 @@ class ClassifierConfig:
     table: TableShape | None = None
     linear: LinearShape | None = None
     cnn: int | None = None
+    typical: TypicalShape | None = None
 
     @property
     def strands_alike(self) -> bool:
@@ -77,6 +80,7 @@ class ClassifierConfig:
             "table": None if self.table is None else self.table.model_dump(),
             "linear": None if self.linear is None else self.linear.model_dump(),
             "cnn": self.cnn,
+            "typical": None if self.typical is None else self.typical.model_dump(),
             "pooling": self.head.pooling,
             "classes": list(self.classes),
             "window": self.window,
@@ -126,6 +130,7 @@ class ClassifierConfig:
             table=table_shape(values, path),
             linear=None if (shape := values.get("linear")) is None else validated(LinearShape, shape, path=path),
             cnn=values.get("cnn"),
+            typical=None if (sizes := values.get("typical")) is None else validated(TypicalShape, sizes, path=path),
         )
 
 
@@ -239,6 +244,7 @@ class SequenceClassifier(nn.Module):
     shares: Tensor
     linear: LinearPart | None
     cnn: SmallCnn | None
+    typicality: Typicality | None
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -260,6 +266,7 @@ class SequenceClassifier(nn.Module):
         self.head = nn.Linear(self.pooling.width, len(config.classes))
         self.linear = None if config.linear is None else LinearPart(config.linear, len(config.classes))
         self.cnn = None if config.cnn is None else SmallCnn(config.cnn, len(config.classes))
+        self.typicality = None if config.typical is None else Typicality(config.typical, len(config.classes))
         shares = [0.0, 1.0] if config.cnn is None else [0.0, 1.0, 0.0]
         self.register_buffer("shares", torch.tensor(shares), persistent=config.linear is not None)
 
@@ -277,6 +284,11 @@ class SequenceClassifier(nn.Module):
         self.linear = linear
         names = ("linear", "network") if self.cnn is None else ("linear", "network", "cnn")
         self.register_buffer("shares", torch.tensor([float(shares[name]) for name in names]))
+
+    def know_typical(self, typicality: Typicality) -> None:
+        """Makes what tells typical sequences from foreign ones a part of the classifier."""
+        self.typicality = typicality
+        self.config = replace(self.config, typical=typicality.shape)
 
     def forward(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
         """Computes logits, before the temperature divides them: the network's, and those of other parts with shares.

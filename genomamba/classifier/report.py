@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from genomamba.classifier.baselines import Baselines, paired_difference
 from genomamba.classifier.examples import LabelledData
 from genomamba.classifier.metrics import Metrics, by_length, spread
 from genomamba.classifier.shares import Shares
+from genomamba.classifier.typicality import Unlike
 from mamba_data_prep.atomic import atomic_write
 from mamba_training.learning_curve import Curves, draw_learning_curve
 from mamba_training.model_card import markdown_table
@@ -68,6 +69,7 @@ def build_report(
     data: LabelledData,
     results: Sequence[SeedResult],
     baselines: Baselines,
+    unlike: Unlike,
     pretrained: tuple[Mapping[str, Any], str] | None = None,
 ) -> dict[str, Any]:
     """Everything that is known about a run, as JSON holds it.
@@ -76,6 +78,7 @@ def build_report(
         data: the splits.
         results: of each seed.
         baselines: on the same splits.
+        unlike: test sequences that are unlike the training data.
         pretrained: what the model that training began from had read of the test split, see `pretraining_note`.
     """
     best = chosen(results)
@@ -93,10 +96,12 @@ def build_report(
         "baselines": baselines.to_dict(),
         "by_length": by_length(data.test.labels, best.probabilities, data.test.lengths()),
         "against": {"baseline": name, "only_ours_right": only_we, "only_theirs_right": only_they, "p": p},
+        "typicality": asdict(unlike),
         **({} if pretrained is None else {"pretrained_model": dict(pretrained[0])}),
         "verdict": [
             *verdict(best.test, (name, other), baselines.shortcut, (only_we, only_they, p)),
             best.shares.words,
+            unlike.words,
             *([] if pretrained is None else [pretrained[1]]),
         ],
     }

@@ -42,6 +42,10 @@ _language_model = click.option(
     "--model", type=MODEL, required=True, help="A language model: a run, a bundle, or a model that ships."
 )
 _igv = click.option("--igv", type=FILE, metavar="FILE.xml", help="A session that IGV opens: the genome and the track.")
+_typical = click.option(
+    "--min-typicality", type=click.FloatRange(0, 1), default=0.0,
+    help="Abstain on what is less typical of the training data; of like sequences at most 1 in 100 is below 0.01.",
+)  # fmt: skip
 _sequences = click.option(
     "--fasta", type=FILE, required=True, help="FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip; - is standard input."
 )
@@ -69,6 +73,7 @@ Examples:
 @click.option(
     "--min-confidence", "--threshold", type=click.FloatRange(0, 1), default=0.0, help="Abstain below this confidence."
 )
+@_typical
 @click.option(
     "--min-bases", type=click.IntRange(1), default=16, show_default=True, help="Abstain on fewer known bases than this."
 )
@@ -110,11 +115,13 @@ def classify(as_json: bool, **options: Any) -> None:
     epilog="""\b
 Examples:
   genomamba rethreshold predictions.tsv --min-confidence 0.9 --out sure.tsv
+  genomamba rethreshold predictions.tsv --min-typicality 0.01 --out known.tsv
   genomamba rethreshold predictions.parquet --min-confidence 0.8 --out sure.gff3 --kraken-report sure.kreport
 """
 )
 @click.argument("table", type=FILE)
-@click.option("--min-confidence", type=click.FloatRange(0, 1), required=True, help="Abstain below this confidence.")
+@click.option("--min-confidence", type=click.FloatRange(0, 1), default=0.0, help="Abstain below this confidence.")
+@_typical
 @click.option("--out", type=FILE, required=True, help="Table: .tsv .csv .jsonl .bed .gff3 (or with .gz) .parquet.")
 @click.option("--kraken-report", type=FILE, metavar="FILE", help="How many of each class, as Kraken reports it.")
 @click.option("--report", type=FILE, metavar="FILE.html", help="A page on the table: classes, confidence, lengths.")

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genomamba.classifier.network import SequenceClassifier
+from genomamba.classifier.typicality import UNLIKE
 from genomamba.commands.checks import check_classify
 from genomamba.prediction.classified import MIN_BASES, classify_windows
 from genomamba.prediction.igv import write_session
@@ -18,7 +21,7 @@ from genomamba.prediction.partial import Kept
 from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Aggregation, Predictor
 from genomamba.prediction.progress import ReadingProgress
 from genomamba.prediction.record_windows import RecordWindow, record_windows
-from genomamba.prediction.rows import ABSTAIN, Predictions, no_predictions
+from genomamba.prediction.rows import ABSTAIN, Least, Predictions, no_predictions
 from genomamba.prediction.stopping import until_refused
 from genomamba.prediction.summary_page import write_summary_page
 from genomamba.prediction.table_job import TableJob
@@ -30,7 +33,7 @@ from mamba_data_prep.genomes.regions import Region, parse_region, stream_regions
 from mamba_training.devices import pick_device
 from mamba_training.progress import say
 
-_TOLD = ("window", "stride", "both_strands", "min_confidence", "min_bases")
+_TOLD = ("window", "stride", "both_strands", "min_confidence", "min_typicality", "min_bases")
 """Settings that a report names."""
 _PIECE = 2**16
 """Bases that are read at a time; so many at most are read and not counted yet."""
@@ -48,6 +51,8 @@ class Summary:
         windows: windows of these.
         counts: rows of each class, and of "abstain".
         reasons: rows of each reason to abstain.
+        judged: rows whose typicality of the training data is known.
+        unlike: those of them that are unlike it, see `genomamba.classifier.typicality`.
         seconds: from the first base to the last row.
     """
 
@@ -57,6 +62,8 @@ class Summary:
     windows: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    judged: int = 0
+    unlike: int = 0
     seconds: float = 0.0
 
     def add(self, rows: Predictions) -> None:
@@ -64,18 +71,22 @@ class Summary:
         self.rows += len(rows)
         self.counts.update(rows.predicted)
         self.reasons.update(filter(None, rows.reason))
+        self.judged += int(np.isfinite(rows.typicality).sum())
+        self.unlike += int((rows.typicality < UNLIKE).sum())
 
     def take_over(self, kept: Kept) -> None:
         """Counts the rows of an earlier run."""
         self.rows += kept.rows
         self.counts.update(kept.result.get("counts", {}))
         self.reasons.update(kept.result.get("reasons", {}))
+        self.judged += int(kept.result.get("judged", 0))
+        self.unlike += int(kept.result.get("unlike", 0))
 
     def result(self) -> dict[str, Any]:
         """Gives plain numbers for JSON."""
         return {
             "rows": self.rows, "bases": self.bases, "seconds": self.seconds, "counts": dict(self.counts),
-            "reasons": dict(self.reasons),
+            "reasons": dict(self.reasons), "judged": self.judged, "unlike": self.unlike,
         }  # fmt: skip
 
     def text(self, out: Path, hint: str | None = None) -> str:
@@ -86,8 +97,15 @@ class Summary:
                 f"{self.rows:,} rows, {self.bases:,} bases in {self.seconds:.1f} s "
                 f"({self.bases / max(self.seconds, 1e-9):,.0f} bases/s) -> {out}",
                 *(f"  {name:<20} {self.counts[name]:>12,}" for name in shown),
+                *([] if not self.judged else [self._foreign()]),
                 *([] if hint is None else [f"hint: {hint}"]),
             ]
+        )
+
+    def _foreign(self) -> str:
+        return (
+            f"{self.unlike:,} of {self.judged:,} rows ({self.unlike / self.judged:.1%}) are unlike the training data: "
+            f"typicality below {UNLIKE:g}, as it is for at most {UNLIKE:.0%} of sequences like the model's own"
         )
 
 
@@ -98,6 +116,7 @@ def run_classify(
     out: Path,
     both_strands: bool = False,
     min_confidence: float = 0.0,
+    min_typicality: float = 0.0,
     window: int | None = None,
     stride: int | None = None,
     per_window: bool = False,
@@ -120,6 +139,7 @@ def run_classify(
         out: the table; its extension is its format, compressed where `.gz` follows. `.bed` and `.bw` files always hold
             windows. "-" writes TSV to standard output, without a sidecar.
         min_confidence: rows whose likeliest class has less abstain.
+        min_typicality: rows that are less typical of the training data abstain, see `genomamba.classifier.typicality`.
         window: longest stretch read at once, in bases; the model's own by default.
         stride: bases from window to window of a longer record; the window by default.
         per_window: a row for each window rather than for each record.
@@ -133,7 +153,8 @@ def run_classify(
         overwrite: replace an existing output, and rows that a stopped run of other work left beside it.
 
     Returns:
-        `rows`, `bases`, `seconds`, `counts`, `reasons` and `hint`, and under `text` the same for people.
+        `rows`, `bases`, `seconds`, `counts`, `reasons`, `judged` and `unlike` (rows whose typicality is known, and rows
+        below 0.01) and `hint`, and under `text` the same for people.
 
     Raises:
         UserError: something about the model, the file or the output; nothing is left under `out`. Where the file is
@@ -147,10 +168,16 @@ def run_classify(
     per_window = output_format(out) in OF_WINDOWS or per_window
     chosen = pick_device(device)
     network = SequenceClassifier.from_bundle(model).to(chosen)
+    if min_typicality and network.typicality is None:
+        raise UserError(
+            "the model does not know what is typical of its training data: it was made by an older version", path=model,
+            fix="leave --min-typicality out, or fine-tune the model again",
+        )  # fmt: skip
     window, stride = _window_and_stride(network, window, stride)
     settings = {
         "window": window, "stride": stride, "per_window": per_window, "both_strands": both_strands,
-        "min_confidence": min_confidence, "aggregate": aggregate, "min_bases": min_bases, "track": track,
+        "min_confidence": min_confidence, "min_typicality": min_typicality, "aggregate": aggregate,
+        "min_bases": min_bases, "track": track,
         "device": str(chosen), "regions": list(regions),
     }  # fmt: skip
     job = TableJob(model, fasta, out, settings, network.config.training.get("seed"))
@@ -176,7 +203,8 @@ def run_classify(
 def _stream(job: TableJob, predictor: Predictor, kept: Kept | None, summary: Summary, whole: Callable[[], Any]) -> None:
     """Streams the file through the model into the table."""
     settings = job.settings
-    how = {name: settings[name] for name in ("per_window", "min_confidence", "aggregate", "min_bases")}
+    how = {name: settings[name] for name in ("per_window", "aggregate", "min_bases")}
+    how["least"] = Least(settings["min_confidence"], settings["min_typicality"])
     regions, genome = _regions(job.fasta, settings["regions"])
     progress = ReadingProgress(job.fasta, sum(r.end - r.start for r in regions) if genome else None)
     if genome is not None:

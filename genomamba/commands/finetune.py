@@ -17,6 +17,7 @@ from genomamba.classifier.report_page import write_finetune_page
 from genomamba.classifier.request import Request, resolve
 from genomamba.classifier.tasks.of_run import labelled_data
 from genomamba.classifier.training import make_start, shaped, start_bundle, train_seed
+from genomamba.classifier.typicality import Typicality, Unlike
 from genomamba.prediction.rows import ABSTAIN
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.provenance import fingerprint
@@ -83,8 +84,10 @@ def run_finetune(
             results.append(judge_seed(networks[seed], data, seed, folder, run, device, baselines))
     if baselines is None:
         return {}
-    report = build_report(data, results, baselines, pretrained)
+    typicality = Typicality.of(data)
+    report = build_report(data, results, baselines, Unlike.of(typicality, data.test), pretrained)
     best = chosen(results)
+    networks[best.seed].know_typical(typicality)
     write_report(out, report, results, data)
     write_finetune_page(out, report)
     read = Reading.of_training(data, before) if not began or before is not None else None

@@ -30,7 +30,7 @@ from genomamba import tokens
 from genomamba.config import HIGHEST_COUNTED, CountsConfig, TableShape
 from genomamba.language_model.context_table import CODEWORDS, LONG_ORDER, Codes, ContextTable
 from genomamba.language_model.data import GenomeWindows
-from genomamba.language_model.markov import MarkovCounts, MarkovScore, score_blocks
+from genomamba.language_model.markov import MarkovCounts, MarkovScore, interpolated, mixed, score_blocks
 from genomamba.language_model.sided_table import SidedCodes
 from genomamba.language_model.table_kernels import codes_without_own, long_words, nearest
 from mamba_data_prep.genomes.windows import WindowTable
@@ -72,7 +72,7 @@ class WindowCounts:
         seen = [self.tables[order].sum(axis=1) for order in self.shape.held_orders]
         codes, book = _coded(np.concatenate(held), np.concatenate(seen))
         before = short[-1][self.long_keys & (4**self.shape.order - 1)]
-        long = _mixed(self.long_counts, LONG_STRENGTH, before)
+        long = mixed(self.long_counts, LONG_STRENGTH, before)
         long_codes, long_book = _coded(long, self.long_counts.sum(axis=1))
         table.fill(*(torch.from_numpy(part) for part in (codes, book, self.long_keys, long_codes, long_book)))
 
@@ -149,21 +149,6 @@ def count_windows(config: CountsConfig | None, train: GenomeWindows, valid: Geno
 def _best(scored: MarkovScore, order: int | None) -> tuple[int, float]:
     """Order and strength that cost least on the windows scored, the order free or given."""
     return scored.best[:2] if order is None else scored.by_order()[order][:2]
-
-
-def interpolated(tables: list[Int[np.ndarray, "_ 4"]], strength: float) -> list[Float[np.ndarray, "_ 4"]]:
-    """The distribution of the base after each context, for each order."""
-    found, before = [], np.full((1, 4), 0.25)
-    for order, table in enumerate(tables):
-        before = _mixed(table, strength, before if order == 0 else np.tile(before, (4, 1)))
-        found.append(before)
-    return found
-
-
-def _mixed(
-    counts: Int[np.ndarray, "n 4"], strength: float, before: Float[np.ndarray, "n 4"]
-) -> Float[np.ndarray, "n 4"]:
-    return (counts + strength * before) / (counts.sum(axis=1, keepdims=True) + strength)
 
 
 def _long_contexts(

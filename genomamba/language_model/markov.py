@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float64, Int, UInt8
+from jaxtyping import Float, Float64, Int, UInt8
 
 from genomamba import tokens
 from genomamba.language_model.word_counts import count_words
@@ -100,6 +100,22 @@ class MarkovScore:
         """Order, its best strength, and its bits per base."""
         columns = self.bits.argmin(axis=1)
         return [(order, self.strengths[c], float(self.bits[order, c])) for order, c in enumerate(columns)]
+
+
+def interpolated(tables: list[Int[np.ndarray, "_ 4"]], strength: float) -> list[Float[np.ndarray, "_ 4"]]:
+    """The distribution of the base after each context, for each order."""
+    found, before = [], np.full((1, 4), 0.25)
+    for order, table in enumerate(tables):
+        before = mixed(table, strength, before if order == 0 else np.tile(before, (4, 1)))
+        found.append(before)
+    return found
+
+
+def mixed(
+    counts: Int[np.ndarray, "n 4"], strength: float, before: Float[np.ndarray, "n 4"]
+) -> Float[np.ndarray, "n 4"]:
+    """The distribution after each context, from what was seen there and the distribution after the shorter one."""
+    return (counts + strength * before) / (counts.sum(axis=1, keepdims=True) + strength)
 
 
 def score(

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from genomamba.classifier.typicality import MeanTypicality
 from genomamba.prediction.predictor import Aggregation, Predictor, RecordAverage
 from genomamba.prediction.record_windows import RecordWindow
-from genomamba.prediction.rows import Predictions, decide
+from genomamba.prediction.rows import Least, Predictions, decide
 from genomamba.prediction.stopping import as_far_as_read
 from mamba_data_prep.errors import UserError
 
@@ -23,7 +24,7 @@ def classify_windows(
     predictor: Predictor,
     *,
     per_window: bool = False,
-    min_confidence: float = 0.0,
+    least: Least | None = None,
     aggregate: Aggregation = "mean",
     min_bases: int = MIN_BASES,
 ) -> Iterator[Predictions]:
@@ -35,11 +36,12 @@ def classify_windows(
         windows: of all records, in order.
         predictor: the classifier.
         per_window: a row for each window rather than for each record.
-        min_confidence: rows whose likeliest class has less abstain.
+        least: what a row needs to be given a class; nothing by default.
         aggregate: how a record's windows are averaged.
         min_bases: windows with fewer known bases are not scored.
     """
-    table = _WindowRows(predictor, min_confidence) if per_window else _RecordRows(predictor, min_confidence, aggregate)
+    least = least or Least()
+    table = _WindowRows(predictor, least) if per_window else _RecordRows(predictor, least, aggregate)
     buffer: list[RecordWindow] = []
     held = 0
     refused: list[UserError] = []
@@ -47,21 +49,23 @@ def classify_windows(
         buffer.append(window)
         held += len(window.ids)
         if held >= _BUFFER_BASES or len(buffer) >= _BUFFER_WINDOWS:
-            yield table.rows(buffer, _scored(buffer, predictor, min_bases))
+            yield table.rows(buffer, *_scored(buffer, predictor, min_bases))
             buffer, held = [], 0
     if buffer:
-        yield table.rows(buffer, _scored(buffer, predictor, min_bases))
+        yield table.rows(buffer, *_scored(buffer, predictor, min_bases))
     if refused:
         raise refused[0]
 
 
-def _scored(buffer: list[RecordWindow], predictor: Predictor, min_bases: int) -> np.ndarray:
-    """Probabilities (M, C) of the buffered windows; NaN where there are too few known bases."""
+def _scored(buffer: list[RecordWindow], predictor: Predictor, min_bases: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (M, C) and typicality (M,) of the buffered windows; NaN where there are too few known bases."""
+    typicality = np.full(len(buffer), np.nan)
     probabilities = np.full((len(buffer), len(predictor.model.config.classes)), np.nan)
     enough = [i for i, window in enumerate(buffer) if window.known >= min_bases]
     if enough:
-        probabilities[enough] = predictor.probabilities([buffer[i].ids for i in enough])
-    return probabilities
+        windows = [buffer[i].ids for i in enough]
+        probabilities[enough], typicality[enough] = predictor.probabilities(windows), predictor.typicality(windows)
+    return probabilities, typicality
 
 
 def _why_unscored(bases: int, known: int) -> str:
@@ -73,12 +77,12 @@ def _why_unscored(bases: int, known: int) -> str:
 class _WindowRows:
     """One row a window."""
 
-    def __init__(self, predictor: Predictor, min_confidence: float) -> None:
+    def __init__(self, predictor: Predictor, least: Least) -> None:
         self._classes = predictor.model.config.classes
         self._strand = "." if predictor.both_strands else "+"
-        self._min_confidence = min_confidence
+        self._least = least
 
-    def rows(self, windows: list[RecordWindow], probabilities: np.ndarray) -> Predictions:
+    def rows(self, windows: list[RecordWindow], probabilities: np.ndarray, typicality: np.ndarray) -> Predictions:
         """The rows of these windows."""
         nothing = np.isnan(probabilities[:, 0]).tolist()
         start = np.array([w.start for w in windows], np.int64)
@@ -86,46 +90,59 @@ class _WindowRows:
         known = np.array([w.known for w in windows], np.int64)
         why = [_why_unscored(w.end - w.start, w.known) if n else "" for w, n in zip(windows, nothing, strict=True)]
         names = [w.record for w in windows]
-        return self._made(names, start, end, known, probabilities, why)
+        return self._made(names, start, end, known, probabilities, typicality, why)
 
     def _made(
-        self, names: list[str], start: np.ndarray, end: np.ndarray, known: np.ndarray, p: np.ndarray, why: list[str]
+        self,
+        names: list[str],
+        start: np.ndarray,
+        end: np.ndarray,
+        known: np.ndarray,
+        p: np.ndarray,
+        typicality: np.ndarray,
+        why: list[str],
     ) -> Predictions:
-        predicted, reason = decide(self._classes, p, self._min_confidence, why)
+        predicted, reason = decide(self._classes, p, typicality, self._least, why)
         n_frac = 1 - known / np.maximum(end - start, 1)
-        return Predictions(self._classes, names, start, end, self._strand, n_frac, predicted, p, reason)
+        return Predictions(self._classes, names, start, end, self._strand, n_frac, predicted, p, reason, typicality)
 
 
 class _RecordRows(_WindowRows):
     """One row a record, made when its last window is scored; a record may span many buffers."""
 
-    def __init__(self, predictor: Predictor, min_confidence: float, aggregate: Aggregation) -> None:
-        super().__init__(predictor, min_confidence)
+    def __init__(self, predictor: Predictor, least: Least, aggregate: Aggregation) -> None:
+        super().__init__(predictor, least)
         self._aggregate: Aggregation = aggregate
         self._open: RecordAverage | None = None
         self._known = 0
+        self._typical = MeanTypicality()
 
-    def rows(self, windows: list[RecordWindow], probabilities: np.ndarray) -> Predictions:
+    def rows(self, windows: list[RecordWindow], probabilities: np.ndarray, typicality: np.ndarray) -> Predictions:
         """The rows of the records that end with one of these windows."""
         names: list[str] = []
         lengths: list[int] = []
         known: list[int] = []
         averages: list[np.ndarray] = []
-        for window, p, scored in zip(windows, probabilities, ~np.isnan(probabilities[:, 0]), strict=True):
+        typical: list[float] = []
+        scores = zip(windows, probabilities, ~np.isnan(probabilities[:, 0]), typicality.tolist(), strict=True)
+        for window, p, scored, like in scores:
             whole = self._open is None and window.is_last
             if not whole:
                 self._open = self._open or RecordAverage(len(self._classes), self._aggregate)
                 self._known += window.new_known
                 if scored:
                     self._open.add(p, window.known)
+            self._typical.add(like, window.known)
             if window.is_last:
                 names.append(window.record)
                 lengths.append(window.end)
                 known.append(window.known if whole else self._known)
                 averages.append(p if self._open is None else self._open.result())
-                self._open, self._known = None, 0
+                typical.append(self._typical.result())
+                self._open, self._known, self._typical = None, 0, MeanTypicality()
         table = np.array(averages).reshape(len(names), len(self._classes))
         empty = np.isnan(table[:, 0]).tolist()
         why = [_why_unscored(b, k) if none else "" for b, k, none in zip(lengths, known, empty, strict=True)]
         end, counts = np.array(lengths, np.int64), np.array(known, np.int64)
-        return self._made(names, np.zeros(len(names), np.int64), end, counts, table, why)
+        start = np.zeros(len(names), np.int64)
+        return self._made(names, start, end, counts, table, np.array(typical), why)

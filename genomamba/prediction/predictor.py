@@ -61,6 +61,11 @@ class Predictor:
                     self.on_batch()
         return result
 
+    def typicality(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """How typical of the training data windows of token ids are, (M,); NaN where the model cannot tell."""
+        known = self.model.typicality
+        return np.full(len(windows), np.nan) if known is None else known.of_windows(windows)
+
     def _run(self, ids: Tensor, lengths: Tensor) -> np.ndarray:
         try:
             return self.model(ids.to(self.device), lengths.to(self.device)).float().cpu().numpy()

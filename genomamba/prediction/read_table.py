@@ -54,9 +54,8 @@ def _chunks(path: Path, name: str) -> Iterator[pd.DataFrame]:
         yield from pd.read_json(path, lines=True, chunksize=_ROWS, dtype=whole)
         return
     delimiter = "\t" if ".tsv" in name else ","
-    yield from pd.read_csv(
-        path, sep=delimiter, chunksize=_ROWS, dtype=texts, keep_default_na=False, na_values={"confidence": [""]}
-    )
+    numbers: dict[Any, Any] = {name: [""] for name in ("confidence", "margin", "typicality")}
+    yield from pd.read_csv(path, sep=delimiter, chunksize=_ROWS, dtype=texts, keep_default_na=False, na_values=numbers)
 
 
 def _rows(chunk: pd.DataFrame, path: Path) -> Predictions:
@@ -68,11 +67,14 @@ def _rows(chunk: pd.DataFrame, path: Path) -> Predictions:
             "this is no table of genomamba classify", path=path, found=f"no column {lacking}",
             accepted=", ".join((*_NEEDED, f"{_PREFIX}<class>")),
         )  # fmt: skip
-    numbers = chunk[[f"{_PREFIX}{name}" for name in classes]].apply(pd.to_numeric, errors="coerce")
+    if "typicality" not in chunk:  # an older table
+        chunk = chunk.assign(typicality=np.nan)
+    names = [*(f"{_PREFIX}{name}" for name in classes), "typicality"]
+    numbers = chunk[names].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     strands = set(chunk["strand"])
     return Predictions(
         classes, chunk["seq_id"].astype(str).tolist(), chunk["start"].to_numpy(np.int64),
         chunk["end"].to_numpy(np.int64), strands.pop() if len(strands) == 1 else ".",
-        chunk["n_frac"].to_numpy(np.float64), chunk["predicted"].tolist(), numbers.to_numpy(np.float64),
-        chunk["reason"].fillna("").tolist(),
+        chunk["n_frac"].to_numpy(np.float64), chunk["predicted"].tolist(), numbers[:, :-1],
+        chunk["reason"].fillna("").tolist(), numbers[:, -1],
     )  # fmt: skip

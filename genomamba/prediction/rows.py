@@ -11,6 +11,10 @@ import numpy as np
 from mamba_data_prep.errors import UserError
 
 ABSTAIN = "abstain"
+DECIMALS = 6
+"""Of the numbers in tables."""
+LOW = "confidence below "
+UNLIKE = "typicality below "
 Column = Sequence[object] | np.ndarray
 
 
@@ -63,6 +67,8 @@ class Predictions:
         predicted: a class, or "abstain".
         probabilities: (M, C) float64; a row of NaN where nothing could be scored.
         reason: why a row abstains, otherwise empty.
+        typicality: (M,) float64, how typical of the training data each row is; NaN where the model cannot tell, see
+            `genomamba.classifier.typicality`.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +80,7 @@ class Predictions:
     predicted: Sequence[str]
     probabilities: np.ndarray
     reason: Sequence[str]
+    typicality: np.ndarray
 
     def __len__(self) -> int:
         return len(self.seq_id)
@@ -82,6 +89,14 @@ class Predictions:
     def confidence(self) -> np.ndarray:
         """Probability of the likeliest class, (M,); NaN where nothing could be scored."""
         return self.probabilities.max(1) if len(self) else np.zeros(0)
+
+    @property
+    def margin(self) -> np.ndarray:
+        """By how much the likeliest class is likelier than the next, as tables say it, (M,); NaN where nothing was."""
+        if not len(self):
+            return np.zeros(0)
+        second, first = np.sort(self.probabilities.round(DECIMALS), axis=1)[:, -2:].T
+        return first - second
 
     def track(self, name: str | None) -> np.ndarray:
         """The probability of one class, the last one by default.
@@ -107,31 +122,53 @@ class Predictions:
             "confidence": self.confidence,
         }
         named.update({f"prob_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)})
-        return {**named, "reason": self.reason}
+        return {**named, "margin": self.margin, "typicality": self.typicality, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Least:
+    """What a row needs to be given a class; with less it abstains.
+
+    Attributes:
+        confidence: probability of its likeliest class.
+        typicality: of the training data, see `genomamba.classifier.typicality`.
+    """
+
+    confidence: float = 0.0
+    typicality: float = 0.0
 
 
 def no_predictions(classes: tuple[str, ...]) -> Predictions:
     """A table of these classes without a row."""
-    none = np.zeros(0, np.int64)
-    return Predictions(classes, [], none, none, "+", np.zeros(0), [], np.zeros((0, len(classes))), [])
+    whole, real = np.zeros(0, np.int64), np.zeros(0)
+    return Predictions(classes, [], whole, whole, "+", real, [], np.zeros((0, len(classes))), [], real)
 
 
 def decide(
-    classes: tuple[str, ...], probabilities: np.ndarray, min_confidence: float, unscored: Sequence[str]
+    classes: tuple[str, ...],
+    probabilities: np.ndarray,
+    typicality: np.ndarray,
+    least: Least,
+    unscored: Sequence[str],
 ) -> tuple[list[str], list[str]]:
     """The predicted class or "abstain" of each row, and why.
 
     Args:
         classes: names, in the order of the columns.
         probabilities: (M, C), rows of NaN where nothing was scored.
-        min_confidence: rows whose likeliest class has less abstain.
+        typicality: (M,), NaN where it is not known.
+        least: what a row needs to be given a class.
         unscored: for each row why it was not scored, or an empty text.
     """
     if not len(unscored):
         return [], []
     best = np.nan_to_num(probabilities, nan=-1.0).argmax(1)
-    sure = probabilities.max(1) >= min_confidence  # False for NaN
-    predicted = [classes[i] if ok else ABSTAIN for i, ok in zip(best.tolist(), sure.tolist(), strict=True)]
-    low = f"confidence below {min_confidence:g}"
-    reasons = [why or ("" if ok else low) for why, ok in zip(unscored, sure.tolist(), strict=True)]
+    sure = probabilities.max(1) >= least.confidence  # False for NaN
+    foreign = typicality < least.typicality  # False for NaN
+    predicted = [classes[i] if ok else ABSTAIN for i, ok in zip(best.tolist(), (sure & ~foreign).tolist(), strict=True)]
+    low, unlike = f"{LOW}{least.confidence:g}", f"{UNLIKE}{least.typicality:g}"
+    reasons = [
+        why or (unlike if other else "" if ok else low)
+        for why, ok, other in zip(unscored, sure.tolist(), foreign.tolist(), strict=True)
+    ]
     return predicted, reasons

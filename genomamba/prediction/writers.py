@@ -25,7 +25,7 @@ from urllib.parse import quote
 import numpy as np
 
 from genomamba.prediction.bigwig import BigWigTrack
-from genomamba.prediction.rows import ABSTAIN, Predictions, Rows
+from genomamba.prediction.rows import ABSTAIN, DECIMALS, Predictions, Rows
 from genomamba.prediction.stopping import InputRefused
 from mamba_data_prep.atomic import atomic_write, clean_orphans
 from mamba_data_prep.errors import UserError
@@ -41,7 +41,6 @@ SCORE_FORMATS = (*(name for name in FORMATS if not name.startswith(OF_WINDOWS)),
 READABLE: Final = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz", ".parquet")
 """Formats of predictions that hold all probabilities, and are read again."""
 ALL_FORMATS = tuple(dict.fromkeys((*FORMATS, *SCORE_FORMATS)))
-_DECIMALS = 6
 _SEQID = ".:^*$@!+_?-|"
 """What a GFF3 file's first column may hold beside letters and digits."""
 _UNRESERVED = _SEQID + " /()[]<>#~'\"`{}\\"
@@ -292,10 +291,10 @@ class _Gff3:
         assert isinstance(rows, Predictions)
         for number, record in enumerate(rows.seq_id):
             values = rows.probabilities[number]
-            score = "." if np.isnan(values).any() else f"{values.max():.{_DECIMALS}f}"
+            score = "." if np.isnan(values).any() else f"{values.max():.{DECIMALS}f}"
             parts = [f"Name={quote(rows.predicted[number], safe=_UNRESERVED)}"]
             if score != ".":
-                parts += [f"{name}={value:.{_DECIMALS}f}" for name, value in zip(self._names, values, strict=True)]
+                parts += [f"{name}={value:.{DECIMALS}f}" for name, value in zip(self._names, values, strict=True)]
             if rows.reason[number]:
                 parts.append(f"reason={quote(rows.reason[number], safe=_UNRESERVED)}")
             place = f"{quote(record, safe=_SEQID)}\tgenomamba\tregion\t{rows.start[number] + 1}\t{rows.end[number]}"
@@ -316,7 +315,7 @@ class _BedGraph:
         values = rows.track(None)
         fields = zip(rows.seq_id, rows.start.tolist(), rows.end.tolist(), values.tolist(), strict=True)
         self._stream.writelines(
-            f"{record}\t{start}\t{end}\t{value:.{_DECIMALS}f}\n"
+            f"{record}\t{start}\t{end}\t{value:.{DECIMALS}f}\n"
             for record, start, end, value in fields
             if value == value
         )
@@ -364,11 +363,11 @@ def _bed_name(name: str) -> str:
 
 def _as_text(column: Sequence[object] | np.ndarray) -> Sequence[object]:
     if isinstance(column, np.ndarray) and column.dtype.kind == "f":
-        return ["" if value != value else f"{value:.{_DECIMALS}f}" for value in column.tolist()]
+        return ["" if value != value else f"{value:.{DECIMALS}f}" for value in column.tolist()]
     return column.tolist() if isinstance(column, np.ndarray) else column
 
 
 def _as_json(column: Sequence[object] | np.ndarray) -> Sequence[object]:
     if isinstance(column, np.ndarray) and column.dtype.kind == "f":
-        return [None if value != value else round(value, _DECIMALS) for value in column.tolist()]
+        return [None if value != value else round(value, DECIMALS) for value in column.tolist()]
     return column.tolist() if isinstance(column, np.ndarray) else column

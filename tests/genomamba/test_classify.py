@@ -29,7 +29,7 @@ from genomamba.commands.classify import run_classify
 from genomamba.prediction import classified, shown_progress
 from genomamba.prediction.predictor import Predictor
 from genomamba.prediction.record_windows import RecordWindow, record_windows, window_starts
-from genomamba.prediction.rows import Predictions, decide
+from genomamba.prediction.rows import Least, Predictions, decide
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import FastaPiece
 
@@ -77,15 +77,29 @@ def test_windows_are_spread_evenly_but_for_two_in_the_middle_where_their_room_is
 
 def test_a_confidence_that_is_just_asked_for_is_enough() -> None:
     p = np.array([[0.25, 0.75], [0.5, 0.5], [np.nan, np.nan]])
-    predicted, reasons = decide(("a", "b"), p, 0.75, ["", "", "too short"])
+    predicted, reasons = decide(("a", "b"), p, np.full(3, np.nan), Least(0.75), ["", "", "too short"])
     assert predicted == ["b", "abstain", "abstain"]
     assert reasons == ["", "confidence below 0.75", "too short"]
+    predicted, reasons = decide(
+        ("a", "b"), p, np.array([0.009, 0.01, np.nan]), Least(0.75, 0.01), ["", "", "too short"]
+    )
+    assert predicted == ["abstain"] * 3
+    assert reasons == ["typicality below 0.01", "confidence below 0.75", "too short"]
 
 
 def test_a_row_has_the_length_of_its_own_stretch() -> None:
     starts, ends = np.array([0, 40]), np.array([50, 90])
     rows = Predictions(
-        ("a", "b"), ["r"] * 2, starts, ends, "+", np.zeros(2), ["a"] * 2, np.array([[0.8, 0.2]] * 2), [""] * 2
+        ("a", "b"),
+        ["r"] * 2,
+        starts,
+        ends,
+        "+",
+        np.zeros(2),
+        ["a"] * 2,
+        np.array([[0.8, 0.2]] * 2),
+        [""] * 2,
+        np.ones(2),
     )
     assert list(rows.columns()["length"]) == [50, 50]
 

@@ -16,11 +16,12 @@ import pandas as pd
 import pybigtools
 import pytest
 
-from genomamba.prediction.rows import Predictions, decide, no_predictions
+from genomamba.prediction.rows import Least, Predictions, decide, no_predictions
 from genomamba.prediction.writers import FORMATS, output_format, table_writer
 from mamba_data_prep.errors import UserError
 
 CLASSES = ("human", "E. coli", "x,y")
+NUMBERS = ("confidence", *(f"prob_{name}" for name in CLASSES), "margin", "typicality")
 IDS = ["plain", 'quo"te', "semi;colon,comma", "tab-free|pipe", "ünïcode_δ", "plain", "NA", "=1+1", "'", "#x"]
 
 
@@ -28,9 +29,12 @@ def _rows(ids: list[str]) -> Predictions:
     p = np.random.default_rng(len(ids)).dirichlet(np.ones(3), len(ids))
     p[-1] = np.nan
     why = [""] * (len(ids) - 1) + ["no known base"]
-    predicted, reason = decide(CLASSES, p, 0.5, why)
+    typicality = np.linspace(0, 1, len(ids))
+    typicality[-1] = np.nan
+    predicted, reason = decide(CLASSES, p, typicality, Least(0.5), why)
     start = np.arange(len(ids), dtype=np.int64) * 10
-    return Predictions(CLASSES, ids, start, start + 64, "+", np.linspace(0, 1, len(ids)), predicted, p, reason)
+    n_frac = np.linspace(0, 1, len(ids))
+    return Predictions(CLASSES, ids, start, start + 64, "+", n_frac, predicted, p, reason, typicality)
 
 
 def _write(path: Path) -> Predictions:
@@ -42,7 +46,7 @@ def _write(path: Path) -> Predictions:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    plain = {"keep_default_na": False, "na_values": {"confidence": [""], **{f"prob_{c}": [""] for c in CLASSES}}}
+    plain = {"keep_default_na": False, "na_values": {name: [""] for name in NUMBERS}}
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     if path.suffix == ".jsonl":
@@ -56,7 +60,7 @@ def test_every_table_reads_back_as_it_was(tmp_path: Path, suffix: str) -> None:
     rows, back = _write(path), _read(path)
     assert list(back.columns) == [
         "seq_id", "start", "end", "strand", "length", "n_frac", "predicted", "confidence",
-        "prob_human", "prob_E. coli", "prob_x,y", "reason",
+        "prob_human", "prob_E. coli", "prob_x,y", "margin", "typicality", "reason",
     ]  # fmt: skip
     assert len(back) == len(IDS) + 3
     head = back.iloc[: len(IDS)]
@@ -144,7 +148,7 @@ def test_quoting_follows_the_csv_module(tmp_path: Path) -> None:
 
 def test_unsure_rows_abstain_and_say_why() -> None:
     p = np.array([[0.4, 0.3, 0.3], [0.9, 0.05, 0.05], [np.nan] * 3])
-    predicted, reason = decide(CLASSES, p, 0.5, ["", "", "too short"])
+    predicted, reason = decide(CLASSES, p, np.ones(3), Least(0.5), ["", "", "too short"])
     assert predicted == ["abstain", "human", "abstain"]
     assert reason == ["confidence below 0.5", "", "too short"]
 
@@ -152,8 +156,9 @@ def test_unsure_rows_abstain_and_say_why() -> None:
 def _windows(names: list[str], starts: list[int], value: list[float], width: int = 64) -> Predictions:
     start, p = np.array(starts, np.int64), np.array(value)
     rows = np.stack([p / 4, 0.75 - p / 4 * 3, p / 2], 1)
-    predicted, reason = decide(CLASSES, rows, 0.0, [""] * len(names))
-    return Predictions(CLASSES, names, start, start + width, "+", np.zeros(len(names)), predicted, rows, reason)
+    some = np.ones(len(names))
+    predicted, reason = decide(CLASSES, rows, some, Least(), [""] * len(names))
+    return Predictions(CLASSES, names, start, start + width, "+", some - 1, predicted, rows, reason, some)
 
 
 def test_a_bigwig_holds_each_windows_own_part_and_gaps_where_nothing_was_scored(tmp_path: Path) -> None:

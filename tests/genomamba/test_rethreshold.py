@@ -147,7 +147,7 @@ def test_tallies_count_every_row_once() -> None:
         ("a", "b"), ["r"] * 5, np.zeros(5, int), np.array([1, 2, 3, 4, 8]), "+", np.zeros(5),
         ["a", "b", "abstain", "b", "b"],
         np.array([[0.51, 0.49], [0.0, 1.0], [np.nan, np.nan], [0.2, 0.8], [0.3, 0.7]]),
-        ["", "", "no bases", "", ""],
+        ["", "", "no bases", "", ""], np.ones(5),
     )  # fmt: skip
     counted = tallied(iter([rows, rows]))
     assert counted.counts == {"a": 2, "b": 6, "abstain": 2}
