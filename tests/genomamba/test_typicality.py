@@ -222,26 +222,26 @@ def test_classify_tells_and_abstains_on_what_is_foreign(
     for name in ("long", "foreign_long"):
         mean = each[each["seq_id"] == name]["typicality"].mean()
         assert table.loc[name, "typicality"] == pytest.approx(min(1, 2 * mean), abs=1e-6)
-    assert table.loc[["foreign", "foreign_long"], "typicality"].max() < 0.03
-    assert table.loc[[f"own{i}" for i in range(6)], "typicality"].min() > 0.03
+    assert table.loc[["foreign", "foreign_long"], "typicality"].max() < 0.02
+    assert table.loc[[f"own{i}" for i in range(6)], "typicality"].min() > 0.02
     assert np.isnan(table.loc["n", "typicality"])
     probabilities = table[[f"prob_{name}" for name in CLASSES]].to_numpy()[:-1]
     two = np.sort(probabilities, axis=1)[:, -2:]
     np.testing.assert_allclose(table["margin"][:-1], two[:, 1] - two[:, 0], atol=2e-6)
     assert (told["judged"], told["unlike"]) == (9, int((table["typicality"] < 0.01).sum()))
     assert f"{told['unlike']} of 9 rows" in told["text"]
-    run_classify(model=model, fasta=fasta, out=tmp_path / "strict.tsv", min_typicality=0.03)
-    again = run_rethreshold(table=tmp_path / "all.tsv", out=tmp_path / "again.tsv", min_typicality=0.03)
+    run_classify(model=model, fasta=fasta, out=tmp_path / "strict.tsv", min_typicality=0.02)
+    again = run_rethreshold(table=tmp_path / "all.tsv", out=tmp_path / "again.tsv", min_typicality=0.02)
     assert (tmp_path / "again.tsv").read_text() == (tmp_path / "strict.tsv").read_text()
     assert again["changed"] == 2
     strict = pd.read_csv(tmp_path / "strict.tsv", sep="\t").set_index("seq_id")
-    assert strict.loc[["foreign", "foreign_long"], "reason"].tolist() == ["typicality below 0.03"] * 2
+    assert strict.loc[["foreign", "foreign_long"], "reason"].tolist() == ["typicality below 0.02"] * 2
     assert strict.loc["n", "reason"] == "no known base"
     back = run_rethreshold(table=tmp_path / "again.tsv", out=tmp_path / "back.tsv")
     assert (tmp_path / "back.tsv").read_text() == (tmp_path / "all.tsv").read_text()
     assert back["changed"] == 2
     side = json.loads((tmp_path / "strict.tsv.json").read_text())
-    assert side["settings"]["min_typicality"] == 0.03
+    assert side["settings"]["min_typicality"] == 0.02
 
 
 def test_a_model_that_does_not_know_says_nothing(bundle: Path, fasta: Path, tmp_path: Path) -> None:
