@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from mamba_data_prep.errors import UserError
 from tsmamba.evaluation import selection
 from tsmamba.evaluation.backtest import FEWEST_ORIGINS, Backtest
 from tsmamba.evaluation.selection import candidates
@@ -279,3 +282,116 @@ def test_a_series_too_short_to_be_judged_has_no_voice() -> None:
     assert selection._span(both.series[0]) == 90
     chosen = selection.select(both, Task(4), ["naive", "drift"], beside=False)
     assert set(chosen.calibration.own) >= {both.ids[1]}
+
+
+def test_two_methods_and_two_series_are_enough_for_a_choice_of_their_own() -> None:
+    naive = np.full((K, S, 1), 3.0)
+    naive[:, 1] = 0.2
+    methods = {name: one.series(["a", "b"]) for name, one in compared(zero=wavy(1, 0.1), naive=naive).items()}
+    assert selection._choice(methods, ALL) == (("zero",), {"b": ("naive",)})
+
+
+def test_seasons_are_counted_up_to_the_last_origin() -> None:
+    methods = ("zero", "ets", "theta")
+    seasons = np.full((K, S), 1.0)
+    seasons[-1] = 3.75  # three rows before the end, of a season of twelve: four at the end
+    assert selection._usual({name: backtest(name, 1.0, seasons=seasons) for name in methods}) == methods
+    seasons[-1] = 3.74
+    assert selection._usual({name: backtest(name, 1.0, seasons=seasons) for name in methods}) == ("zero",)
+
+
+def test_a_choice_without_hindsight_sees_what_has_just_come_to_pass() -> None:
+    """Forecasts are two rows long: at the third origin the first one is known whole, at the second its first row."""
+    good_at_first = np.ones((K, S, H))
+    good_at_first[0] = 0.0
+    found = selection.honest_choice(compared(drift=good_at_first, theta=0.5), range(K + H, H, -1))
+    assert found is not None
+    assert found.method == "auto"
+    assert found.steps_back == tuple(range(K + H, H, -1))[2:]
+    assert np.abs(found.actual - found.point)[0].max() == 1.0  # what was best on the first is taken at the third
+    assert np.abs(found.actual - found.point)[-1].max() == 0.5
+
+
+def test_windows_are_counted_of_series_that_have_some() -> None:
+    long, short = panel(1019), panel(3).series[0]
+    both = replace(long, series=(*long.series, replace(short, unique_id="short")))
+    assert candidates(both, Task(10))[1]["mamba"].startswith("999 windows")
+    exactly = candidates(panel(60, 20), Task(5))[1]["mamba"]  # 20 series of 50 windows
+    assert exactly.startswith("series of 60 rows are too short")
+
+
+@pytest.mark.parametrize(("back", "again"), [(21, False), (22, True)])
+def test_the_share_that_a_network_saw_is_exact(monkeypatch: pytest.MonkeyPatch, back: int, again: bool) -> None:
+    fitted = fit_method("naive", panel(100), Task(5))
+    calls: list[object] = []
+    monkeypatch.setattr(selection, "learned", lambda one: object())
+    monkeypatch.setattr(selection, "fit_method", lambda *given, **more: calls.append(given) or fitted)
+    selection._final(replace(fitted, name="mamba"), panel(100), Task(5), back, {})
+    assert bool(calls) == again
+
+
+def test_where_nothing_can_be_fitted_the_reasons_are_said() -> None:
+    with pytest.raises(UserError, match="no method could be fitted") as found:
+        selection.select(panel(90), Task(4), ["ridge_log"], beside=False)
+    assert "ridge_log: " in str(found.value)
+    with pytest.raises(UserError, match="there is no such method"):
+        selection.select(panel(90), Task(4), ["nave"], beside=False)
+
+
+def test_what_is_trained_is_kept_where_it_can_be_gone_on_with(tmp_path: Path) -> None:
+    told: list[str] = []
+    options = selection._training("mamba", "fitting", told.append, tmp_path)
+    assert (options["out"], options["resume"]) == (tmp_path / "fitting" / "mamba", False)
+    options["note"]("step 3")
+    assert told == ["fitting mamba: step 3"]
+    (tmp_path / "fitting" / "mamba").mkdir(parents=True)
+    assert selection._training("mamba", "fitting", told.append, tmp_path)["resume"]
+    assert set(selection._training("mamba", "fitting", told.append, None)) == {"note"}
+    tick = selection._counted(told.append, "backtesting ets", (9, 8, 7))
+    tick()
+    tick()
+    assert told[1:] == ["backtesting ets: origin 1 of 3", "backtesting ets: origin 2 of 3"]
+
+
+@pytest.fixture
+def rising() -> Panel:
+    random = np.random.default_rng(4)
+    return Panel.wide(np.cumsum(random.normal(1, 0.3, (90, 3)), axis=0))
+
+
+def test_series_with_their_own_method_are_judged_with_it(monkeypatch: pytest.MonkeyPatch, rising: Panel) -> None:
+    own = {rising.ids[1]: ("naive",)}
+    monkeypatch.setattr(selection, "_choice", lambda *given: (("drift",), own))
+    held_back: list[int] = []
+    final = selection._final
+    monkeypatch.setattr(selection, "_final", lambda *given: held_back.append(given[3]) or final(*given))
+    monkeypatch.setattr(selection, "roll_refitted", None)  # nothing is fitted at each origin
+    found = selection.select(rising, Task(4), ["naive", "drift"], beside=False, origins=(16, 12, 8, 4))
+    by_name = {one.method: one for one in found.leaderboard}
+    assert len(by_name) == 3
+    (mixed,) = by_name.keys() - {"naive", "drift"}
+    for place, name in enumerate(("drift", "naive", "drift")):
+        assert np.array_equal(by_name[mixed].point[:, place], by_name[name].point[:, place])
+    assert set(held_back) == {16}
+    assert found.own == own
+
+
+def test_the_outcome_is_told_in_plain_values(rising: Panel) -> None:
+    found = selection.select(rising, Task(4), ["naive", "drift"], beside=False)
+    told = selection.describe(found)
+    rows = {row["method"]: row for row in told["leaderboard"]}
+    assert list(rows) == ["drift", "naive"]
+    assert [row["taken"] for row in rows.values()] == [True, False]
+    for name, row in rows.items():
+        assert row["seconds"] >= 0
+        one = next(one for one in found.leaderboard if one.method == name)
+        scores = one.scores()
+        assert row["mase"] == pytest.approx(scores["mase"], rel=1e-5)
+        shown = {key for key in scores if not key.startswith(("coverage_", "width_"))}
+        assert shown <= row.keys()
+    assert told["origins"] == len(found.leaderboard[0].steps_back)
+    assert told["interval_coverage"]
+    assert all(0.5 < share <= 1 for share in told["interval_coverage"].values())
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert selection._number(float("nan")) is None
+    assert selection._number(1.23456789) == 1.23457
