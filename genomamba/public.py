@@ -69,7 +69,7 @@ def classify(
     """
     window, device = model.config.window, next(model.parameters()).device
     predictor = Predictor(model.eval(), device, DEFAULT_BATCH_BASES, both_strands)
-    windows = record_windows(_records(sequences), window, window)
+    windows = record_windows(record_stretches(_records(sequences)), window, window)
     parts = list(classify_windows(windows, predictor)) or [no_predictions(model.config.classes)]
     return pd.concat([pd.DataFrame(rows.columns()) for rows in parts], ignore_index=True)
 

@@ -26,16 +26,14 @@ def _print_table_result(result: dict[str, Any], out: Path, as_json: bool) -> Non
         print_result(result, as_json)
 
 
-_regions = click.option(
-    "--region", "--regions", "regions", multiple=True, metavar="NAME:FIRST-LAST",
-    help="Only this stretch, 1-based; repeatable.",
-)  # fmt: skip
-
-
 def _some_regions(command: CommandT) -> CommandT:
     """The options that name regions of a file."""
+    regions = click.option(
+        "--region", "--regions", "regions", multiple=True, metavar="NAME:FIRST-LAST[:STRAND]",
+        help="Only this stretch, 1-based, with or without a strand, such as chr20:1,001-2,000:-; repeatable.",
+    )  # fmt: skip
     bed = click.option("--bed", type=FILE, help="Only these regions; a strand in the sixth column is kept.")
-    return bed(_regions(command))
+    return bed(regions(command))
 
 
 _language_model = click.option(
@@ -57,12 +55,13 @@ Examples:
   genomamba classify --model runs/promoters --fasta new.fa --out predictions.tsv
   genomamba classify --model runs/apes --fasta reads.fa.gz --out predictions.parquet --both-strands --min-confidence 0.9
   genomamba classify --model runs/apes --fasta hg38.fa --region chr20:1,000,001-1,100,000 --out part.tsv
+  genomamba classify --model runs/promoters --fasta hg38.fa --bed candidates.bed --out candidates.tsv
   zcat reads.fa.gz | genomamba classify --model runs/apes --fasta - --out - | cut -f 1,7,8
 """
 )
 @click.option("--model", type=MODEL, required=True, help="A classifier's bundle or run folder.")
 @_sequences
-@_regions
+@_some_regions
 @click.option(
     "--out",
     type=FILE,
@@ -100,10 +99,10 @@ Examples:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @json_option
 def classify(as_json: bool, **options: Any) -> None:
-    """Predict the class of each record of a FASTA file."""
+    """Predict the class of each record of a FASTA file, or of each region of a BED file."""
     from genomamba.commands.checks import check_classify
 
-    asked = ("model", "fasta", "out", "kraken_report", "report", "igv", "overwrite")
+    asked = ("model", "fasta", "out", "bed", "regions", "kraken_report", "report", "igv", "overwrite")
     check_classify(**{name: options[name] for name in asked})
     _refuse_json_to_stdout(options["out"], as_json)
     from genomamba.commands.classify import run_classify
@@ -230,8 +229,7 @@ Examples:
 )
 @click.option("--model", type=MODEL, required=True, help="A classifier or a language model.")
 @click.option("--fasta", type=FILE, required=True, help="FASTA, FASTQ, GenBank, EMBL or .2bit, also gzip.")
-@click.option("--bed", type=FILE, help="Only these stretches.")
-@_regions
+@_some_regions
 @click.option(
     "--method", "methods", multiple=True, type=click.Choice(["ism", "gradient", "integrated", "memory"]),
     help="Mutagenesis, gradient x input, integrated gradients, what the layers remember; repeatable, all by default.",
@@ -245,7 +243,7 @@ def explain(as_json: bool, **options: Any) -> None:
     """Show which bases decide, and what the layers remember."""
     from genomamba.commands.checks import check_explain
 
-    check_explain(**{name: options[name] for name in ("model", "fasta", "bed", "out", "overwrite")})
+    check_explain(**{name: options[name] for name in ("model", "fasta", "bed", "regions", "out", "overwrite")})
     from genomamba.commands.explain import run_explain
 
     print_result(run_explain(**options), as_json)

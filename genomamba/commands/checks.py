@@ -52,6 +52,8 @@ def check_classify(
     fasta: Path,
     out: Path,
     overwrite: bool,
+    bed: Path | None = None,
+    regions: Sequence[str] = (),
     kraken_report: Path | None = None,
     report: Path | None = None,
     igv: Path | None = None,
@@ -62,10 +64,11 @@ def check_classify(
         UserError: naming what is wrong.
     """
     if str(out) != "-":
-        check_output(out, endings=FORMATS, inputs=(fasta,), overwrite=overwrite)
-    check_output(kraken_report, inputs=(fasta, out), overwrite=overwrite, option="--kraken-report")
-    _check_report(report, out, (fasta, *([] if kraken_report is None else [kraken_report])), overwrite)
-    check_input(fasta)
+        check_output(out, endings=FORMATS, inputs=(fasta, bed), overwrite=overwrite)
+    check_output(kraken_report, inputs=(fasta, bed, out), overwrite=overwrite, option="--kraken-report")
+    _check_report(report, out, [one for one in (fasta, bed, kraken_report) if one is not None], overwrite)
+    check_genome(fasta, bed)
+    check_regions(fasta, bed, regions)
     _check_session(igv, fasta, out, overwrite)
     model_folder(model)
 
@@ -145,13 +148,16 @@ def check_convert(*, model: Path, out: Path, overwrite: bool) -> None:
     check_output_folder(out, marks=("config.json",), inputs=(model,), overwrite=overwrite)
 
 
-def check_explain(*, model: Path, fasta: Path, bed: Path | None, out: Path, overwrite: bool) -> None:
-    """Refuse a model or files that aren't there, and a folder that can't be written or holds something.
+def check_explain(
+    *, model: Path, fasta: Path, bed: Path | None, out: Path, overwrite: bool, regions: Sequence[str] = ()
+) -> None:
+    """Refuse a model or files that aren't there, a folder that can't be written or holds something, and two ways.
 
     Raises:
         UserError: naming what is wrong.
     """
     check_genome(fasta, bed)
+    check_regions(fasta, bed, regions)
     check_output_folder(out, marks=("attributions.tsv",), inputs=(model, fasta, bed), overwrite=overwrite)
     model_folder(model)
 

@@ -22,21 +22,18 @@ from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, Aggregation, Pre
 from genomamba.prediction.progress import ReadingProgress
 from genomamba.prediction.record_windows import RecordWindow, record_windows
 from genomamba.prediction.rows import ABSTAIN, Least, Predictions, no_predictions
+from genomamba.prediction.source import Source
 from genomamba.prediction.stopping import until_refused
 from genomamba.prediction.summary_page import write_summary_page
 from genomamba.prediction.table_job import TableJob
-from genomamba.prediction.writers import OF_WINDOWS, output_format, table_writer
+from genomamba.prediction.writers import OF_WINDOWS, TRACKS, output_format, table_writer
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genomes.fasta import stream_fasta
-from mamba_data_prep.genomes.genome import Genome
-from mamba_data_prep.genomes.regions import Region, parse_region, stream_regions
+from mamba_data_prep.provenance import fingerprint
 from mamba_training.devices import pick_device
 from mamba_training.progress import say
 
 _TOLD = ("window", "stride", "both_strands", "min_confidence", "min_typicality", "min_bases")
 """Settings that a report names."""
-_PIECE = 2**16
-"""Bases that are read at a time; so many at most are read and not counted yet."""
 __all__ = ["MIN_BASES", "Summary", "classify_windows", "run_classify"]
 
 
@@ -124,6 +121,7 @@ def run_classify(
     min_bases: int = MIN_BASES,
     batch_bases: int | None = None,
     track: str | None = None,
+    bed: Path | None = None,
     regions: Sequence[str] = (),
     device: str = "auto",
     kraken_report: Path | None = None,
@@ -145,7 +143,8 @@ def run_classify(
         per_window: a row for each window rather than for each record.
         aggregate: how a record's windows are averaged.
         min_bases: windows with fewer known bases abstain.
-        regions: classify only these stretches, named as samtools names them; each is a record of its own.
+        bed: classify only these regions, each a row of its own; one on the minus strand is read from it.
+        regions: the same, named as samtools names them, with or without a strand.
         track: the class whose probability a `.bw` shows; the last class by default.
         kraken_report: a report in Kraken's format beside the table, for MultiQC.
         report: a page on the table, `.html`: classes, confidence, lengths, and what the model promises.
@@ -163,30 +162,29 @@ def run_classify(
             after them; see `genomamba.prediction.partial`.
     """
     check_classify(
-        model=model, fasta=fasta, out=out, kraken_report=kraken_report, report=report, igv=igv, overwrite=overwrite
-    )
+        model=model, fasta=fasta, out=out, bed=bed, regions=regions, kraken_report=kraken_report, report=report,
+        igv=igv, overwrite=overwrite,
+    )  # fmt: skip
+    source = Source.of(fasta, bed, regions, in_order=output_format(out) in TRACKS)
     per_window = output_format(out) in OF_WINDOWS or per_window
     chosen = pick_device(device)
     network = SequenceClassifier.from_bundle(model).to(chosen)
-    if min_typicality and network.typicality is None:
-        raise UserError(
-            "the model does not know what is typical of its training data: it was made by an older version", path=model,
-            fix="leave --min-typicality out, or fine-tune the model again",
-        )  # fmt: skip
+    _check_typicality(network, model, min_typicality)
     window, stride = _window_and_stride(network, window, stride)
     settings = {
         "window": window, "stride": stride, "per_window": per_window, "both_strands": both_strands,
         "min_confidence": min_confidence, "min_typicality": min_typicality, "aggregate": aggregate,
-        "min_bases": min_bases, "track": track,
-        "device": str(chosen), "regions": list(regions),
+        "min_bases": min_bases, "track": track, "device": str(chosen), "regions": list(regions),
+        "bed": None if bed is None else fingerprint(bed).xxh3_128,
     }  # fmt: skip
-    job = TableJob(model, fasta, out, settings, network.config.training.get("seed"))
+    inputs = () if bed is None else (bed,)
+    job = TableJob(model, fasta, out, settings, network.config.training.get("seed"), inputs)
     kept = job.kept(overwrite=overwrite)
     if window < min_bases:
         say(f"note: {_too_narrow(window, min_bases)}")
     predictor = Predictor(network, chosen, batch_bases or DEFAULT_BATCH_BASES, both_strands)
     summary = Summary(network.config.classes)
-    job.run(lambda whole: _stream(job, predictor, kept, summary, whole), summary)
+    job.run(lambda whole: _stream(job, source, predictor, kept, summary, whole), summary)
     hint = _hint(summary, settings)
     result = {**summary.result(), "hint": hint}
     job.finish(result)
@@ -200,25 +198,24 @@ def run_classify(
     return {"out": str(out), **result, "text": summary.text(out, hint)}
 
 
-def _stream(job: TableJob, predictor: Predictor, kept: Kept | None, summary: Summary, whole: Callable[[], Any]) -> None:
+def _stream(
+    job: TableJob, source: Source, predictor: Predictor, kept: Kept | None, summary: Summary, whole: Callable[[], Any]
+) -> None:
     """Streams the file through the model into the table."""
     settings = job.settings
     how = {name: settings[name] for name in ("per_window", "aggregate", "min_bases")}
     how["least"] = Least(settings["min_confidence"], settings["min_typicality"])
-    regions, genome = _regions(job.fasta, settings["regions"])
-    progress = ReadingProgress(job.fasta, sum(r.end - r.start for r in regions) if genome else None)
-    if genome is not None:
-        pieces = stream_regions(genome, regions)
-    else:
-        pieces = stream_fasta(job.fasta, _PIECE, unique_ids=False, on_raw=progress.on_raw)
-    windows = record_windows(progress.pieces(pieces), settings["window"], settings["stride"])
-    windows = progress.windows(windows)
+    regions = source.genome is not None
+    progress = ReadingProgress(job.fasta, source.total)
+    stretches = source.stretches(on_raw=progress.on_raw, on_pieces=progress.pieces)
+    windows = progress.windows(record_windows(stretches, settings["window"], settings["stride"]))
 
     def keep_as() -> Path | None:
         summary.bases, summary.windows = int(progress.bases), progress.windows_seen
         return job.keep_as(summary)
 
-    opened = table_writer(job.out, no_predictions(summary.classes), settings["track"], keep_as=keep_as)
+    nothing = no_predictions(summary.classes, regions=regions)
+    opened = table_writer(job.out, nothing, settings["track"], lengths=source.lengths, keep_as=keep_as)
     with progress.shown(), opened as writer:
         if kept is not None:
             say(f"note: going on after the {kept.rows:,} rows in {kept.path}")
@@ -226,7 +223,7 @@ def _stream(job: TableJob, predictor: Predictor, kept: Kept | None, summary: Sum
             summary.take_over(kept)
             _pass_over(windows, kept.rows, settings["per_window"])
             progress.passed_over()
-        made = classify_windows(windows, replace(predictor, on_batch=progress.tick), **how)
+        made = classify_windows(windows, replace(predictor, on_batch=progress.tick), regions=regions, **how)
         for rows in until_refused(made):
             with whole():
                 writer.write(rows)
@@ -235,18 +232,18 @@ def _stream(job: TableJob, predictor: Predictor, kept: Kept | None, summary: Sum
     summary.bases, summary.windows = int(progress.bases), progress.windows_seen
 
 
-def _regions(fasta: Path, regions: Sequence[str]) -> tuple[list[Region], Genome | None]:
-    """The stretches of the file that were asked for, and the file to read them from; none for the whole file."""
-    if not regions:
-        return [], None
-    genome = Genome.open(fasta)
-    return [parse_region(region, genome) for region in regions], genome
-
-
 def _pass_over(windows: Iterator[RecordWindow], rows: int, per_window: bool) -> None:
     """Reads on to the end of the windows whose rows are there already."""
     ends = (window for window in windows if per_window or window.is_last)
     next(itertools.islice(ends, rows - 1, rows), None)
+
+
+def _check_typicality(network: SequenceClassifier, model: Path, least: float) -> None:
+    if least and network.typicality is None:
+        raise UserError(
+            "the model does not know what is typical of its training data: it was made by an older version", path=model,
+            fix="leave --min-typicality out, or fine-tune the model again",
+        )  # fmt: skip
 
 
 def _window_and_stride(network: SequenceClassifier, window: int | None, stride: int | None) -> tuple[int, int]:

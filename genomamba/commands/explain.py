@@ -23,9 +23,10 @@ from genomamba.language_model.objectives import is_base
 from genomamba.public import load
 from mamba_data_prep.atomic import atomic_write
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.alphabet import reverse_complement
 from mamba_data_prep.genomes.genome import Genome
-from mamba_data_prep.genomes.intervals import read_bed
-from mamba_data_prep.genomes.regions import Region, parse_region
+from mamba_data_prep.genomes.intervals import Interval, read_bed
+from mamba_data_prep.genomes.regions import parse_region
 from mamba_data_prep.provenance import write_sidecar
 from mamba_kernels.blocks.memory import LayerMemory
 from mamba_training.devices import pick_device
@@ -58,8 +59,8 @@ def run_explain(
         fasta: FASTA, FASTQ, GenBank, EMBL or .2bit, plain, gzip or bgzip.
         out: the folder, which gets `attributions.tsv`, tracks, pictures, `report.html`, and of the memory `memory.tsv`
             (a row a channel) and `words.tsv`.
-        bed: only these stretches.
-        regions: only these, named as samtools names them.
+        bed: only these stretches; one on the minus strand is read from it.
+        regions: only these, named as samtools names them, with or without a strand.
         methods: some of `METHODS`; by default all that the model allows, mutagenesis up to 1,000 bases.
         class_name: whose log-odds are explained; by default the class predicted for each stretch.
         device: `auto`, `cpu` or `cuda`.
@@ -71,7 +72,7 @@ def run_explain(
     Raises:
         UserError: something about the model, the file, the stretches or the methods.
     """
-    check_explain(model=model, fasta=fasta, bed=bed, out=out, overwrite=overwrite)
+    check_explain(model=model, fasta=fasta, bed=bed, regions=regions, out=out, overwrite=overwrite)
     network = load(model).to(pick_device(device))
     genome = Genome.open(fasta)
     stretches = [_read(genome, region, network) for region in _regions(genome, bed, regions)]
@@ -107,19 +108,18 @@ class _Counter:
             self._said = time.monotonic()
 
 
-def _regions(genome: Genome, bed: Path | None, regions: Sequence[str]) -> list[Region]:
+def _regions(genome: Genome, bed: Path | None, regions: Sequence[str]) -> list[Interval]:
     if bed is not None:
-        rows = read_bed(bed, genome)
-        found = [Region(genome.records[genome.number_of(one.name)].name, one.start, one.end) for one in rows]
+        found = read_bed(bed, genome)
     elif regions:
         found = [parse_region(text, genome) for text in regions]
     else:
-        found = [Region(record.name, 0, record.length) for record in genome.records if record.length]
+        found = [Interval(record.name, 0, record.length) for record in genome.records if record.length]
     for one in found:
-        if one.end - one.start > MOST_BASES:
+        if len(one) > MOST_BASES:
             raise UserError(
-                "this stretch is too long to be explained base by base", path=genome.path, record=one.record,
-                found=f"{one.end - one.start:,} bases", accepted=f"up to {MOST_BASES:,}",
+                "this stretch is too long to be explained base by base", path=genome.path, record=one.name,
+                found=f"{len(one):,} bases", accepted=f"up to {MOST_BASES:,}",
                 fix="name a part of it: --region NAME:FIRST-LAST, or --bed FILE",
             )  # fmt: skip
     if not found:
@@ -127,8 +127,9 @@ def _regions(genome: Genome, bed: Path | None, regions: Sequence[str]) -> list[R
     return found
 
 
-def _read(genome: Genome, region: Region, network: torch.nn.Module) -> Stretch:
-    letters = genome.fetch(region.record, region.start, region.end).tobytes().decode("ascii")
+def _read(genome: Genome, region: Interval, network: torch.nn.Module) -> Stretch:
+    bases = genome.fetch(region.name, region.start, region.end)
+    letters = (reverse_complement(bases) if region.strand == "-" else bases).tobytes().decode("ascii")
     ids = torch.from_numpy(tokens.encode(letters)).to(next(network.parameters()).device)
     return Stretch(region, letters, ids)
 
@@ -154,13 +155,16 @@ def _write(out: Path, stretches: Sequence[Stretch], genome: Genome, stride: int,
     sizes = {record.name: record.length for record in genome.records if record.length}
     tracks = [name for name in (*_TITLES, "openness") if name in table]
     for name in tracks:
-        places = [(one.region.record, one.region.start, one.table()[name].to_numpy()) for one in stretches]
+        places = [
+            (one.region.name, one.region.start, one.table()[name].to_numpy()[:: -1 if one.minus else 1])
+            for one in stretches
+        ]
         write_track(out / f"{name}.bw", sizes, places)
     pictures = {}
     for number, one in enumerate(stretches[:_PICTURES]):
         path = out / f"{number + 1:02}_{re.sub(r'[^A-Za-z0-9._-]+', '_', one.name)[:60]}.png"
         draw_record(
-            path, title=f"{one.name}: {one.goal}", letters=one.letters, offset=one.region.start,
+            path, title=f"{one.name}: {one.goal}", letters=one.letters, offset=0 if one.minus else one.region.start,
             importance={_TITLES[name]: values for name, values in one.importance.items()}, mutations=one.mutations,
             opened=one.opened,
         )  # fmt: skip

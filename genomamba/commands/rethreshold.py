@@ -60,7 +60,7 @@ def run_rethreshold(
     least = Least(min_confidence, min_typicality)
     counts: Counter[str] = Counter()
     changed = 0
-    with table_writer(out, no_predictions(first.classes)) as writer:
+    with table_writer(out, no_predictions(first.classes, regions=first.name is not None)) as writer:
         for rows in itertools.chain([first], chunks):
             again = _decided(rows, least)
             changed += sum(a != b for a, b in zip(rows.predicted, again.predicted, strict=True))

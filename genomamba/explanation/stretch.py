@@ -24,7 +24,7 @@ from genomamba.explanation.remembered import openness, remembered
 from genomamba.explanation.targets import ClassOdds, HiddenBases, Likelihood
 from genomamba.language_model.model import GenomeLM
 from mamba_data_prep.errors import UserError
-from mamba_data_prep.genomes.regions import Region
+from mamba_data_prep.genomes.intervals import Interval
 from mamba_kernels.blocks.memory import LayerMemory
 
 METHODS: Final = ("ism", "gradient", "integrated", "memory")
@@ -36,8 +36,8 @@ class Stretch:
     """A stretch and what is found of it, base by base.
 
     Attributes:
-        region: where it is.
-        letters: its bases.
+        region: where it is, and on which strand it is read.
+        letters: its bases, as they are read.
         ids: their tokens.
         goal: the number that is explained, and its value.
         importance: a value for each base, by method: what its presence adds to the number.
@@ -46,7 +46,7 @@ class Stretch:
         memory: steps and rates of the layers.
     """
 
-    region: Region
+    region: Interval
     letters: str
     ids: Integer[Tensor, " L"]
     goal: str = ""
@@ -57,13 +57,23 @@ class Stretch:
 
     @property
     def name(self) -> str:
-        """`NAME:FIRST-LAST`, 1-based."""
+        """`NAME:FIRST-LAST`, 1-based, with its strand if it has one."""
         return str(self.region)
 
+    @property
+    def minus(self) -> bool:
+        """Whether it is read from the minus strand."""
+        return self.region.strand == "-"
+
     def table(self) -> pd.DataFrame:
-        """A row a base: `seq_id, start` (0-based)`, base`, the mutations to each base, and each method's importance."""
-        start = np.arange(self.region.start, self.region.end)
-        frame = pd.DataFrame({"seq_id": self.region.record, "start": start, "base": list(self.letters)})
+        """A row a base in the order in which they are read.
+
+        Columns are `seq_id, start` (0-based)`, strand` (that which is read)`, base`, the mutations to each base, and
+        each method's importance.
+        """
+        start = np.arange(self.region.start, self.region.end)[:: -1 if self.minus else 1]
+        place = {"seq_id": self.region.name, "start": start, "strand": "-" if self.minus else "+"}
+        frame = pd.DataFrame({**place, "base": list(self.letters)})
         if self.mutations is not None:
             frame = frame.assign(**{f"to_{base}": self.mutations[:, n] for n, base in enumerate("ACGT")})
         opened = {} if self.opened is None or not len(self.opened) else {"openness": self.opened.mean(0)}
@@ -73,7 +83,7 @@ class Stretch:
         """The bases that matter most, counted from 1."""
         if not self.importance:
             return pd.DataFrame()
-        table = self.table().drop(columns=["seq_id"])
+        table = self.table().drop(columns=["seq_id", "strand"])
         weight = np.abs(np.nan_to_num(next(iter(self.importance.values()))))
         return (
             table.iloc[np.argsort(-weight, kind="stable")[:_STRONGEST]]
@@ -140,7 +150,7 @@ def refusals(model: GenomeLM | SequenceClassifier) -> dict[str, str]:
 
 
 def _target(
-    model: GenomeLM | SequenceClassifier, region: Region, ids: Tensor, class_name: str | None
+    model: GenomeLM | SequenceClassifier, region: Interval, ids: Tensor, class_name: str | None
 ) -> ClassOdds | HiddenBases | Likelihood:
     if isinstance(model, GenomeLM):
         if class_name is not None:

@@ -27,6 +27,7 @@ def classify_windows(
     least: Least | None = None,
     aggregate: Aggregation = "mean",
     min_bases: int = MIN_BASES,
+    regions: bool = False,
 ) -> Iterator[Predictions]:
     """Prediction rows in the order of the windows, which are held back only as far as a buffer of some 1 Mb.
 
@@ -39,9 +40,14 @@ def classify_windows(
         least: what a row needs to be given a class; nothing by default.
         aggregate: how a record's windows are averaged.
         min_bases: windows with fewer known bases are not scored.
+        regions: whether the windows are of regions, whose rows have names.
     """
     least = least or Least()
-    table = _WindowRows(predictor, least) if per_window else _RecordRows(predictor, least, aggregate)
+    table = (
+        _WindowRows(predictor, least, regions=regions)
+        if per_window
+        else _RecordRows(predictor, least, aggregate, regions=regions)
+    )
     buffer: list[RecordWindow] = []
     held = 0
     refused: list[UserError] = []
@@ -77,41 +83,44 @@ def _why_unscored(bases: int, known: int) -> str:
 class _WindowRows:
     """One row a window."""
 
-    def __init__(self, predictor: Predictor, least: Least) -> None:
+    def __init__(self, predictor: Predictor, least: Least, *, regions: bool) -> None:
         self._classes = predictor.model.config.classes
-        self._strand = "." if predictor.both_strands else "+"
+        self._both_strands, self._regions = predictor.both_strands, regions
         self._least = least
 
     def rows(self, windows: list[RecordWindow], probabilities: np.ndarray, typicality: np.ndarray) -> Predictions:
         """The rows of these windows."""
-        nothing = np.isnan(probabilities[:, 0]).tolist()
-        start = np.array([w.start for w in windows], np.int64)
-        end = np.array([w.end for w in windows], np.int64)
-        known = np.array([w.known for w in windows], np.int64)
-        why = [_why_unscored(w.end - w.start, w.known) if n else "" for w, n in zip(windows, nothing, strict=True)]
-        names = [w.record for w in windows]
-        return self._made(names, start, end, known, probabilities, typicality, why)
+        return self._made(windows, [w.start for w in windows], [w.known for w in windows], probabilities, typicality)
 
     def _made(
         self,
-        names: list[str],
-        start: np.ndarray,
-        end: np.ndarray,
-        known: np.ndarray,
-        p: np.ndarray,
+        windows: list[RecordWindow],
+        starts: list[int],
+        known: list[int],
+        probabilities: np.ndarray,
         typicality: np.ndarray,
-        why: list[str],
     ) -> Predictions:
-        predicted, reason = decide(self._classes, p, typicality, self._least, why)
-        n_frac = 1 - known / np.maximum(end - start, 1)
-        return Predictions(self._classes, names, start, end, self._strand, n_frac, predicted, p, reason, typicality)
+        """A row for each of some windows, with which it ends."""
+        start, end = np.array(starts, np.int64), np.array([w.end for w in windows], np.int64)
+        nothing = np.isnan(probabilities[:, 0]).tolist()
+        lengths = (end - start).tolist()
+        why = [_why_unscored(n, k) if none else "" for n, k, none in zip(lengths, known, nothing, strict=True)]
+        predicted, reason = decide(self._classes, probabilities, typicality, self._least, why)
+        return Predictions(
+            self._classes, [w.record for w in windows], start, end, [self._strand(w) for w in windows],
+            1 - np.array(known, np.int64) / np.maximum(end - start, 1), predicted, probabilities, reason, typicality,
+            [w.label or "" for w in windows] if self._regions else None,
+        )  # fmt: skip
+
+    def _strand(self, window: RecordWindow) -> str:
+        return "." if self._both_strands else "-" if window.strand == "-" else "+"
 
 
 class _RecordRows(_WindowRows):
-    """One row a record, made when its last window is scored; a record may span many buffers."""
+    """One row a record or region, made when its last window is scored; a record may span many buffers."""
 
-    def __init__(self, predictor: Predictor, least: Least, aggregate: Aggregation) -> None:
-        super().__init__(predictor, least)
+    def __init__(self, predictor: Predictor, least: Least, aggregate: Aggregation, *, regions: bool) -> None:
+        super().__init__(predictor, least, regions=regions)
         self._aggregate: Aggregation = aggregate
         self._open: RecordAverage | None = None
         self._known = 0
@@ -119,8 +128,7 @@ class _RecordRows(_WindowRows):
 
     def rows(self, windows: list[RecordWindow], probabilities: np.ndarray, typicality: np.ndarray) -> Predictions:
         """The rows of the records that end with one of these windows."""
-        names: list[str] = []
-        lengths: list[int] = []
+        ends: list[RecordWindow] = []
         known: list[int] = []
         averages: list[np.ndarray] = []
         typical: list[float] = []
@@ -134,15 +142,10 @@ class _RecordRows(_WindowRows):
                     self._open.add(p, window.known)
             self._typical.add(like, window.known)
             if window.is_last:
-                names.append(window.record)
-                lengths.append(window.end)
+                ends.append(window)
                 known.append(window.known if whole else self._known)
                 averages.append(p if self._open is None else self._open.result())
                 typical.append(self._typical.result())
                 self._open, self._known, self._typical = None, 0, MeanTypicality()
-        table = np.array(averages).reshape(len(names), len(self._classes))
-        empty = np.isnan(table[:, 0]).tolist()
-        why = [_why_unscored(b, k) if none else "" for b, k, none in zip(lengths, known, empty, strict=True)]
-        end, counts = np.array(lengths, np.int64), np.array(known, np.int64)
-        start = np.zeros(len(names), np.int64)
-        return self._made(names, start, end, counts, table, np.array(typical), why)
+        table = np.array(averages).reshape(len(ends), len(self._classes))
+        return self._made(ends, [window.first for window in ends], known, table, np.array(typical))

@@ -58,7 +58,7 @@ class ReadingProgress(ShownProgress):
         """The same windows, whose records and bases are counted; bases where windows overlap count once."""
         covered = 0
         for window in windows:
-            covered = 0 if window.start == 0 else covered
+            covered = window.start if window.start == window.first else covered
             self.bases += window.end - covered
             self.windows_seen += 1
             self.records += window.is_last

@@ -48,7 +48,7 @@ def _chunks(path: Path, name: str) -> Iterator[pd.DataFrame]:
             for group in file.iter_batches(_ROWS):
                 yield group.to_pandas()
         return
-    texts: dict[Any, Any] = dict.fromkeys(("seq_id", "strand", "predicted", "reason"), str)
+    texts: dict[Any, Any] = dict.fromkeys(("seq_id", "strand", "predicted", "reason", "name"), str)
     if ".jsonl" in name:
         whole: dict[Any, Any] = {**texts, "start": "int64", "end": "int64"}
         yield from pd.read_json(path, lines=True, chunksize=_ROWS, dtype=whole)
@@ -71,10 +71,10 @@ def _rows(chunk: pd.DataFrame, path: Path) -> Predictions:
         chunk = chunk.assign(typicality=np.nan)
     names = [*(f"{_PREFIX}{name}" for name in classes), "typicality"]
     numbers = chunk[names].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    strands = set(chunk["strand"])
     return Predictions(
         classes, chunk["seq_id"].astype(str).tolist(), chunk["start"].to_numpy(np.int64),
-        chunk["end"].to_numpy(np.int64), strands.pop() if len(strands) == 1 else ".",
+        chunk["end"].to_numpy(np.int64), chunk["strand"].astype(str).tolist(),
         chunk["n_frac"].to_numpy(np.float64), chunk["predicted"].tolist(), numbers[:, :-1],
         chunk["reason"].fillna("").tolist(), numbers[:, -1],
+        chunk["name"].fillna("").tolist() if "name" in chunk else None,
     )  # fmt: skip

@@ -62,25 +62,28 @@ class Predictions:
         classes: names, in the order of `probabilities`' columns.
         seq_id: record ids; not necessarily unique.
         start, end: int64, 0-based half-open, base pairs in the record.
-        strand: "+" where the sequence was read as given, "." where both strands were averaged.
+        strand: of each row "+" where the sequence was read as given, "-" where from the other strand, "." where both
+            strands were averaged.
         n_frac: float64, share of letters other than A, C, G, T.
         predicted: a class, or "abstain".
         probabilities: (M, C) float64; a row of NaN where nothing could be scored.
         reason: why a row abstains, otherwise empty.
         typicality: (M,) float64, how typical of the training data each row is; NaN where the model cannot tell, see
             `genomamba.classifier.typicality`.
+        name: names of the regions in a BED file, or None where records are classified.
     """
 
     classes: tuple[str, ...]
     seq_id: Sequence[str]
     start: np.ndarray
     end: np.ndarray
-    strand: str
+    strand: Sequence[str]
     n_frac: np.ndarray
     predicted: Sequence[str]
     probabilities: np.ndarray
     reason: Sequence[str]
     typicality: np.ndarray
+    name: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.seq_id)
@@ -115,14 +118,15 @@ class Predictions:
             "seq_id": self.seq_id,
             "start": self.start,
             "end": self.end,
-            "strand": [self.strand] * len(self),
+            "strand": self.strand,
             "length": self.end - self.start,
             "n_frac": self.n_frac,
             "predicted": self.predicted,
             "confidence": self.confidence,
         }
         named.update({f"prob_{name}": self.probabilities[:, i] for i, name in enumerate(self.classes)})
-        return {**named, "margin": self.margin, "typicality": self.typicality, "reason": self.reason}
+        last = {} if self.name is None else {"name": self.name}
+        return {**named, "margin": self.margin, "typicality": self.typicality, "reason": self.reason, **last}
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,10 @@ class Least:
     typicality: float = 0.0
 
 
-def no_predictions(classes: tuple[str, ...]) -> Predictions:
-    """A table of these classes without a row."""
-    whole, real = np.zeros(0, np.int64), np.zeros(0)
-    return Predictions(classes, [], whole, whole, "+", real, [], np.zeros((0, len(classes))), [], real)
+def no_predictions(classes: tuple[str, ...], *, regions: bool = False) -> Predictions:
+    """A table of these classes without a row, of regions or of records."""
+    whole, real, names = np.zeros(0, np.int64), np.zeros(0), [] if regions else None
+    return Predictions(classes, [], whole, whole, [], real, [], np.zeros((0, len(classes))), [], real, names)
 
 
 def decide(

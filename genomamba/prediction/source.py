@@ -53,10 +53,7 @@ class Source:
         if bed is None and not regions:
             return cls(fasta)
         genome = Genome.open(fasta)
-        if bed is not None:
-            found = read_bed(bed, genome)
-        else:
-            found = [Interval(*parse_region(region, genome)) for region in regions]
+        found = [parse_region(region, genome) for region in regions] if bed is None else read_bed(bed, genome)
         if in_order:
             found = sorted(found, key=lambda region: (genome.number_of(region.name), region.start))
             _check_apart(found)

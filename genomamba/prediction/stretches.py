@@ -16,6 +16,7 @@ from genomamba import tokens
 from mamba_data_prep.genomes.fasta import FastaPiece
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.intervals import Interval
+from mamba_data_prep.genomes.regions import region_reader
 
 _HELD_IN_MEMORY = 2**24
 """Bases of one record that are held in memory; what is longer waits on disk for its end."""
@@ -88,13 +89,13 @@ def region_stretches(genome: Genome, regions: Sequence[Interval], context: int =
     Raises:
         UserError: the file changed after it was opened.
     """
-    for region in regions:
-        number = genome.number_of(region.name)
-        first = max(0, region.start - context)
-        last = min(region.end + context, genome.records[number].length)
+    with region_reader(genome) as fetch:
+        for region in regions:
+            first = max(0, region.start - context)
+            last = min(region.end + context, genome.records[genome.number_of(region.name)].length)
 
-        def read(start: int, end: int, number: int = number, first: int = first) -> np.ndarray:
-            return tokens.encode(genome.fetch(number, first + start, first + end))
+            def read(start: int, end: int, name: str = region.name, first: int = first) -> np.ndarray:
+                return tokens.encode(fetch(name, first + start, first + end))
 
-        around = region.start - first, last - region.end
-        yield Stretch(region.name, region.start, region.end, region.strand, region.label, *around, read)
+            around = region.start - first, last - region.end
+            yield Stretch(region.name, region.start, region.end, region.strand, region.label, *around, read)

@@ -31,7 +31,7 @@ from mamba_data_prep.atomic import atomic_write, clean_orphans
 from mamba_data_prep.errors import UserError
 
 _TEXTS = (".tsv", ".csv", ".jsonl", ".bed", ".gff3")
-FORMATS = (".tsv", ".csv", ".parquet", ".jsonl", ".bed", ".bw", *(f"{text}.gz" for text in _TEXTS))
+FORMATS = (".tsv", ".csv", ".parquet", ".jsonl", ".bed", ".gff3", ".bw", *(f"{text}.gz" for text in _TEXTS))
 OF_WINDOWS = (".bed", ".gff3", ".bw")
 """Formats that always hold windows, not records."""
 TRACKS = (".bedgraph", ".bedgraph.gz", ".bw")
@@ -266,10 +266,10 @@ class _Bed:
     def write(self, rows: Rows) -> None:
         assert isinstance(rows, Predictions)
         scores = np.round(np.nan_to_num(rows.confidence) * 1000).astype(int).tolist()
-        fields = zip(rows.seq_id, rows.start.tolist(), rows.end.tolist(), rows.predicted, scores, strict=True)
+        columns = (rows.seq_id, rows.start.tolist(), rows.end.tolist(), rows.predicted, scores, rows.strand)
         self._stream.writelines(
-            f"{record}\t{start}\t{end}\t{_bed_name(name)}\t{score}\t{rows.strand}\t{start}\t{end}\t{self._colour[name]}\n"
-            for record, start, end, name, score in fields
+            f"{record}\t{start}\t{end}\t{_bed_name(name)}\t{score}\t{strand}\t{start}\t{end}\t{self._colour[name]}\n"
+            for record, start, end, name, score, strand in zip(*columns, strict=True)
         )
 
     def take_over(self, path: Path) -> None:
@@ -298,7 +298,7 @@ class _Gff3:
             if rows.reason[number]:
                 parts.append(f"reason={quote(rows.reason[number], safe=_UNRESERVED)}")
             place = f"{quote(record, safe=_SEQID)}\tgenomamba\tregion\t{rows.start[number] + 1}\t{rows.end[number]}"
-            self._stream.write(f"{place}\t{score}\t{rows.strand}\t.\t{';'.join(parts)}\n")
+            self._stream.write(f"{place}\t{score}\t{rows.strand[number]}\t.\t{';'.join(parts)}\n")
 
     def take_over(self, path: Path) -> None:
         _copy_lines(path, self._stream, after="##gff-version")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pybigtools
 import pytest
 import torch
 from Bio import SeqIO
@@ -30,6 +31,7 @@ from genomamba.prediction import classified, shown_progress
 from genomamba.prediction.predictor import Predictor
 from genomamba.prediction.record_windows import RecordWindow, record_windows, window_starts
 from genomamba.prediction.rows import Least, Predictions, decide
+from genomamba.prediction.stretches import record_stretches
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import FastaPiece
 
@@ -55,7 +57,7 @@ def test_windows_lie_alike_from_both_ends_however_the_file_was_cut(
     records: list[str], window: int, share: float, piece: int
 ) -> None:
     stride = max(1, int(window * share))
-    found = list(record_windows(_pieces(records, piece), window, stride))
+    found = list(record_windows(record_stretches(_pieces(records, piece)), window, stride))
     assert [w.record for w in found if w.is_last] == [f"r{index}" for index in range(len(records))]
     for index, text in enumerate(records):
         own = [w for w in found if w.record == f"r{index}"]
@@ -94,7 +96,7 @@ def test_a_row_has_the_length_of_its_own_stretch() -> None:
         ["r"] * 2,
         starts,
         ends,
-        "+",
+        ["+"] * 2,
         np.zeros(2),
         ["a"] * 2,
         np.array([[0.8, 0.2]] * 2),
@@ -261,17 +263,62 @@ def test_a_flat_file_gives_the_table_of_its_fasta(
     assert (tmp_path / f"{format}.tsv").read_bytes() == (tmp_path / "fasta.tsv").read_bytes()
 
 
-def test_regions_are_classified_as_if_they_were_records(
+def test_regions_are_classified_as_if_they_were_records_on_their_strand(
     bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
 ) -> None:
     text = make_bases(500, 1)
-    run_classify(
-        model=bundle, fasta=write_fasta({"chr1": text}), out=tmp_path / "a.tsv", regions=("chr1:101-200", "1:1-64")
-    )
+    other = text.translate(str.maketrans("ACGT", "TGCA"))[::-1]
+    fasta, bed = write_fasta({"chr1": text}), tmp_path / "some.bed"
+    bed.write_text("1\t100\t200\tlong one\t0\t-\nchr1\t0\t64\tb\t0\t+\nchr1\t300\t330\nchr1\t100\t200\tc\t0\t.\n")
+    places = ("chr1:101-200:-", "1:1-64(+)", "chr1:301-330", "chr1:101-200")
     cut = tmp_path / "cut.fa"
-    cut.write_text(f">chr1:101-200\n{text[100:200]}\n>chr1:1-64\n{text[:64]}\n")
-    run_classify(model=bundle, fasta=cut, out=tmp_path / "b.tsv")
-    assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
+    cut.write_text(f">a\n{other[300:400]}\n>b\n{text[:64]}\n>c\n{text[300:330]}\n>d\n{text[100:200]}\n")
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "bed.tsv", bed=bed)
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "named.tsv", regions=places)
+    run_classify(model=bundle, fasta=cut, out=tmp_path / "cut.tsv")
+    found, named, records = (
+        pd.read_csv(tmp_path / f"{n}.tsv", sep="\t", keep_default_na=False) for n in ("bed", "named", "cut")
+    )
+    assert list(found.columns) == [*records.columns, "name"]
+    assert found["name"].tolist() == ["long one", "b", "", "c"]
+    assert found[["start", "end", "strand"]].values.tolist() == [
+        [100, 200, "-"], [0, 64, "+"], [300, 330, "+"], [100, 200, "+"],
+    ]  # fmt: skip
+    assert set(found["seq_id"]) == {"chr1"}
+    same = [one for one in records.columns if one not in ("seq_id", "start", "end", "strand")]
+    pd.testing.assert_frame_equal(found[same], records[same])
+    pd.testing.assert_frame_equal(named.drop(columns="name"), found.drop(columns="name"))
+
+
+def test_windows_of_regions_lie_in_the_genome(
+    bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str], tmp_path: Path
+) -> None:
+    """In a table, a BED file and a bigWig; a region on the other strand has the windows of the same places."""
+    fasta, bed = write_fasta({"b": make_bases(400, 1), "a": make_bases(300, 2)}), tmp_path / "some.bed"
+    bed.write_text("a\t100\t230\tone\t0\t-\nb\t10\t60\n")
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "w.tsv", bed=bed, per_window=True)
+    table = pd.read_csv(tmp_path / "w.tsv", sep="\t", keep_default_na=False)
+    assert table[["seq_id", "start", "end", "strand", "name"]].values.tolist() == [
+        ["a", 100, 164, "-", "one"], ["a", 133, 197, "-", "one"], ["a", 166, 230, "-", "one"], ["b", 10, 60, "+", ""],
+    ]  # fmt: skip
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "w.bed", bed=bed)
+    lines = [line.split("\t") for line in (tmp_path / "w.bed").read_text().splitlines()]
+    assert [[*line[:3], line[5]] for line in lines] == [
+        [name, str(start), str(end), strand] for name, start, end, strand, _ in
+        table[["seq_id", "start", "end", "strand", "name"]].values.tolist()
+    ]  # fmt: skip
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "w.bw", bed=bed, track="human")
+    with pybigtools.open(str(tmp_path / "w.bw")) as track:
+        assert track.chroms() == {"b": 400, "a": 300}
+        assert [start for start, _, _ in track.records("a")] == [100, 133, 166]
+    run_classify(model=bundle, fasta=fasta, out=tmp_path / "w.gff3", bed=bed)
+    assert [line.split("\t")[6] for line in (tmp_path / "w.gff3").read_text().splitlines()[1:]] == ["-", "-", "-", "+"]
+    for asked, problem in (
+        ({"bed": bed, "regions": ("a",)}, "both name regions"),
+        ({"bed": bed, "fasta": Path("-")}, "standard input"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            run_classify(**{"model": bundle, "fasta": fasta, "out": tmp_path / "x.tsv", **asked})
 
 
 def test_the_sidecar_says_where_the_table_came_from(

@@ -215,6 +215,27 @@ def test_a_region_keeps_its_place_in_the_genome(bundle: Path, tmp_path: Path) ->
     assert not (out / "memory.png").exists()
 
 
+def test_a_region_on_the_minus_strand_is_explained_as_it_is_read(bundle: Path, tmp_path: Path) -> None:
+    """The same values as of the reverse complement, at their own places in the genome."""
+    text = SEQUENCE * 5
+    turned = text.translate(str.maketrans("ACGTN", "TGCAN"))[::-1]
+    (tmp_path / "g.fa").write_text(f">one\n{text}\n")
+    (tmp_path / "t.fa").write_text(f">one\n{turned}\n")
+    n, tables = len(text), {}
+    for name, region in (("g", f"one:{n - 40 + 1}-{n - 19}:-"), ("t", "one:20-40")):
+        asked = ["explain", "--model", str(bundle), "--fasta", str(tmp_path / f"{name}.fa"), "--method", "ism"]
+        made = CliRunner().invoke(cli, [*asked, "--region", region, "--out", str(tmp_path / name)])
+        assert made.exit_code == 0, made.output
+        tables[name] = pd.read_csv(tmp_path / name / "attributions.tsv", sep="\t")
+    assert tables["g"]["start"].tolist() == [n - 1 - place for place in tables["t"]["start"]]
+    assert set(tables["g"]["strand"]) == {"-"}
+    pd.testing.assert_frame_equal(*(tables[name].drop(columns=["start", "strand"]) for name in ("g", "t")))
+    with pybigtools.open(str(tmp_path / "g" / "ism.bw")) as track:
+        values = {start: value for start, _, value in track.records("one")}
+    known = tables["g"].dropna()
+    assert [values[place] for place in known["start"]] == pytest.approx(known["ism"].tolist(), abs=1e-5)
+
+
 def test_what_cannot_be_explained_is_refused(bundle: Path, tmp_path: Path) -> None:
     fasta = tmp_path / "g.fa"
     fasta.write_text(f">one\n{'ACGT' * 5000}\n")

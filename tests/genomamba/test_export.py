@@ -33,8 +33,8 @@ def _rows(ids: list[str]) -> Predictions:
     typicality[-1] = np.nan
     predicted, reason = decide(CLASSES, p, typicality, Least(0.5), why)
     start = np.arange(len(ids), dtype=np.int64) * 10
-    n_frac = np.linspace(0, 1, len(ids))
-    return Predictions(CLASSES, ids, start, start + 64, "+", n_frac, predicted, p, reason, typicality)
+    n_frac, plus = np.linspace(0, 1, len(ids)), ["+"] * len(ids)
+    return Predictions(CLASSES, ids, start, start + 64, plus, n_frac, predicted, p, reason, typicality)
 
 
 def _write(path: Path) -> Predictions:
@@ -156,9 +156,9 @@ def test_unsure_rows_abstain_and_say_why() -> None:
 def _windows(names: list[str], starts: list[int], value: list[float], width: int = 64) -> Predictions:
     start, p = np.array(starts, np.int64), np.array(value)
     rows = np.stack([p / 4, 0.75 - p / 4 * 3, p / 2], 1)
-    some = np.ones(len(names))
+    some, plus = np.ones(len(names)), ["+"] * len(names)
     predicted, reason = decide(CLASSES, rows, some, Least(), [""] * len(names))
-    return Predictions(CLASSES, names, start, start + width, "+", some - 1, predicted, rows, reason, some)
+    return Predictions(CLASSES, names, start, start + width, plus, some - 1, predicted, rows, reason, some)
 
 
 def test_a_bigwig_holds_each_windows_own_part_and_gaps_where_nothing_was_scored(tmp_path: Path) -> None:

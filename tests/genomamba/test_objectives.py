@@ -25,6 +25,7 @@ from genomamba.language_model.objectives import IGNORED, Objective, is_base, nex
 from genomamba.prediction.classified import classify_windows
 from genomamba.prediction.predictor import Predictor
 from genomamba.prediction.record_windows import record_windows
+from genomamba.prediction.stretches import record_stretches
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import FastaPiece
 from mamba_data_prep.genomes.genome import Genome
@@ -231,7 +232,9 @@ def test_a_long_record_and_its_reverse_complement_are_classified_alike(pooling: 
     for one in (text, tokens.decode(tokens.reverse_complement(tokens.encode(text)))):
         letters = np.frombuffer(one.encode(), np.uint8)
         pieces = [FastaPiece("r", "", 0, 0, letters, is_last=True, line=1)]
-        rows = classify_windows(record_windows(pieces, 50, 30), Predictor(network, torch.device("cpu")))
+        rows = classify_windows(
+            record_windows(record_stretches(pieces), 50, 30), Predictor(network, torch.device("cpu"))
+        )
         found.append(np.concatenate([row.probabilities for row in rows]))
     assert found[0].shape == (1, 2)
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)

@@ -13,6 +13,7 @@ from genomamba.classifier.network import SequenceClassifier
 from genomamba.prediction.classified import classify_windows
 from genomamba.prediction.predictor import Predictor, RecordAverage, length_batches
 from genomamba.prediction.record_windows import record_windows
+from genomamba.prediction.stretches import record_stretches
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import FastaPiece
 
@@ -74,7 +75,7 @@ def test_rows_say_how_they_were_read_and_why_they_abstain(
         for number, (name, bases) in enumerate(records.items())
     ]
     predictor = Predictor(make_classifier(), CPU, both_strands=both_strands)
-    (rows,) = classify_windows(record_windows(pieces, 64, 64), predictor, per_window=per_window)
-    assert rows.strand == strand
+    (rows,) = classify_windows(record_windows(record_stretches(pieces), 64, 64), predictor, per_window=per_window)
+    assert rows.strand == [strand] * len(rows)
     assert list(rows.reason) == ["", "too short", "too few known bases", "no known base", "no bases"]
     assert rows.n_frac.tolist() == pytest.approx([0, 0, 28 / 32, 1, 1])

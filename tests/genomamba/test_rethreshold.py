@@ -144,7 +144,7 @@ def test_the_page_of_a_table_adds_up(bundle: Path, fasta: Path, tmp_path: Path) 
 
 def test_tallies_count_every_row_once() -> None:
     rows = Predictions(
-        ("a", "b"), ["r"] * 5, np.zeros(5, int), np.array([1, 2, 3, 4, 8]), "+", np.zeros(5),
+        ("a", "b"), ["r"] * 5, np.zeros(5, int), np.array([1, 2, 3, 4, 8]), ["+"] * 5, np.zeros(5),
         ["a", "b", "abstain", "b", "b"],
         np.array([[0.51, 0.49], [0.0, 1.0], [np.nan, np.nan], [0.2, 0.8], [0.3, 0.7]]),
         ["", "", "no bases", "", ""], np.ones(5),

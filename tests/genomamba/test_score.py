@@ -195,6 +195,9 @@ def test_regions_are_read_on_their_own_strand_with_what_lies_around(
                 assert row.bits == pytest.approx(-np.nansum(own), abs=1e-3)
     run_score(model=lm, fasta=fasta, out=tmp_path / "one.tsv", regions=["last:11-90"])
     assert pd.read_csv(tmp_path / "one.tsv", sep="\t")[["seq_id", "start", "end"]].values.tolist() == [["last", 10, 90]]
+    run_score(model=lm, fasta=fasta, out=tmp_path / "minus.tsv", regions=["last:11-90:-"], strands="forward")
+    minus, whole = (pd.read_csv(tmp_path / f"{name}.tsv", sep="\t") for name in ("minus", "out0"))
+    assert minus.drop(columns="name").iloc[0].tolist() == whole.drop(columns="name").iloc[0].tolist()
 
 
 def test_a_track_of_regions_is_sorted_and_knows_the_genome(

@@ -56,6 +56,10 @@ class Interval:
     def __len__(self) -> int:
         return self.end - self.start
 
+    def __str__(self) -> str:
+        """The interval as samtools writes it, 1-based with both ends inside, and a strand, if any, as bedtools does."""
+        return f"{self.name}:{self.start + 1}-{self.end}" + (f"({self.strand})" if self.strand != "." else "")
+
     def check_within(self, length: int) -> None:
         """Refuses an interval that reaches beyond its record.
 

@@ -18,6 +18,7 @@ from genomamba.classifier.tasks.labelled_tables import SPLIT_NAMES, TableRow, re
 from genomamba.classifier.tasks.of_run import TrainedOn
 from genomamba.classifier.tasks.tasks import centre
 from genomamba.prediction.record_windows import record_windows
+from genomamba.prediction.stretches import record_stretches
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import stream_fasta
 
@@ -230,7 +231,7 @@ def _check_labels(rows: list[TableRow], config: ClassifierConfig) -> None:
 def _windows(path: Path, window: int, share: ReadShare) -> Iterator[np.ndarray]:
     """Token ids of a file's windows, of which at least half the bases are known."""
     known = share.of_file(path)
-    for found in record_windows(stream_fasta(path, unique_ids=False), window, window):
+    for found in record_windows(record_stretches(stream_fasta(path, unique_ids=False)), window, window):
         if len(found.ids) and 2 * found.known >= min(window, len(found.ids)):
             share.window(known, found.record, found.start, found.end, found.ids)
             yield found.ids
