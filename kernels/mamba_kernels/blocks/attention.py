@@ -45,18 +45,23 @@ class AttentionMixer(Mixer):
     def mix(self, x: Tensor, state: LayerState | None, reset: Tensor | None) -> tuple[Tensor, LayerState]:
         """`x` (B, L, d_model); a token sees its own document only, and in the causal case nothing after itself."""
         batch, length, _ = x.shape
-        if state is None:
-            state = self.initial_state(batch, x.device, x.dtype)
-        seen = state[0].shape[2]
+        seen = 0 if state is None else state[0].shape[2]
         qkv = self.qkv_proj(x).view(batch, length, 3, self.n_heads, self.head_width).permute(2, 0, 3, 1, 4)
         query, key = self._rotate(qkv[0], seen), self._rotate(qkv[1], seen)
-        keys = torch.cat([state[0].to(key.dtype), key], dim=2)
-        values = torch.cat([state[1].to(key.dtype), qkv[2]], dim=2)
-        documents = torch.cat([state[2], self._documents(x, state[2], reset)], dim=1)
-        mask = self._mask(documents, length, reset is not None or bool(seen))
-        y = F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, is_causal=self.causal and mask is None and length > 1
+        keys, values, documents = (
+            key,
+            qkv[2].contiguous(),
+            self._documents(x, None if state is None else state[2], reset),
         )
+        if state is not None:
+            keys = torch.cat([state[0].to(key.dtype), keys], dim=2)
+            values = torch.cat([state[1].to(key.dtype), values], dim=2)
+            documents = torch.cat([state[2], documents], dim=1)
+        mask = None
+        # Of an exported program's state it cannot be asked whether it is empty.
+        if reset is not None or (state is not None and (torch.compiler.is_exporting() or seen)):
+            mask = self._mask(documents, length)
+        y = F.scaled_dot_product_attention(query, keys, values, mask, is_causal=self.causal and mask is None)
         y = self.out_proj(y.transpose(1, 2).reshape(batch, length, self.n_heads * self.head_width))
         return y, (keys, values, documents) if self.causal else ()
 
@@ -78,18 +83,16 @@ class AttentionMixer(Mixer):
         return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1).to(x.dtype)
 
     @staticmethod
-    def _documents(x: Tensor, seen: Tensor, reset: Tensor | None) -> Tensor:
+    def _documents(x: Tensor, seen: Tensor | None, reset: Tensor | None) -> Tensor:
         """Each new token's document number (B, L), counted on from the last one seen."""
         if reset is None:
             new = torch.zeros(x.shape[:2], device=x.device, dtype=torch.int32)
         else:
             new = reset.to(torch.int32).cumsum(dim=1, dtype=torch.int32)
-        return new + seen[:, -1:] if seen.shape[1] else new
+        return new if seen is None else new + F.pad(seen, (1, 0))[:, -1:]
 
-    def _mask(self, documents: Tensor, length: int, needed: bool) -> Tensor | None:
-        """Which keys each new token sees, (B, 1, L, T + L); None where SDPA's own causal or full mask is right."""
-        if not needed:
-            return None
+    def _mask(self, documents: Tensor, length: int) -> Tensor:
+        """Which keys each new token sees, (B, 1, L, T + L)."""
         total = documents.shape[1]
         visible = documents[:, total - length :, None] == documents[:, None, :]
         if self.causal:

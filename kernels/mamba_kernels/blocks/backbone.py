@@ -27,6 +27,8 @@ AUTO_KEPT_BYTES = 2**30
 
 def chunk_tokens(config: BackboneConfig, rows: int, length: int, element_size: int = 4) -> int | None:
     """Tokens of each of `rows` rows that a block works on at a time, or None for all `length` of them."""
+    if torch.compiler.is_exporting():  # the operators go chunk by chunk then, and nothing is computed again
+        return None
     size = config.chunk_size
     if isinstance(size, str):
         kept = 6 * element_size * config.d_inner * rows * length * len(config.layers)

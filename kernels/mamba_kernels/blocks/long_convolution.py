@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mamba_kernels.ops.derivatives import recomputed_backward
+from mamba_kernels.ops.exported import loop
 
 GROUP_NUMBERS = 1 << 21
 """Numbers that go through one FFT, zeros behind them included: channels are taken in groups of so many."""
@@ -27,6 +28,10 @@ def long_convolution(x: Tensor, kernel: Tensor, reset: Tensor | None = None) -> 
         (B, L, D) in the kernel's dtype.
     """
     wide = x.to(kernel.dtype)
+    if torch.compiler.is_exporting():
+        if reset is None and not torch.onnx.is_in_onnx_export():  # where transforms of any length are not to be had
+            return _by_fft(wide, kernel)
+        return _by_positions(wide, kernel, torch.zeros_like(wide[..., 0], dtype=torch.bool) if reset is None else reset)
     if not x.numel():
         return wide
     return _convolved(wide, kernel[: x.shape[1]]) if reset is None else _by_documents(wide, kernel, reset)
@@ -51,6 +56,22 @@ def _by_documents(x: Tensor, kernel: Tensor, reset: Tensor) -> Tensor:
         pieces.append(_convolved(documents, kernel[: len(position)])[inside])
         places.append(place[inside])
     return torch.zeros_like(flat).index_copy(0, torch.cat(places), torch.cat(pieces)).view_as(x)
+
+
+def _by_positions(x: Tensor, kernel: Tensor, reset: Tensor) -> Tensor:
+    """The same under `torch.export`, where it is not known how many documents there are: position by position."""
+    place, document = torch.arange(x.shape[1], device=x.device), reset.int().cumsum(1)
+
+    def one(
+        state: Tensor, now: Tensor, own: Tensor, x: Tensor, kernel: Tensor, place: Tensor, document: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        distance = now - place
+        weights = torch.where((distance >= 0)[:, None], kernel.index_select(0, distance.clamp(min=0)), 0.0)
+        seen = torch.where((document == own[:, None])[..., None], x, 0.0)
+        return (seen * weights).sum(1), state.clone()
+
+    _, y = loop(one, x.new_zeros(x.shape[0]), (place, document.t()), (x, kernel, place, document))
+    return y.transpose(0, 1)
 
 
 def _convolved(x: Tensor, kernel: Tensor) -> Tensor:

@@ -33,5 +33,5 @@ def split_strands(x: Tensor, reset: Tensor | None, following: Tensor | None = No
 
 def merge_strands(x: Tensor) -> Tensor:
     """(2 B, L, M / 2) back to (B, L, M)."""
-    given, opposite = x.chunk(2, dim=0)
+    given, opposite = x.unflatten(0, (2, -1)).unbind()  # exporters know no chunks of what has no fixed size
     return torch.cat([given, opposite.flip(1, 2)], dim=-1)

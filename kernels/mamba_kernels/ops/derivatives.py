@@ -46,6 +46,8 @@ def backend_that_follows(
 ) -> str:
     """Choose the backend of an operator: "torch" where a compiled one could not follow what is asked for.
 
+    While a program is exported it is "torch" whatever was asked for: it will run where these kernels are not.
+
     Args:
         op: The operator's name, for messages.
         requested: The caller's `backend` argument, or None.
@@ -58,6 +60,8 @@ def backend_that_follows(
         ValueError: The backend asked for does not exist or cannot run here, as `mamba_kernels.dispatch` says.
     """
     chosen = resolve_backend(op, requested, x.device, widest_dtype(x, *others))
+    if torch.compiler.is_exporting():
+        return "torch"
     if chosen not in COMPILED_BACKENDS:
         return chosen
     if not has_gradient and (torch.compiler.is_compiling() or gradient_wanted(x, *others)):

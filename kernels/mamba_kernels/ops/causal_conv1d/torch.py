@@ -1,18 +1,11 @@
 """The causal convolution in plain torch, one pass for each tap: any device, differentiable, and it compiles."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from mamba_kernels.arguments import compute_dtype
-
-
-def positions_since_reset(reset: Bool[Tensor, "B L"], memory: int) -> Int[Tensor, "B L"]:
-    """Count the positions from the last reset at or before each position; at least `memory` where there was none."""
-    position = torch.arange(reset.shape[1], device=reset.device)
-    last = torch.where(reset, position, -memory)
-    return position - (last.cummax(1).values if reset.shape[1] else last)
 
 
 def final_state(
@@ -34,11 +27,14 @@ def final_state(
         state = torch.cat([before, state], dim=2)
     if reset is not None and taken:
         recent = reset[:, :taken].flip(1) if reverse else reset[:, length - taken :]
-        later = (
-            F.pad(recent, (carried - taken, 0)).flip(1).cumsum(1).flip(1) - F.pad(recent, (carried - taken, 0)).int()
-        )
-        state = torch.where((later > 0).unsqueeze(1), 0.0, state)
+        state = _without_ended(state, F.pad(recent, (carried - taken, 0)))
     return state.contiguous()
+
+
+def _without_ended(state: Float[Tensor, "B D P"], reset: Bool[Tensor, "B P"]) -> Float[Tensor, "B D P"]:
+    """Zero the inputs before the last reset."""
+    later = reset.flip(1).cumsum(1).flip(1) - reset.int()
+    return torch.where((later > 0).unsqueeze(1), 0.0, state)
 
 
 def causal_conv1d_torch(
@@ -61,16 +57,23 @@ def causal_conv1d_torch(
         u.new_zeros(batch, taps - 1, channels) if initial_state is None else initial_state.to(dtype).transpose(1, 2)
     )
     padded = torch.cat([before, u], dim=1)
-    since = None if marks is None else positions_since_reset(marks, length + taps)
+    ends = None if marks is None else F.pad(marks, (taps - 1, 0))
+    cut = None
     w = weight.to(dtype)
     y = u * w[:, taps - 1]
     for j in range(1, taps):
         shifted = padded[:, taps - 1 - j : taps - 1 - j + length]
-        if since is not None:
-            shifted = torch.where((since >= j).unsqueeze(2), shifted, 0.0)
+        if ends is not None:  # what lies j back is seen unless one of the last j positions is a reset
+            begun = ends[:, taps - j : taps - j + length].unsqueeze(2)
+            cut = begun if cut is None else cut | begun
+            shifted = torch.where(cut, 0.0, shifted)
         y = y + shifted * w[:, taps - 1 - j]
     if bias is not None:
         y = y + bias.to(dtype)
     y = F.silu(y) if silu else y
     y = (y.flip(1) if reverse else y).to(x.dtype)
-    return y, final_state(x, initial_state, reset, taps, reverse) if return_final_state else x.new_empty(0)
+    if not return_final_state:
+        return y, x.new_empty(0)
+    state = padded[:, length:].transpose(1, 2).to(x.dtype)
+    state = state if ends is None else _without_ended(state, ends[:, length:])
+    return y, state.contiguous()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mamba_kernels.arguments import compute_dtype
 from mamba_kernels.gpu.triton_runtime import accumulator, cdiv, launch, rows
-from mamba_kernels.ops.causal_conv1d.torch import causal_conv1d_torch, final_state, positions_since_reset
+from mamba_kernels.ops.causal_conv1d.torch import causal_conv1d_torch, final_state
 from mamba_kernels.ops.causal_conv1d.triton_kernels import conv_backward_inputs, conv_backward_sums, conv_forward
 from mamba_kernels.ops.derivatives import gradient_through, refuse_second_derivative, to_be_differentiated
 
@@ -23,12 +23,19 @@ torch.library.define(
 )
 
 
+def _positions_since_reset(reset: Tensor, memory: int) -> Tensor:
+    """Count the positions from the last reset at or before each position; at least `memory` where there was none."""
+    position = torch.arange(reset.shape[1], device=reset.device)
+    last = torch.where(reset, position, -memory)
+    return position - (last.cummax(1).values if reset.shape[1] else last)
+
+
 def _inputs(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None, reset: Tensor | None, reverse: bool
 ) -> tuple[Tensor | None, ...]:
     """Bring tensors into the kernels' layout; resets become positions since the last one, in scan order."""
     marks = reset.flip(1) if reset is not None and reverse else reset
-    since = None if marks is None else positions_since_reset(marks, x.shape[1] + weight.shape[1]).contiguous()
+    since = None if marks is None else _positions_since_reset(marks, x.shape[1] + weight.shape[1]).contiguous()
     kept = None if initial_state is None else initial_state.contiguous()
     return rows(x), weight.contiguous(), None if bias is None else bias.contiguous(), kept, since
 

@@ -5,6 +5,7 @@ Legend: B batch, L length, D channels, N complex states a channel.
 
 from typing import Literal, overload
 
+import torch
 from torch import Tensor
 
 from mamba_kernels.arguments import check_tensors
@@ -121,7 +122,7 @@ def s4d(
     check_tensors("s4d", {"reset": (reset, x.shape[:2])}, x.device)
     recurrent = _mode(mode, reset) == "recurrent"
     chosen = backend_that_follows("s4d", backend, x, delta, A, C, D, initial_state)
-    if chosen == "reference" or x.numel() == 0:
+    if chosen == "reference" or (not torch.compiler.is_exporting() and x.numel() == 0):
         y, final_state = s4d_reference(x, delta, A, C, D, initial_state, reset, reverse)
     else:
         y, final_state = s4d_torch(x, delta, A, C, D, initial_state, reset, reverse, recurrent, return_final_state)

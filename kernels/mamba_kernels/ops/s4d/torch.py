@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mamba_kernels.arguments import compute_dtype
 from mamba_kernels.ops.derivatives import recomputed_backward
+from mamba_kernels.ops.s4d.pairs import discretise_pairs, run_exported
 
 BLOCK = 256
 """Steps whose powers of the decay are tabulated; longer powers are products of two."""
@@ -25,11 +26,8 @@ def as_complex(pairs: Tensor, dtype: torch.dtype) -> Tensor:
 
 def discretise(delta: Tensor, A: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Zero-order hold: dt A (D, N), whose exponential is the decay of a step, and (exp(dt A) - 1) / A."""
-    rates = as_complex(A, dtype)
-    log_decay = rates * delta.to(dtype)[:, None]
-    damping, angle = log_decay.real, log_decay.imag
-    real = torch.expm1(damping) * torch.cos(angle) - 2 * torch.sin(angle / 2).square()
-    return log_decay, torch.complex(real, torch.exp(damping) * torch.sin(angle)) / rates
+    log_decay, drive = discretise_pairs(delta, A, dtype)
+    return torch.view_as_complex(log_decay), torch.view_as_complex(drive)
 
 
 def _powers(log_decay: Tensor, exponents: Tensor) -> Tensor:
@@ -116,6 +114,25 @@ def _recur(
     return torch.cat(pieces, dim=1), now
 
 
+def _exported(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    initial_state: Tensor | None,
+    reset: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
+    dtype = compute_dtype(x, delta, A, C, D, initial_state)
+    log_decay, drive = discretise_pairs(delta, A, dtype)
+    u, c = x.to(dtype), C.to(dtype)
+    state = c.new_zeros(x.shape[0], *C.shape) if initial_state is None else initial_state.to(dtype)
+    y, final = run_exported(u, log_decay, drive, c, state, reset, reverse)
+    y = y if D is None else y + D.to(dtype) * u
+    return y.to(x.dtype), final
+
+
 def s4d_torch(
     x: Tensor,
     delta: Tensor,
@@ -133,6 +150,8 @@ def s4d_torch(
     A convolution saves the work of a final state that is not asked for: an empty tensor is in its place.
     """
     dtype = compute_dtype(x, delta, A, C, D, initial_state)
+    if torch.compiler.is_exporting():
+        return _exported(x, delta, A, C, D, initial_state, reset, reverse)
     log_decay, drive = discretise(delta, A, dtype)
     state = None if initial_state is None else as_complex(initial_state, dtype)
     c = as_complex(C, dtype)

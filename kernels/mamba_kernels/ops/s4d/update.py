@@ -3,12 +3,11 @@
 Legend: B batch, D channels, N complex states a channel.
 """
 
-import torch
 from torch import Tensor
 
 from mamba_kernels.arguments import compute_dtype
 from mamba_kernels.ops.s4d.interface import check_arguments
-from mamba_kernels.ops.s4d.torch import as_complex, discretise
+from mamba_kernels.ops.s4d.pairs import discretise_pairs, read, step
 
 
 def s4d_update(
@@ -35,9 +34,9 @@ def s4d_update(
         raise ValueError(f"s4d_update: x must be (batch, channels), found shape {tuple(x.shape)}")
     check_arguments("s4d_update", x, delta, A, C, D, ("state", state))
     dtype = compute_dtype(state, x, delta, A, C, D)
-    log_decay, drive = discretise(delta, A, dtype)
+    log_decay, drive = discretise_pairs(delta, A, dtype)
     u = x.to(dtype)
-    new_state = torch.exp(log_decay) * as_complex(state, dtype) + drive * u.unsqueeze(-1)
-    y = 2 * (as_complex(C, dtype) * new_state).sum(-1).real
+    new_state = step(log_decay, drive, state.to(dtype), u)
+    y = read(C.to(dtype), new_state)
     y = y if D is None else y + D.to(dtype) * u
-    return y.to(x.dtype), torch.view_as_real(new_state).to(state.dtype)
+    return y.to(x.dtype), new_state.to(state.dtype)

@@ -6,6 +6,7 @@ Legend: B batch, L length, D channels, N state size, G groups of B and C (G divi
 from collections.abc import Callable
 from typing import Literal, overload
 
+import torch
 from torch import Tensor
 
 from mamba_kernels.arguments import check_tensors, compute_dtype
@@ -166,7 +167,7 @@ def selective_scan(
     check_arguments(x, delta, A, B, C, D, z, delta_bias, initial_state, reset)
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state)
     run = _implementation(backend_that_follows("selective_scan", backend, *tensors))
-    if x.numel() == 0 or x.is_meta:
+    if x.is_meta or (not torch.compiler.is_exporting() and x.numel() == 0):
         run = _scan_nothing
     y, final_state = run(x, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, reset, reverse)
     return (y, final_state) if return_final_state else y

@@ -1,5 +1,7 @@
 """The selective scan vectorised over channels, states and pieces of time: plain differentiable torch, on any device."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,10 +9,14 @@ from torch.utils.checkpoint import checkpoint
 
 from mamba_kernels.arguments import compute_dtype
 from mamba_kernels.ops.derivatives import recomputed_backward
+from mamba_kernels.ops.exported import over_chunks
 from mamba_kernels.ops.selective_scan.reference import per_channel
 
 CHUNK = 64
 """Steps whose (B, D, N) states exist at once."""
+
+EXPORTED_CHUNK = 8
+"""The same in an exported program, where doubling more often would make a large graph of each layer."""
 
 
 def _prefix(decay: Tensor, update: Tensor, reset: Tensor | None) -> Tensor:
@@ -52,6 +58,37 @@ def _scan_chunk(
     return (y.flip(1) if reverse else y), states[:, -1].clone()  # a view would keep all states alive
 
 
+def _run(
+    state: Tensor, A: Tensor, dt: Tensor, u: Tensor, B: Tensor, C: Tensor, reset: Tensor | None, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Return y (B, L, D) and the state after the last step, chunk by chunk."""
+    length = u.shape[1]
+    recompute = recomputed_backward(dt, u, A, B, C, state)
+    pieces: list[Tensor] = []
+    starts = range(0, length, CHUNK)
+    for start in reversed(starts) if reverse else starts:
+        piece = slice(start, min(start + CHUNK, length))
+        cuts = None if reset is None else reset[:, piece]
+        arguments = (state, A, dt[:, piece], u[:, piece], B[:, piece], C[:, piece], cuts, reverse)
+        y, state = checkpoint(_scan_chunk, *arguments, use_reentrant=False) if recompute else _scan_chunk(*arguments)
+        pieces.append(y)
+    y = torch.cat(pieces[::-1] if reverse else pieces, dim=1) if pieces else torch.zeros_like(u)
+    return y, state
+
+
+def _run_exported(
+    state: Tensor, A: Tensor, dt: Tensor, u: Tensor, B: Tensor, C: Tensor, reset: Tensor | None, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """As `_run`, for every length; a step of size zero, beyond the end, leaves the state alone."""
+
+    def run(state: Tensor, _: Tensor, dt: Tensor, u: Tensor, B: Tensor, C: Tensor, *rest: Tensor) -> Any:
+        *cuts, A = rest
+        return _scan_chunk(state, A, dt, u, B, C, cuts[0] if cuts else None, False)
+
+    sequences = (dt, u, B, C) if reset is None else (dt, u, B, C, reset)
+    return over_chunks(run, state, sequences, (A,), size=EXPORTED_CHUNK, reverse=reverse)
+
+
 def selective_scan_torch(
     x: Tensor,
     delta: Tensor,
@@ -72,23 +109,14 @@ def selective_scan_torch(
     of states, not of the whole length.
     """
     dtype = compute_dtype(x, delta, A, B, C, D, z, delta_bias, initial_state)
-    batch, length, channels = x.shape
     u, dt, a, b, c = (tensor.to(dtype) for tensor in (x, delta, A, B, C))
     if delta_bias is not None:
         dt = dt + delta_bias.to(dtype)
     if delta_softplus:
         dt = F.softplus(dt)
-    state = u.new_zeros(batch, channels, A.shape[1]) if initial_state is None else initial_state.to(dtype)
-    recompute = recomputed_backward(dt, u, a, b, c, state)
-    pieces: list[Tensor] = []
-    starts = range(0, length, CHUNK)
-    for start in reversed(starts) if reverse else starts:
-        piece = slice(start, min(start + CHUNK, length))
-        cuts = None if reset is None else reset[:, piece]
-        arguments = (state, a, dt[:, piece], u[:, piece], b[:, piece], c[:, piece], cuts, reverse)
-        y, state = checkpoint(_scan_chunk, *arguments, use_reentrant=False) if recompute else _scan_chunk(*arguments)
-        pieces.append(y)
-    y = torch.cat(pieces[::-1] if reverse else pieces, dim=1) if pieces else torch.zeros_like(u)
+    state = u.new_zeros(x.shape[0], *A.shape) if initial_state is None else initial_state.to(dtype)
+    run = _run_exported if torch.compiler.is_exporting() else _run
+    y, state = run(state, a, dt, u, b, c, reset, reverse)
     if D is not None:
         y = y + D.to(dtype) * u
     if z is not None:

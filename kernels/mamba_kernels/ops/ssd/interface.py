@@ -198,7 +198,7 @@ def ssd(
     run = _implementation(chosen)
     if chunk_size is None:
         chunk_size = LONG_CHUNK_SIZE if chosen == "triton" else CHUNK_SIZE
-    if x.numel() == 0 or x.is_meta:
+    if x.is_meta or (not torch.compiler.is_exporting() and x.numel() == 0):
         run = _run_nothing
     with without_autocast(x.device):  # the matrix products are of states, which need float32
         dt = step_sizes(delta, delta_bias, delta_softplus, dtype)

@@ -3,16 +3,22 @@
 Legend: B batch, L length, H heads, P channels a head, G groups, N states, Q positions in a chunk, K chunks of all rows.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mamba_kernels.ops.derivatives import recomputed_backward
+from mamba_kernels.ops.exported import over_chunks
 from mamba_kernels.ops.ssd.decays import boundary_decays, documents, pairwise_decays
 
 PIECE = 512
 """Positions whose Q x Q matrices exist at once."""
+
+EXPORTED_CHUNK = 64
+"""Positions in a chunk of an exported program."""
 
 
 def in_chunks(tensor: Tensor, chunk_size: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -83,6 +89,19 @@ def _run_piece(
     return y.unflatten(0, (batch, -1)).flatten(1, 2)[:, :length], state
 
 
+def _run_exported(
+    state: Tensor, A: Tensor, dt: Tensor, x: Tensor, B: Tensor, C: Tensor, reset: Tensor | None, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    """Return y (B, L, H, P) and the state after the last step, in a graph for every length."""
+
+    def run(state: Tensor, _: Tensor, dt: Tensor, x: Tensor, B: Tensor, C: Tensor, *rest: Tensor) -> Any:
+        *cuts, A = rest
+        return _run_piece(state, A, dt, x, B, C, cuts[0] if cuts else None, False, EXPORTED_CHUNK)
+
+    sequences = (dt, x, B, C) if reset is None else (dt, x, B, C, reset)
+    return over_chunks(run, state, sequences, (A,), size=EXPORTED_CHUNK, reverse=reverse)
+
+
 def ssd_torch(
     x: Tensor,
     dt: Tensor,
@@ -102,6 +121,8 @@ def ssd_torch(
     """
     batch, length, heads, width = x.shape
     state = dt.new_zeros(batch, heads, width, B.shape[3]) if initial_state is None else initial_state.to(dt.dtype)
+    if torch.compiler.is_exporting():
+        return _run_exported(state, A, dt, x, B, C, reset, reverse)
     recompute = recomputed_backward(x, dt, A, B, C, state)
     size = min(chunk_size, length)
     piece = max(1, PIECE // size) * size
