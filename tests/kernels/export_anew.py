@@ -1,4 +1,4 @@
-"""Export a backbone and compare the programs with it at other lengths: `python export_anew.py MIXER...`, its layers.
+"""Export a backbone and compare the programs with it at other lengths: `python export_anew.py PART,... MIXER...`.
 
 A program of its own, since no tracer follows the run-time type checker of the tests.
 """
@@ -105,6 +105,6 @@ def one_token(mixers: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # torch's own
-    for part in (without_resets, with_resets, one_token):
-        part(sys.argv[1:])
+    for part in sys.argv[1].split(","):
+        {"plain": without_resets, "resets": with_resets, "step": one_token}[part](sys.argv[2:])
     print("the same")

@@ -12,8 +12,14 @@ import pytest
 MIXERS = "mamba", "mamba2", "s4d", "hyena", "attention"
 
 
-@pytest.mark.parametrize("mixers", [MIXERS, *(pytest.param([one], marks=pytest.mark.slow) for one in MIXERS)])
-def test_one_program_serves_every_length(mixers: Sequence[str]) -> None:
-    program = Path(__file__).with_name("export_anew.py")
-    done = subprocess.run([sys.executable, str(program), *mixers], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("parts", "mixers"),
+    [
+        ("plain,step", MIXERS),
+        *(pytest.param("plain,resets,step", [one], marks=pytest.mark.slow, id=one) for one in MIXERS),
+    ],
+)
+def test_one_program_serves_every_length(parts: str, mixers: Sequence[str]) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("export_anew.py")), parts, *mixers]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "the same\n", done.stderr[-3000:]

@@ -48,11 +48,8 @@ class AttentionMixer(Mixer):
         seen = 0 if state is None else state[0].shape[2]
         qkv = self.qkv_proj(x).view(batch, length, 3, self.n_heads, self.head_width).permute(2, 0, 3, 1, 4)
         query, key = self._rotate(qkv[0], seen), self._rotate(qkv[1], seen)
-        keys, values, documents = (
-            key,
-            qkv[2].contiguous(),
-            self._documents(x, None if state is None else state[2], reset),
-        )
+        keys, values = key, qkv[2].contiguous()
+        documents = self._documents(x, None if state is None else state[2], reset)
         if state is not None:
             keys = torch.cat([state[0].to(key.dtype), keys], dim=2)
             values = torch.cat([state[1].to(key.dtype), values], dim=2)

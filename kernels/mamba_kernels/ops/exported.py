@@ -67,9 +67,7 @@ def loop(
         y, after = run(*given)
         return after, y
 
-    if (
-        torch.onnx.is_in_onnx_export()
-    ):  # it derives the loop's gradient, needlessly, and fails where sizes are not known
+    if torch.onnx.is_in_onnx_export():  # it would derive the loop's gradient, and fail where sizes are not known
         state, *inputs = (tensor.detach() for tensor in (state, *inputs))
         constants = [tensor.detach() for tensor in constants]
     after, y = torch.ops.higher_order.scan(turn, [state], list(inputs), tuple(constants))
