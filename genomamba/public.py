@@ -25,6 +25,7 @@ from genomamba.prediction.scored import Strands, score_stretches
 from genomamba.prediction.stretches import record_stretches
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes.fasta import FastaPiece
+from mamba_data_prep.genomes.rna import count_uracils, tell_uracils
 from mamba_training.bundle import load_bundle
 
 
@@ -113,6 +114,7 @@ def _records(sequences: Sequence[str] | Mapping[str, str]) -> Iterator[FastaPiec
     if isinstance(sequences, str):
         raise UserError("one sequence was given where several are expected", fix="put it into a list")
     named = sequences.items() if isinstance(sequences, Mapping) else enumerate(sequences)
+    uracils = 0
     for number, (name, letters) in enumerate(named):
         bases = np.frombuffer(letters.upper().encode("ascii", errors="replace"), np.uint8)
         wrong = np.flatnonzero(tokens.encode(bases) == tokens.UNK)
@@ -121,4 +123,6 @@ def _records(sequences: Sequence[str] | Mapping[str, str]) -> Iterator[FastaPiec
                 "this letter is no nucleotide code", record=str(name), found=letters[wrong[0]],
                 accepted="A C G T U N and the IUPAC codes R Y S W K M B D H V, either case",
             )  # fmt: skip
+        uracils += count_uracils(bases.tobytes())
         yield FastaPiece(str(name), "", number, 0, bases, True, 0)
+    tell_uracils("the sequences given", uracils)

@@ -18,6 +18,7 @@ from genomamba.commands.classify import run_classify
 from genomamba.config import ModelConfig
 from genomamba.language_model.model import BUNDLE_KIND
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes import rna
 from mamba_training.bundle import save_bundle
 
 RECORDS = {"short": "ACGTTGCA" * 6, "long": "GATTACANNACGT" * 30, "lower": "acgtacgtacgtacgtacgtaa", "none": "NNNNNNNN"}
@@ -55,6 +56,16 @@ def test_sequences_without_names_are_numbered(bundle: Path) -> None:
     empty = genomamba.classify(model, [])
     assert list(empty.columns) == list(genomamba.classify(model, ["ACGT" * 9]).columns)
     assert len(empty) == 0
+
+
+def test_rna_is_read_as_dna_and_told(
+    bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rna, "_told", set())
+    model = genomamba.load(bundle)
+    assert isinstance(model, genomamba.SequenceClassifier)
+    pd.testing.assert_frame_equal(genomamba.classify(model, ["ACGUu" * 6]), genomamba.classify(model, ["ACGTT" * 6]))
+    assert caplog.messages == ["the sequences given: 12 bases are U (RNA) and are read as T"]
 
 
 def test_a_language_model_scores_each_base_given_those_before_it(language_model: Path) -> None:

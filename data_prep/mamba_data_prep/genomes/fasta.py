@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from mamba_data_prep.genomes.fasta_errors import broken_header, no_base, no_reco
 from mamba_data_prep.genomes.fastq import FastqFile, is_fastq
 from mamba_data_prep.genomes.flat_files import FlatFile, flat_file_format
 from mamba_data_prep.genomes.header import Header, UniqueIds
+from mamba_data_prep.genomes.rna import count_uracils, tell_uracils
 from mamba_data_prep.genomes.two_bit import TwoBitFile, is_two_bit
 
 PIECE = 1 << 20
@@ -110,6 +112,7 @@ def scan_fasta(
     unique_ids: bool = True,
     on_raw: Callable[[bytes], object] | None = None,
     on_text: Callable[[bytes], object] | None = None,
+    on_uracils: Callable[[int], object] | None = None,
 ) -> Iterator[Header | bytes]:
     """Gives headers, each followed by its record's bases in one or more non-empty `bytes`.
 
@@ -119,26 +122,30 @@ def scan_fasta(
         unique_ids: refuse an id that was seen before.
         on_raw: called with every piece of the file as it lies on the disk.
         on_text: called with every piece of a FASTA file's decompressed text, never with that of another format.
+        on_uracils: called at the end with the number of U that were read as T; by default it is told.
 
     Raises:
         UserError: the file is in none of these formats, or is damaged.
     """
     blocks = read_blocks(path, on_raw)
-    scanner: FastaScanner | FlatFile | FastqFile | TwoBitFile = FastaScanner(path, upper=upper, unique_ids=unique_ids)
+    fasta = FastaScanner(path, upper=upper, unique_ids=unique_ids)
+    scanner: FastaScanner | FlatFile | FastqFile | TwoBitFile = fasta
     try:
         first = next(blocks, b"")
         if other := _other_reader(path, first, upper=upper, unique_ids=unique_ids):
             scanner = other
             yield from other.records(chain([first], blocks))
-            return
-        for block in chain([first], blocks):
-            if on_text is not None:
-                on_text(block)
-            yield from scanner.feed(block)
+        else:
+            for block in chain([first], blocks):
+                if on_text is not None:
+                    on_text(block)
+                yield from fasta.feed(block)
     except CorruptCompression as error:
         fix = "download or copy the file again, and compare its checksum or size with the source's"
         raise UserError(str(error), path=path, line=scanner.line, fix=fix) from None
-    yield from scanner.finish()
+    if scanner is fasta:
+        yield from fasta.finish()
+    (on_uracils or partial(tell_uracils, path))(scanner.uracils)
 
 
 def _other_reader(
@@ -169,6 +176,8 @@ class FastaScanner:
         self._carriage_return = False
         self._record: Header | None = None
         self._any_bases = False
+        self.uracils = 0
+        """How many U were read as T."""
 
     def feed(self, block: bytes) -> Iterator[Header | bytes]:
         """Gives what the next block of the file holds."""
@@ -284,6 +293,7 @@ class FastaScanner:
         self._at_line_start = text.endswith(b"\n")
         if bases:
             self._any_bases = True
+            self.uracils += count_uracils(text)
             yield bases
 
     def _read_lines(self, text: bytes) -> Iterator[bytes]:
@@ -301,6 +311,7 @@ class FastaScanner:
                 if alphabet.INVALID in bases:
                     record = None if self._record is None else self._record.record
                     raise not_a_base(self.path, self.line, record, line, self._table)
+                self.uracils += count_uracils(line)
             self.line += ends
             self._at_line_start = ends
             read.append(bases)

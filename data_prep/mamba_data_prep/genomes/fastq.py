@@ -14,6 +14,7 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes import alphabet
 from mamba_data_prep.genomes.fasta_errors import not_a_base
 from mamba_data_prep.genomes.header import Header, UniqueIds
+from mamba_data_prep.genomes.rna import count_uracils
 
 _BEGINNING = re.compile(rb"(\xef\xbb\xbf)?\s*@")
 _SAM = re.compile(rb"@(HD|SQ|RG|PG|CO)\t")
@@ -40,6 +41,8 @@ class FastqFile:
         self.path = path
         self.line = 0
         """The 1-based line that was read last."""
+        self.uracils = 0
+        """How many U were read as T."""
         self._table = alphabet.UPPER if upper else alphabet.AS_WRITTEN
         self._ids = UniqueIds(path) if unique_ids else None
 
@@ -111,6 +114,7 @@ class FastqFile:
             bases = text.translate(self._table, b" \t")
             if alphabet.INVALID in bases:
                 raise not_a_base(self.path, self.line, header.record, text, self._table)
+            self.uracils += count_uracils(text)
             found.append(bases)
         raise self._damaged("the file ends inside a read, before its '+' line", header)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes import alphabet
 from mamba_data_prep.genomes.header import Header, UniqueIds
+from mamba_data_prep.genomes.rna import count_uracils
 
 if TYPE_CHECKING:
     from Bio.SeqRecord import SeqRecord
@@ -57,6 +58,8 @@ class FlatFile:
         self._table = alphabet.UPPER if upper else alphabet.AS_WRITTEN
         self._ids = UniqueIds(path) if unique_ids else None
         self._lines = _Lines()
+        self.uracils = 0
+        """How many U were read as T."""
 
     @property
     def line(self) -> int:
@@ -122,6 +125,7 @@ class FlatFile:
             written = bytes(record.seq or b"")
         except UndefinedSequenceError:  # the entry names a length or other entries, and holds no sequence itself
             return b""
+        self.uracils += count_uracils(written)
         bases = written.translate(self._table)
         wrong = bases.find(alphabet.INVALID)
         if wrong >= 0:

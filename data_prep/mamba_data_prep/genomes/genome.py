@@ -27,6 +27,7 @@ from mamba_data_prep.errors import UserError
 from mamba_data_prep.genomes import alphabet
 from mamba_data_prep.genomes.cache import cache_root, temporary_root, writable
 from mamba_data_prep.genomes.index import FastaIndex, Progress, Signature, build_index
+from mamba_data_prep.genomes.rna import tell_uracils
 from mamba_data_prep.provenance import Fingerprint, fingerprint
 
 _ACCESSION = re.compile(r"([A-Z][A-Z0-9]*_?\d{5,})\.\d+")
@@ -71,7 +72,12 @@ class Genome:
         Raises:
             UserError: the file is missing or is not FASTA of DNA (with line and mend), or the cache is full.
         """
-        path = Path(path).expanduser()
+        genome = cls._open(Path(path).expanduser(), cache_dir, progress)
+        tell_uracils(genome.path, genome._index.uracils)
+        return genome
+
+    @classmethod
+    def _open(cls, path: Path, cache_dir: str | Path | None, progress: Progress | None = None) -> Genome:
         with opened(path):
             pass
         if not is_regular(path):
@@ -296,7 +302,7 @@ def _up_to_date(path: Path, folder: Path, progress: Progress | None) -> FastaInd
 
 
 def _reopened(path: Path, folder: Path, content: Fingerprint) -> Genome:
-    genome = Genome.open(path, folder.parent)
+    genome = Genome._open(path, folder.parent)  # in a worker: what there is to tell was told
     if genome.fingerprint != content:
         raise UserError("this file changed after it was opened", path=path, fix="leave it as it is while it is in use")
     return genome

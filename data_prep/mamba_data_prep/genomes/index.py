@@ -22,7 +22,7 @@ from mamba_data_prep.genomes.header import Header
 from mamba_data_prep.genomes.layout import Layout, LayoutFinder
 from mamba_data_prep.provenance import Fingerprint
 
-FORMAT = 1
+FORMAT = 2
 _CLOCK_GRAIN = 2_000_000_000
 """Nanoseconds within which two changes of a file may carry the same time, on the coarsest filesystems."""
 
@@ -63,6 +63,7 @@ class FastaIndex:
         signature: what the system said about the file then.
         settled: whether any later change must show in the signature; False if the file had changed a moment before.
         flat: name of the flat copy beside the index (one byte a base), or "" where the file itself is read.
+        uracils: how many U are read as T.
     """
 
     names: tuple[str, ...]
@@ -73,6 +74,7 @@ class FastaIndex:
     signature: Signature
     settled: bool
     flat: str
+    uracils: int
 
     def confirmed(self, signature: Signature) -> FastaIndex:
         """Gives the same index after the file was found to hold the same bytes."""
@@ -90,6 +92,7 @@ class FastaIndex:
             "signature": asdict(self.signature),
             "settled": self.settled,
             "flat": self.flat,
+            "uracils": self.uracils,
         }
         with atomic_write(path, "wb") as stream:
             np.savez(
@@ -118,6 +121,7 @@ class FastaIndex:
                     signature=Signature(**about["signature"]),
                     settled=about["settled"],
                     flat=about["flat"],
+                    uracils=about["uracils"],
                 )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
@@ -162,6 +166,7 @@ def build_index(path: Path, folder: Path, progress: Progress | None = None) -> F
         signature=signature,
         settled=_settled(signature),
         flat=flat,
+        uracils=reading.uracils,
     )
 
 
@@ -174,13 +179,14 @@ class _Reading:
         self.names: list[str] = []
         self.lengths: list[int] = []
         self.unknown = UnknownFinder()
+        self.uracils = 0
         self._layout = LayoutFinder() if with_layout else None
         self._seen = 0
 
     def read(self, write: Callable[[bytes], object] | None = None) -> Layout | None:
         """Reads the file; hands its bases to `write`. Returns the layout where it was asked for and is regular."""
         on_text = self._layout.feed if self._layout is not None else None
-        for event in scan_fasta(self.path, on_raw=self._on_raw, on_text=on_text):
+        for event in scan_fasta(self.path, on_raw=self._on_raw, on_text=on_text, on_uracils=self._on_uracils):
             if isinstance(event, Header):
                 self.names.append(event.record)
                 self.lengths.append(0)
@@ -196,6 +202,9 @@ class _Reading:
         self._seen += len(block)
         if self.progress is not None:
             self.progress(self._seen, self.size)
+
+    def _on_uracils(self, count: int) -> None:
+        self.uracils = count
 
 
 class UnknownFinder:

@@ -40,6 +40,8 @@ class TwoBitFile:
 
     line = 1
     """A binary file has no lines; messages name records."""
+    uracils = 0
+    """The format has no U."""
 
     def __init__(self, path: str | Path, *, upper: bool = True, unique_ids: bool = True) -> None:
         self.path, self._upper = path, upper

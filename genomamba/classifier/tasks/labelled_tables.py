@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mamba_data_prep.errors import UserError
+from mamba_data_prep.genomes.rna import count_uracils, tell_uracils
 from mamba_data_prep.workbooks import sheet_rows
 
 SPLIT_NAMES = {
@@ -168,6 +169,7 @@ def _checked_rows(
 ) -> Iterator[TableRow]:
     names = [name.strip().lower() for name in next(table, (1, []))[1]]
     columns = _columns(path, names, delimiter, wanted)
+    uracils = 0
     for line, fields in table:
         if not fields:
             continue
@@ -181,6 +183,8 @@ def _checked_rows(
                 fix="mend the row, or quote fields that hold the delimiter",
             )
         yield _row(path, line, fields, columns, wanted.split)
+        uracils += count_uracils(fields[columns["sequence"]].encode())
+    tell_uracils(path, uracils)
 
 
 def _columns(path: Path, names: list[str], delimiter: str, wanted: _Wanted) -> dict[str, int]:
