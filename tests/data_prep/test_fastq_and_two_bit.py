@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
+import tempfile
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +25,7 @@ from mamba_data_prep.genomes.fasta import stream_fasta
 from mamba_data_prep.genomes.fastq import FastqFile
 from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.header import Header
+from mamba_data_prep.genomes.regions import region_reader
 from mamba_data_prep.genomes.two_bit import TwoBitFile
 
 RECORDS = {"r1": "ACGTNACGT", "r2": "ttgaccN", "r3": "N" * 7 + "ACGTacgt" * 5 + "NN", "r4": "C"}
@@ -149,6 +152,44 @@ def test_every_reader_of_sequences_takes_them(tmp_path: Path, kind: str) -> None
     assert genome.fetch(2, 5, 12).tobytes() == b"NNACGTA"
 
 
+@given(names, st.data(), st.sampled_from("<>"), st.integers(0, 1))
+def test_places_in_a_two_bit_file_are_read_without_the_rest(
+    ids: list[str], data: st.DataObject, order: str, version: int
+) -> None:
+    records = {name: data.draw(bases) for name in ids}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "x.2bit"
+        path.write_bytes(packed(records, order, version))
+        patch.setattr(TwoBitFile, "records", None)
+        genome = Genome.open(path, Path(folder) / "cache")
+        assert not list((Path(folder) / "cache").rglob("bases*"))
+        assert genome.packed
+        assert [tuple(record) for record in genome.records] == [(name, len(text)) for name, text in records.items()]
+        for number, (name, text) in enumerate(records.items()):
+            start = data.draw(st.integers(0, len(text)))
+            end = data.draw(st.integers(start, len(text)))
+            wanted = text[start:end].upper()
+            assert genome.fetch(name, start, end).tobytes().decode() == wanted
+            place = (np.array([number]), np.array([start]), np.array([end]))
+            assert genome.unknown_counts(*place).tolist() == [wanted.count("N")]
+            with region_reader(genome) as fetch:
+                assert fetch(name, start, end).tobytes().decode() == wanted
+        again = Genome.open(path, Path(folder) / "cache")
+        assert (again.records, again.fingerprint) == (genome.records, genome.fingerprint)
+        genome.close()
+        again.close()
+
+
+def test_a_two_bit_file_that_changes_while_it_is_open_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.2bit"
+    path.write_bytes(packed(RECORDS))
+    genome = Genome.open(path)
+    path.write_bytes(packed({**RECORDS, "r1": "TTTTTTTTT"}))
+    with pytest.raises(UserError, match="this file changed after it was opened"):
+        genome.fetch("r1", 0, 4)
+    assert Genome.open(path).fetch("r1", 0, 4).tobytes() == b"TTTT"
+
+
 DAMAGED = {
     "ends in a read": (fastq(RECORDS)[:20], 2, "ends inside a read"),
     "ends in qualities": (b"@a\nACGT\n+\nII", 4, "ends inside a read's qualities"),
@@ -181,12 +222,16 @@ def test_every_shortened_or_changed_two_bit_file_is_refused_or_read(tmp_path: Pa
     for cut in range(4, len(whole)):
         with pytest.raises(UserError):
             read(TwoBitFile("x"), whole[:cut], 7)
+        with pytest.raises(UserError):
+            TwoBitFile("x").places(io.BytesIO(whole[:cut]))
     random = np.random.default_rng(3)
     for _ in range(400):
         changed = bytearray(whole)
         changed[random.integers(4, len(whole))] = random.integers(256)
         with suppress(UserError):
             read(TwoBitFile("x"), bytes(changed), 64)
+        with suppress(UserError):
+            TwoBitFile("x").places(io.BytesIO(changed))
 
 
 def test_a_gzip_file_that_is_cut_is_told(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """Random access to the bases of a FASTA file, through an index that cannot be stale.
 
-A plain FASTA file with regular lines is read in place; gzip, bgzip and irregular files are read from a flat copy in the
-cache, one byte a base. The index is trusted while the file's size, times and inode are what they were; otherwise the
-file is hashed again, and indexed again if its content differs. Every read in place also checks that line ends lie where
-the index says. A `.fai` beside the file is neither needed nor trusted: it does not say which content it belongs to.
+A plain FASTA file with regular lines is read in place, and so is .2bit; gzip, bgzip, irregular files and other formats
+are read from a flat copy in the cache, one byte a base. The index is trusted while the file's size, times and inode are
+what they were; otherwise the file is hashed again, and indexed again if its content differs. Every read in place also
+checks that line ends lie where the index says. A `.fai` beside the file is neither needed nor trusted: it does not say
+which content it belongs to.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from mamba_data_prep.genomes import alphabet
 from mamba_data_prep.genomes.cache import cache_root, temporary_root, writable
 from mamba_data_prep.genomes.index import FastaIndex, Progress, Signature, build_index
 from mamba_data_prep.genomes.rna import tell_uracils
+from mamba_data_prep.genomes.two_bit import unpacked
 from mamba_data_prep.provenance import Fingerprint, fingerprint
 
 _ACCESSION = re.compile(r"([A-Z][A-Z0-9]*_?\d{5,})\.\d+")
@@ -162,6 +164,8 @@ class Genome:
             )
         if start == end:
             return np.zeros(0, dtype=np.uint8)
+        if self._index.packed:
+            return self._unpacked(number, start, end)
         line_bases, line_bytes, offset = self._line_bases[number], self._line_bytes[number], self._offset[number]
         first = offset + start // line_bases * line_bytes + start % line_bases
         last = offset + (end - 1) // line_bases * line_bytes + (end - 1) % line_bases + 1
@@ -174,12 +178,27 @@ class Genome:
         bases = bases.translate(alphabet.UPPER)
         line_ends = raw[line_bases - start % line_bases + (line_bytes - line_bases - 1) :: line_bytes]
         if len(bases) != end - start or alphabet.INVALID in bases or line_ends.strip(b"\n") or self.has_changed():
-            raise UserError(
-                "this file changed after it was opened",
-                path=self.path,
-                fix="leave it as it is while it is in use; run again",
-            )
+            raise self._changed()
         return np.frombuffer(bases, dtype=np.uint8)
+
+    def _unpacked(self, number: int, start: int, end: int) -> np.ndarray:
+        """Bases of a .2bit file."""
+        first, last = start // 4, -(-end // 4)
+        raw = _read_at(self._descriptor, self._offset[number] + first, last - first)
+        if len(raw) != last - first or self.has_changed():
+            raise self._changed()
+        bases = unpacked(raw)[start - 4 * first :][: end - start]
+        runs, place = self._index.unknown, int(self._starts[number]) + start
+        for run in range(int(np.searchsorted(runs[1], place, side="right")), runs.shape[1]):
+            low, high = int(runs[0, run]) - place, int(runs[1, run]) - place
+            if low >= len(bases):
+                break
+            bases[max(low, 0) : high] = ord("N")
+        return bases
+
+    def _changed(self) -> UserError:
+        fix = "leave it as it is while it is in use; run again"
+        return UserError("this file changed after it was opened", path=self.path, fix=fix)
 
     def unknown_counts(self, record: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Tells how many bases of each interval are not A, C, G or T: (n,) to int64 (n,), without reading the file."""
@@ -201,6 +220,11 @@ class Genome:
             return not os.path.samestat(os.stat(self.bases), os.fstat(self._descriptor))
         except OSError:
             return True
+
+    @property
+    def packed(self) -> bool:
+        """Whether the file is .2bit, read in place; such a file has no index of samtools."""
+        return self._index.packed
 
     @property
     def bases(self) -> Path:

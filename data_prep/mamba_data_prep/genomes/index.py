@@ -20,9 +20,10 @@ from mamba_data_prep.genomes import alphabet
 from mamba_data_prep.genomes.fasta import scan_fasta
 from mamba_data_prep.genomes.header import Header
 from mamba_data_prep.genomes.layout import Layout, LayoutFinder
-from mamba_data_prep.provenance import Fingerprint
+from mamba_data_prep.genomes.two_bit import TwoBitFile, is_two_bit
+from mamba_data_prep.provenance import Fingerprint, fingerprint
 
-FORMAT = 2
+FORMAT = 3
 _CLOCK_GRAIN = 2_000_000_000
 """Nanoseconds within which two changes of a file may carry the same time, on the coarsest filesystems."""
 
@@ -64,6 +65,8 @@ class FastaIndex:
         settled: whether any later change must show in the signature; False if the file had changed a moment before.
         flat: name of the flat copy beside the index (one byte a base), or "" where the file itself is read.
         uracils: how many U are read as T.
+        packed: whether the file itself is read and is .2bit: four bases a byte, `layout.offset` being the byte of a
+            record's first four.
     """
 
     names: tuple[str, ...]
@@ -74,7 +77,8 @@ class FastaIndex:
     signature: Signature
     settled: bool
     flat: str
-    uracils: int
+    uracils: int = 0
+    packed: bool = False
 
     def confirmed(self, signature: Signature) -> FastaIndex:
         """Gives the same index after the file was found to hold the same bytes."""
@@ -93,6 +97,7 @@ class FastaIndex:
             "settled": self.settled,
             "flat": self.flat,
             "uracils": self.uracils,
+            "packed": self.packed,
         }
         with atomic_write(path, "wb") as stream:
             np.savez(
@@ -122,6 +127,7 @@ class FastaIndex:
                     settled=about["settled"],
                     flat=about["flat"],
                     uracils=about["uracils"],
+                    packed=about["packed"],
                 )
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
@@ -129,10 +135,10 @@ class FastaIndex:
 
 def build_index(path: Path, folder: Path, progress: Progress | None = None) -> FastaIndex:
     """Reads the whole file once (twice if its lines are irregular), checks it, and writes a flat copy where one is
-    needed.
+    needed; of a .2bit file only what stands before each record's bases is looked at.
 
     Args:
-        path: FASTA, plain, gzip or bgzip; an ordinary file.
+        path: in any format that is read, plain, gzip or bgzip; an ordinary file.
         folder: where a flat copy goes.
         progress: called now and then.
 
@@ -141,7 +147,10 @@ def build_index(path: Path, folder: Path, progress: Progress | None = None) -> F
     """
     signature = Signature.of(path)
     with open(path, "rb") as stream:
-        compressed = stream.read(2) == b"\x1f\x8b"
+        beginning = stream.read(4)
+    if is_two_bit(beginning):
+        return _packed_index(path, signature)
+    compressed = beginning.startswith(b"\x1f\x8b")
     reading = None if compressed else _Reading(path, signature.size, progress, with_layout=True)
     layout = reading.read() if reading is not None else None
     flat = ""
@@ -153,10 +162,7 @@ def build_index(path: Path, folder: Path, progress: Progress | None = None) -> F
         os.replace(folder / "bases", folder / flat)
         lengths = np.array(reading.lengths, dtype=np.int64)
         layout = Layout(np.cumsum(lengths) - lengths, lengths, lengths)
-    if Signature.of(path) != signature:
-        raise UserError(
-            "this file changed while it was read", path=path, fix="wait until it is complete, then try again"
-        )
+    _check_unchanged(path, signature)
     return FastaIndex(
         names=tuple(reading.names),
         lengths=np.array(reading.lengths, dtype=np.int64),
@@ -168,6 +174,44 @@ def build_index(path: Path, folder: Path, progress: Progress | None = None) -> F
         flat=flat,
         uracils=reading.uracils,
     )
+
+
+def _packed_index(path: Path, signature: Signature) -> FastaIndex:
+    """The index of a .2bit file: its bases stay where they are, four a byte."""
+    with open(path, "rb") as stream:
+        records = TwoBitFile(path).places(stream)
+    lengths = np.array([record.length for record in records], dtype=np.int64)
+    before = np.cumsum(lengths) - lengths
+    blocks = np.concatenate([record.unknown + start for record, start in zip(records, before.tolist(), strict=True)])
+    content = fingerprint(path)
+    _check_unchanged(path, signature)
+    return FastaIndex(
+        names=tuple(record.header.record for record in records),
+        lengths=lengths,
+        layout=Layout(np.array([record.offset for record in records], dtype=np.int64), lengths, lengths),
+        unknown=_joined(blocks[blocks[:, 1] > blocks[:, 0]]).T,
+        content=content,
+        signature=signature,
+        settled=_settled(signature),
+        flat="",
+        packed=True,
+    )
+
+
+def _joined(blocks: np.ndarray) -> np.ndarray:
+    """Blocks (n, 2) in the order of their starts, those that overlap or touch as one."""
+    if not len(blocks):
+        return blocks
+    reach = np.maximum.accumulate(blocks[:, 1])
+    begins = np.concatenate(([True], blocks[1:, 0] > reach[:-1]))
+    return np.stack([blocks[begins, 0], reach[np.concatenate((begins[1:], [True]))]], axis=1)
+
+
+def _check_unchanged(path: Path, signature: Signature) -> None:
+    if Signature.of(path) != signature:
+        raise UserError(
+            "this file changed while it was read", path=path, fix="wait until it is complete, then try again"
+        )
 
 
 class _Reading:

@@ -68,10 +68,13 @@ def _place(text: str, genome: Genome) -> tuple[int, int, int] | None:
 
 @contextmanager
 def region_reader(genome: Genome) -> Iterator[Fetch]:
-    """Gives what reads regions of a genome by pyfaidx; it closes with the block.
+    """Gives what reads regions of a genome, by pyfaidx where its bases lie in text; it closes with the block.
 
     What it gives raises a `UserError` where the file changed after it was opened.
     """
+    if genome.packed:
+        yield genome.fetch
+        return
     import pyfaidx
 
     with pyfaidx.Faidx(str(genome.bases), indexname=str(genome.index_for_samtools()), rebuild=False) as reader:

@@ -1,4 +1,4 @@
-"""UCSC's .2bit files read from end to end in constant memory, record by record in the order in which they lie.
+"""UCSC's .2bit files, read from end to end in constant memory, or asked where each record's bases lie.
 
 Source: the format as UCSC describes it (genome.ucsc.edu/FAQ/FAQformat, ".2bit format"): an index of names and offsets,
 then of each record its length, the blocks of N, those of lower case, and four bases a byte, T C A G.
@@ -6,10 +6,11 @@ then of each record its length, the blocks of N, those of lower case, and four b
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +28,30 @@ _LOWER: Final = 0x20
 def is_two_bit(beginning: bytes) -> bool:
     """Tells whether a file with this beginning is .2bit, in either byte order."""
     return beginning[:4] in _ORDERS
+
+
+def unpacked(packed: bytes) -> np.ndarray:
+    """The bases of packed bytes, four each, as uint8 ASCII that may be written to."""
+    codes = (np.frombuffer(packed, np.uint8)[:, None] >> np.array([6, 4, 2, 0], np.uint8)) & 3
+    return _LETTERS[codes.ravel()]
+
+
+class PackedRecord(NamedTuple):
+    """A record of a .2bit file.
+
+    Attributes:
+        header: its id.
+        length: its bases.
+        offset: byte of the file in which its first four bases lie.
+        unknown: starts and ends of its blocks of N, int64 (n, 2), ascending.
+        lower: the same of lower case.
+    """
+
+    header: Header
+    length: int
+    offset: int
+    unknown: np.ndarray
+    lower: np.ndarray
 
 
 class TwoBitFile:
@@ -58,6 +83,30 @@ class TwoBitFile:
             UserError: the file is damaged, or no record has bases.
         """
         data = _Bytes(blocks)
+        for record in self._records(data):
+            yield record.header
+            yield from self._bases(data, record)
+
+    def places(self, stream: io.BufferedIOBase) -> list[PackedRecord]:
+        """Where each record's bases lie; they themselves are not read.
+
+        Args:
+            stream: the file, open at its beginning.
+
+        Raises:
+            UserError: the file is damaged, or no record has bases.
+        """
+        data = _Seekable(stream)
+        found = []
+        for record in self._records(data):
+            found.append(record)
+            data.skip(-(-record.length // 4))
+        if data.position > data.size:
+            raise self._damaged("the file ends inside a record", found[-1].header.record)
+        return found
+
+    def _records(self, data: _Data) -> Iterator[PackedRecord]:
+        """The records in the order in which they lie, each given when its packed bases are the next bytes."""
         any_bases = False
         for number, (offset, name) in enumerate(sorted(self._index(data))):
             header = Header(name, "", 1)
@@ -66,14 +115,15 @@ class TwoBitFile:
             if offset < data.position:
                 raise self._damaged(f"record {number + 1:,} overlaps the one before it", name)
             data.skip(offset - data.position)
-            yield header
-            for bases in self._record(data, name):
-                any_bases = True
-                yield bases
+            (length,) = self._numbers(data, 1, name)
+            unknown, lower = self._blocks(data, name, length), self._blocks(data, name, length)
+            self._numbers(data, 1, name)
+            any_bases = any_bases or length > 0
+            yield PackedRecord(header, length, data.position, unknown, lower)
         if not any_bases:
             raise UserError("no record of this .2bit file has bases", path=self.path)
 
-    def _index(self, data: _Bytes) -> list[tuple[int, str]]:
+    def _index(self, data: _Data) -> list[tuple[int, str]]:
         self._order = _ORDERS[self._taken(data, 4, None)]
         version, count, _ = self._numbers(data, 3, None)
         if version not in (0, 1):
@@ -91,23 +141,18 @@ class TwoBitFile:
             found.append((offset, name))
         return found
 
-    def _record(self, data: _Bytes, name: str) -> Iterator[bytes]:
-        (length,) = self._numbers(data, 1, name)
-        unknown, lower = self._blocks(data, name, length), self._blocks(data, name, length)
-        self._numbers(data, 1, name)
-        for start in range(0, length, _PART):
-            count = min(_PART, length - start)
-            packed = np.frombuffer(self._taken(data, -(-count // 4), name), np.uint8)
-            codes = (packed[:, None] >> np.array([6, 4, 2, 0], np.uint8)) & 3
-            bases = _LETTERS[codes.ravel()[:count]]
-            for first, last in _inside(unknown, start, start + count):
+    def _bases(self, data: _Data, record: PackedRecord) -> Iterator[bytes]:
+        for start in range(0, record.length, _PART):
+            count = min(_PART, record.length - start)
+            bases = unpacked(self._taken(data, -(-count // 4), record.header.record))[:count]
+            for first, last in _inside(record.unknown, start, start + count):
                 bases[first - start : last - start] = ord("N")
             if not self._upper:
-                for first, last in _inside(lower, start, start + count):
+                for first, last in _inside(record.lower, start, start + count):
                     bases[first - start : last - start] |= _LOWER
             yield bases.tobytes()
 
-    def _blocks(self, data: _Bytes, name: str, length: int) -> np.ndarray:
+    def _blocks(self, data: _Data, name: str, length: int) -> np.ndarray:
         """Starts and ends of blocks, (n, 2) int64, in order."""
         (count,) = self._numbers(data, 1, name)
         if count > length:
@@ -118,10 +163,10 @@ class TwoBitFile:
             raise self._damaged("a block of a record lies beyond its end, or out of order", name)
         return found
 
-    def _numbers(self, data: _Bytes, count: int, name: str | None) -> tuple[int, ...]:
+    def _numbers(self, data: _Data, count: int, name: str | None) -> tuple[int, ...]:
         return struct.unpack(f"{self._order}{count}I", self._taken(data, 4 * count, name))
 
-    def _taken(self, data: _Bytes, count: int, name: str | None) -> bytes:
+    def _taken(self, data: _Data, count: int, name: str | None) -> bytes:
         taken = data.take(count)
         if len(taken) < count:
             raise self._damaged(
@@ -142,6 +187,38 @@ def _inside(blocks: np.ndarray, start: int, end: int) -> Iterator[tuple[int, int
             return
         if high > start:
             yield max(int(low), start), min(int(high), end)
+
+
+@runtime_checkable
+class _Data(Protocol):
+    """Bytes that are taken in order."""
+
+    @property
+    def position(self) -> int: ...
+
+    def take(self, count: int) -> bytes: ...
+
+    def skip(self, count: int) -> None: ...
+
+
+class _Seekable:
+    """The bytes of an open file, of which those that are skipped are not read."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream = stream
+        self.size = stream.seek(0, 2)
+        stream.seek(0)
+        self.position = 0
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes, fewer where the file ends."""
+        taken = self._stream.read(count)
+        self.position += len(taken)
+        return taken
+
+    def skip(self, count: int) -> None:
+        """Passes over bytes."""
+        self.position = self._stream.seek(self.position + count)
 
 
 class _Bytes:
