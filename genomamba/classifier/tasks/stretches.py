@@ -111,6 +111,7 @@ def cut_sections(
                 f"no whole window is left for the {split} split",
                 found=f"{total:,} bases in {len(lengths):,} records, window {window:,}, gap {gap:,}",
                 accepted="a genome of at least some 50 windows",
-                fix=f"take a smaller window ({smaller}) or give more sequence",
+                fix=f"take a smaller window ({smaller}), hold out more (--set data.valid_fraction=0.2 "
+                "--set data.test_fraction=0.2) or give more sequence",
             )
     return tuple(sections)
