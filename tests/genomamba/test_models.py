@@ -65,7 +65,7 @@ def test_the_model_scores_human_dna_as_its_card_says() -> None:
         records = file.read().split(">")[1:]
     windows = {str(n): "".join(record.split("\n")[1:])[100_000:104_096] for n, record in enumerate(records)}
     table = genomamba.score(model, windows, strands="forward")
-    expected = [1.4987, 1.1931, 1.7007, 1.6339]
+    expected = [1.4833, 1.1736, 1.6964, 1.6232]
     assert table["bits_per_base"].tolist() == pytest.approx(expected, abs=2e-3)
     assert model.table is not None
     ids = torch.from_numpy(genomamba.encode(windows["0"]))[None]
