@@ -62,16 +62,17 @@ class LinearPart(nn.Module):
         """Frequencies of the words, those with other letters left out."""
         base = ids.long() - tokens.FIRST_BASE
         known = (base >= 0) & (base < 4) & (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None])
-        n_words = max(ids.shape[1] - self.shape.k + 1, 0)
-        word = torch.zeros(len(ids), n_words, dtype=torch.long, device=ids.device)
-        valid = torch.ones_like(word, dtype=torch.bool)
+        beyond = (0, self.shape.k - 1)  # words that go beyond the end hold what is no base
+        base, known = nn.functional.pad(base, beyond), nn.functional.pad(known, beyond)
+        word = torch.zeros_like(ids, dtype=torch.long)
+        valid = torch.ones_like(ids, dtype=torch.bool)
         for offset in range(self.shape.k):
-            place = slice(offset, offset + n_words)
+            place = slice(offset, offset + ids.shape[1])
             word = word * 4 + base[:, place].clamp(0, 3)
-            valid &= known[:, place]
+            valid = valid & known[:, place]
         if self.shape.both_strands:
             word = self.get_buffer("merged")[word]
-        counts = torch.zeros(len(ids), self.shape.n_features, dtype=torch.float64, device=ids.device)
+        counts = torch.zeros(ids.shape[0], self.shape.n_features, dtype=torch.float64, device=ids.device)
         counts.scatter_add_(1, word, valid.double())
         return (counts / counts.sum(1, keepdim=True).clamp(min=1)).float()
 
@@ -80,8 +81,7 @@ def letters_at_places(
     ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"], places: int
 ) -> Float[Tensor, "B places 4"]:
     """One of four at each place; nothing where the letter is unknown, and none beyond the sequence's end."""
-    base = ids.long()[:, :places] - tokens.FIRST_BASE
-    inside = torch.arange(base.shape[1], device=ids.device) < lengths[:, None]
-    base = torch.where(inside, base, -1)
-    base = nn.functional.pad(base, (0, places - base.shape[1]), value=-1)
+    base = ids.long() - tokens.FIRST_BASE
+    inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    base = nn.functional.pad(torch.where(inside, base, -1), (0, places), value=-1)[:, :places]
     return (base[..., None] == torch.arange(4, device=ids.device)).float()

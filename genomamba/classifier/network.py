@@ -172,8 +172,15 @@ class ConvStem(nn.Module):
         x = functional.gelu(self.conv(x))
         inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
         x = torch.where(inside[:, None], x, -torch.inf)
-        x = functional.max_pool1d(x, self.stride, ceil_mode=True).transpose(1, 2)
+        x = self._strongest(x).transpose(1, 2)
         return self.mix(torch.where(x == -torch.inf, 0, x))
+
+    def _strongest(self, x: Float[Tensor, "B D L"]) -> Float[Tensor, "B D P"]:
+        """The greatest of each `stride` values."""
+        if not torch.compiler.is_exporting():
+            return functional.max_pool1d(x, self.stride, ceil_mode=True)
+        short = (x.shape[2] + self.stride - 1) // self.stride * self.stride - x.shape[2]  # pooling fixes the length
+        return functional.pad(x, (0, short), value=-torch.inf).unflatten(2, (-1, self.stride)).amax(3)
 
 
 class Pooling(nn.Module):
@@ -205,7 +212,7 @@ class Pooling(nn.Module):
 
     def _pooled(self, x: Float[Tensor, "B P D"], counts: Integer[Tensor, " B"]) -> Float[Tensor, "B W"]:
         if self.kind == "last":
-            return x[torch.arange(len(x), device=x.device), counts - 1]
+            return x[torch.arange(x.shape[0], device=x.device), counts - 1]
         valid = torch.arange(x.shape[1], device=x.device) < counts[:, None]
         if self.kind == "scales":
             return _at_scales(torch.where(valid[..., None], x, 0), counts)
@@ -220,12 +227,12 @@ def _at_scales(x: Float[Tensor, "B P D"], counts: Integer[Tensor, " B"]) -> Floa
     part = torch.arange(x.shape[1], device=x.device) * _FINEST // counts[:, None]
     part = part.clamp(max=_FINEST - 1)
     valid = (torch.arange(x.shape[1], device=x.device) < counts[:, None]).to(x.dtype)
-    sums = x.new_zeros(len(x), _FINEST, x.shape[2]).scatter_add_(1, part[..., None].expand_as(x), x)
-    sizes = x.new_zeros(len(x), _FINEST).scatter_add_(1, part, valid)
+    sums = x.new_zeros(x.shape[0], _FINEST, x.shape[2]).scatter_add_(1, part[..., None].expand_as(x), x)
+    sizes = x.new_zeros(x.shape[0], _FINEST).scatter_add_(1, part, valid)
     means = []
     for n in (1, 2, 4, 8):
-        total = sums.reshape(len(x), n, _FINEST // n, -1).sum(2)
-        means.append((total / sizes.reshape(len(x), n, -1).sum(2)[..., None].clamp(min=1)).flatten(1))
+        total = sums.reshape(x.shape[0], n, _FINEST // n, -1).sum(2)
+        means.append((total / sizes.reshape(x.shape[0], n, -1).sum(2)[..., None].clamp(min=1)).flatten(1))
     return torch.cat(means, 1)
 
 
@@ -302,11 +309,13 @@ class SequenceClassifier(nn.Module):
         """
         if self.linear is None:
             return self.network(ids, lengths)
-        linear, network, *others = self.shares.tolist()
+        linear, network, *others = self.shares.unbind()
         logits = linear * self.linear(ids, lengths)
         if self.cnn is not None:
             logits = logits + others[0] * self.cnn.of_ids(ids, lengths)
-        return logits + network * self.network(ids, lengths) if network else logits
+        if not torch.compiler.is_exporting() and not network:  # of an exported program's numbers it cannot be asked
+            return logits
+        return logits + network * self.network(ids, lengths)
 
     def network(self, ids: Integer[Tensor, "B L"], lengths: Integer[Tensor, " B"]) -> Float[Tensor, "B C"]:
         """Computes the network's own logits, see `forward`."""
@@ -325,14 +334,15 @@ class SequenceClassifier(nn.Module):
         x = self.stem(ids, lengths) if self.config.stem.taps else self.embedding(ids)
         if self.table is not None:
             x = x + self.table.features(self.table.counted(self.table.lookup(ids)))
-        counts = -(-lengths.long() // self.config.stem.stride)
+        counts = (lengths.long() + self.config.stem.stride - 1) // self.config.stem.stride
+        place = torch.arange(x.shape[1], device=x.device)
         if self.config.stem.positions:
-            if x.shape[1] > len(self.positions):
+            if not torch.compiler.is_exporting() and x.shape[1] > len(self.positions):
                 raise ValueError(f"{ids.shape[1]} bases are longer than the model's window of {self.config.window}")
-            x = x + self.positions[: x.shape[1]]
+            x = x + self.positions[place]
         y, _ = self.backbone(x, reset=_padding_starts(counts, x.shape[1]))
         if self.config.stem.positions:
-            y = y * self.readout[: y.shape[1]]  # what a response counts for may depend on where it is
+            y = y * self.readout[place]  # what a response counts for may depend on where it is
         if self.config.strands_alike:
             y = (y + y.flip(2)) / 2  # the reverse complement's outputs are these, flipped along length and channels
         return self.pooling(y, counts)
@@ -375,8 +385,6 @@ class SequenceClassifier(nn.Module):
 
 def _padding_starts(counts: Integer[Tensor, " B"], positions: int) -> Tensor | None:
     """True where each row's padding begins: it is a document of its own, which neither direction remembers across."""
-    if bool((counts == positions).all()):
+    if not torch.compiler.is_exporting() and bool((counts == positions).all()):
         return None
-    starts = torch.zeros(len(counts), positions + 1, dtype=torch.bool, device=counts.device)
-    starts[torch.arange(len(counts), device=counts.device), counts] = True
-    return starts[:, :positions]
+    return torch.arange(positions, device=counts.device) == counts[:, None]

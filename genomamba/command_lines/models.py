@@ -58,10 +58,13 @@ Examples:
   genomamba convert --model runs/hg38 --out for-transformers
   genomamba convert --model mamba-dna-hf --out models/theirs
   genomamba convert --model mamba-dna-hf --tokens A=4,C=5,G=6,T=7,N=8 --out models/theirs
+  genomamba convert --model runs/apes --out apes.onnx
+  genomamba convert --model human-1.4m --step --out human.onnx
 """
 )
-@click.option("--model", type=MODEL, required=True, help="A language model of ours, or a folder of transformers.")
-@click.option("--out", type=FILE, required=True, help="Folder to write, in the other form.")
+@click.option("--model", type=MODEL, required=True, help="A model of ours, or a folder of transformers.")
+@click.option("--out", type=FILE, required=True, help="Folder to write, in the other form; or FILE.onnx.")
+@click.option("--step", is_flag=True, help="ONNX of a language model that takes one token and its state at a time.")
 @click.option("--tokens", "letters", metavar="A=7,C=8,...", help="Ids of the letters in a transformers model.")
 @click.option(
     "--window", type=click.IntRange(16, 2**24), default=4096, show_default=True, help="Bases a model of theirs reads."
@@ -69,10 +72,10 @@ Examples:
 @overwrite_option
 @json_option
 def convert(as_json: bool, **options: Any) -> None:
-    """Take a language model from or to the Mamba and Mamba-2 of Hugging Face's transformers."""
+    """Take a language model from or to Hugging Face's transformers, or any model to ONNX (a file FILE.onnx)."""
     from genomamba.commands.checks import check_convert
 
-    check_convert(**{name: options[name] for name in ("model", "out", "overwrite")})
+    check_convert(**{name: options[name] for name in ("model", "out", "overwrite", "step")})
     from genomamba.commands.convert import run_convert
 
     print_result(run_convert(**options), as_json)

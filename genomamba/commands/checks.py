@@ -6,6 +6,7 @@ A command calls its check again when it runs, for whoever calls it from Python; 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +138,32 @@ def check_audit(
         model_folder(from_model)
 
 
-def check_convert(*, model: Path, out: Path, overwrite: bool) -> None:
-    """Refuse a model that isn't there, and a folder that can't be written or holds something.
+def check_convert(*, model: Path, out: Path, overwrite: bool, step: bool = False) -> None:
+    """Refuse a model that isn't there, and an output that can't be written or holds something.
 
     Raises:
         UserError: naming what is wrong.
     """
     if not (model / "config.json").is_file():
         model_folder(model)
+    if out.suffix == ".onnx":
+        check_onnx(out)
+        check_output(out, inputs=(model,), overwrite=overwrite)
+        return
+    if step:
+        raise UserError("--step is for ONNX", path=out, fix="name a file that ends in .onnx, or leave out --step")
     check_output_folder(out, marks=("config.json",), inputs=(model,), overwrite=overwrite)
+
+
+def check_onnx(path: Path) -> None:
+    """Refuse to write ONNX where the packages for it are missing.
+
+    Raises:
+        UserError: naming them.
+    """
+    if missing := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
+        needed = " and ".join(missing)
+        raise UserError(f"writing ONNX needs the package {needed}", path=path, fix="pip install 'seqmamba[onnx]'")
 
 
 def check_explain(

@@ -1,4 +1,4 @@
-"""`genomamba convert`: language models from and to the Mamba and Mamba-2 of Hugging Face's transformers."""
+"""`genomamba convert`: language models from and to Hugging Face's transformers, and any model to ONNX."""
 
 from __future__ import annotations
 
@@ -27,27 +27,44 @@ _SHAPE = ("d_model", "d_state", "d_conv", "dt_rank", "dt_min", "dt_max", "n_grou
 """Settings that a backbone and a model's configuration call by the same name, besides `expand` and `norm_eps`."""
 
 
-def run_convert(*, model: Path, out: Path, letters: str | None, window: int, overwrite: bool = False) -> dict[str, Any]:
-    """Writes a transformers folder from one of our models, or a bundle from a folder of transformers.
+def run_convert(
+    *, model: Path, out: Path, letters: str | None, window: int, overwrite: bool = False, step: bool = False
+) -> dict[str, Any]:
+    """Writes a transformers folder or an ONNX file from one of our models, or a bundle from a folder of transformers.
 
     Args:
         model: our bundle or run folder, or what transformers' `save_pretrained` wrote.
-        out: folder to write.
+        out: folder to write, or the ONNX file, which ends in .onnx.
         letters: the ids of a transformers model's tokens, such as `A=7,C=8,G=9,T=10`; None finds them in its files.
         window: bases that the bundle's model is said to read at a time.
         overwrite: replace an existing model.
+        step: an ONNX file that takes one token, and a language model's state.
 
     Raises:
         UserError: it is neither, or it holds what the other side has not, or its vocabulary is not known.
     """
     theirs = _is_transformers(model)
-    check_convert(model=model, out=out, overwrite=overwrite)
+    check_convert(model=model, out=out, overwrite=overwrite, step=step)
     if letters is not None and not theirs:
         raise UserError("--tokens is for models of transformers", path=model, fix="leave it out: ours are known")
+    if out.suffix == ".onnx":
+        return _to_onnx(model, out, step)
     try:
         return _to_bundle(model, out, letters, window) if theirs else _to_transformers(model, out)
     except ValueError as error:
         raise UserError(f"cannot be converted: {error}", path=model) from None
+
+
+def _to_onnx(model: Path, out: Path, step: bool) -> dict[str, Any]:
+    from genomamba.onnx_file import export_onnx
+    from genomamba.public import load
+
+    ours = load(model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    export_onnx(ours, out, step=step)
+    n_parameters = sum(parameter.numel() for parameter in ours.parameters())
+    text = f"{out}: for onnxruntime, {n_parameters:,} parameters; the file's metadata tell the ids of the letters."
+    return {"out": str(out), "kind": "onnx", "n_parameters": n_parameters, "text": text}
 
 
 def _is_transformers(model: Path) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int64, Integer
+from jaxtyping import Bool, Float, Int32, Int64, Integer
 from torch import Tensor, nn
 
 from genomamba import tokens
@@ -162,17 +162,17 @@ class ContextTable(nn.Module, Generic[CodesT, CountedT]):
         base = torch.where(known, base, 0)
         run = _run_lengths(known)
         word = _words(base)
-        held = torch.tensor(self.shape.held_orders, device=ids.device)
-        which = torch.searchsorted(held, run, right=True) - 1
-        context = word & (torch.ones((), dtype=torch.long, device=ids.device) << 2 * held[which]) - 1
-        starts = torch.tensor(self.shape.starts, device=ids.device)
-        short = self.codes[starts[which] + context].long()
+        held = [max(o for o in self.shape.held_orders if o <= length) for length in range(LONG_ORDER + 1)]
+        starts = dict(zip(self.shape.held_orders, self.shape.starts, strict=True))
+        start = torch.tensor([starts[order] for order in held], device=ids.device)[run]
+        context = word % torch.tensor([4**order for order in held], device=ids.device)[run]
+        short = self.codes[start + context].long()
         return short, self._long(word, run)
 
     def _told(self, ids: Integer[Tensor, "B L"], short: Int64[Tensor, "B L"], long: Int64[Tensor, "B L"]) -> Codes:
         """Codewords that were found, and how well each had foretold the base that came."""
         base = (ids.long() - tokens.FIRST_BASE)[:, 1:]
-        known = (base >= 0) & (base < 4)
+        known = (base >= 0) & (base < 4) & (ids[:, :-1] != tokens.PAD)  # behind padding a sequence begins
         before = self._best(short[:, :-1], long[:, :-1]).gather(2, base.clamp(0, 3)[..., None])[..., 0]
         return Codes(short, long, nn.functional.pad(torch.where(known, before - _EVEN, 0), (1, 0)))
 
@@ -181,7 +181,7 @@ class ContextTable(nn.Module, Generic[CodesT, CountedT]):
         if not self.shape.long_contexts:
             return nowhere
         key = (word - _OFFSET).int()
-        place = torch.searchsorted(self.long_keys, key).clamp(max=self.shape.long_contexts - 1)
+        place = _place(self.long_keys, key)
         found = (self.long_keys[place] == key) & (run >= LONG_ORDER)
         return torch.where(found, self.long_codes[place].long(), nowhere)
 
@@ -234,18 +234,39 @@ def plain_features(counted: Counted) -> Float[Tensor, "B L 10"]:
     return torch.cat([part.to(counted.best.dtype) for part in parts], dim=2)
 
 
+def _place(rising: Int32[Tensor, " m"], wanted: Int32[Tensor, "B L"]) -> Int64[Tensor, "B L"]:
+    """The first place of a value not below each of those wanted, or the last place."""
+    last = len(rising) - 1
+    if not torch.compiler.is_exporting():
+        return torch.searchsorted(rising, wanted).clamp(max=last)
+    place = torch.zeros_like(wanted, dtype=torch.int64)  # exporters have no such search, but what it consists of
+    for step in reversed([1 << bit for bit in range(last.bit_length())]):
+        further = place + step
+        below = rising[(further - 1).clamp(max=last)] < wanted
+        place = torch.where(below & (further <= last), further, place)
+    return place
+
+
+def _before(values: Int64[Tensor, "B L"], distance: int) -> Int64[Tensor, "B L"]:
+    """What stands so many positions before each; zero where nothing does."""
+    return nn.functional.pad(values, (distance, 0))[:, : values.shape[1]]
+
+
 def _run_lengths(known: Bool[Tensor, "B L"]) -> Int64[Tensor, "B L"]:
-    """Bases in one piece that end at each position."""
-    place = torch.arange(known.shape[1], device=known.device).expand(known.shape)
-    last_unknown = torch.where(known, -1, place).cummax(dim=1).values
-    return place - last_unknown
+    """Bases in one piece that end at each position; `LONG_ORDER` where there are more."""
+    run = known.long()
+    span = 1
+    while span < LONG_ORDER:  # each turn doubles the bases that a run may have
+        run = torch.where(run == span, run + _before(run, span), run)
+        span *= 2
+    return run
 
 
 def _words(base: Int64[Tensor, "B L"]) -> Int64[Tensor, "B L"]:
     """The last `LONG_ORDER` bases up to each position in base four, the oldest first."""
-    word = base.clone()
+    word = base
     span = 1
     while span < LONG_ORDER:  # each turn doubles the bases that a word holds
-        word[:, span:] += word[:, :-span].clone() << 2 * span
+        word = word + _before(word, span) * 4**span
         span *= 2
     return word

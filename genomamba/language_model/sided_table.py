@@ -93,7 +93,7 @@ class SidedTable(ContextTable[SidedCodes, SidedCounted]):
 
     def _moved(self, codes: Codes) -> Codes:
         """Codewords moved to the position of the base that they foretell; the first has no context."""
-        short = torch.cat([self.codes[:1].long().expand(len(codes.short), 1), codes.short[:, :-1]], dim=1)
+        short = torch.cat([self.codes[:1].long().expand(codes.short.shape[0], 1), codes.short[:, :-1]], dim=1)
         return Codes(short, functional.pad(codes.long[:, :-1], (1, 0), value=-1), codes.told)
 
     def counted(self, codes: SidedCodes) -> SidedCounted:
