@@ -26,6 +26,7 @@ from mamba_kernels import (
     ssd,
     ssd_update,
 )
+from mamba_kernels.blocks import Backbone, BackboneConfig
 
 # torch builds its rules for forward mode with a deprecated function of its own.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -165,6 +166,35 @@ def test_gradients_of_single_examples(backend: str) -> None:
     together = torch.func.vmap(torch.func.grad(loss))(x, residual)
     alone = torch.stack([torch.func.grad(loss)(x[i], residual[i]) for i in range(B)])
     torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize(
+    "way", [{}, {"bidirectional": "add", "reverse_complement": "equivariant"}], ids=["right", "both"]
+)
+@pytest.mark.parametrize("mixer", ["mamba", "mamba2", "s4d", "hyena", "attention"])
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's attention, under vmap
+def test_gradients_of_single_sequences_through_a_backbone(mixer: str, way: dict[str, str]) -> None:
+    """Of all weights, in chunks or not: as many calls, each with one sequence, give the same."""
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(d_model=8, layers=[mixer] * 2, d_state=4, chunk_size=4, **way))
+    weights = {name: weight.detach() for name, weight in backbone.named_parameters()}
+    x, target = torch.randn(3, 9, 8), torch.randn(3, 9, 8)
+
+    def loss(weights: dict[str, Tensor], x: Tensor, target: Tensor) -> Tensor:
+        y, _ = torch.func.functional_call(backbone, weights, (x[None],))
+        return (y[0] * target).sum()
+
+    gradient = torch.func.grad(loss)
+    together = torch.func.vmap(gradient, in_dims=(None, 0, 0))(weights, x, target)
+    for place in range(3):
+        found = gradient(weights, x[place], target[place])
+        expected = torch.autograd.grad(
+            loss(dict(backbone.named_parameters()), x[place], target[place]), list(backbone.parameters())
+        )
+        scale = max(float(one.abs().max()) for one in expected)
+        for name, one in zip(weights, expected, strict=True):
+            for other in (found[name], together[name][place]):
+                torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5 * scale)
 
 
 STEPS: dict[str, tuple[Run, tuple[Tensor, ...]]] = {

@@ -27,8 +27,6 @@ AUTO_KEPT_BYTES = 2**30
 
 def chunk_tokens(config: BackboneConfig, rows: int, length: int, element_size: int = 4) -> int | None:
     """Tokens of each of `rows` rows that a block works on at a time, or None for all `length` of them."""
-    if torch.compiler.is_exporting():  # the operators go chunk by chunk then, and nothing is computed again
-        return None
     size = config.chunk_size
     if isinstance(size, str):
         kept = 6 * element_size * config.d_inner * rows * length * len(config.layers)
@@ -208,6 +206,9 @@ class Backbone(nn.Module):
 
     def _chunk_size(self, hidden: Tensor) -> int | None:
         """Tokens of each row a block works on at a time, or None for all of them."""
+        # A block in chunks runs autograd itself, which can be neither exported nor transformed.
+        if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
+            return None
         return chunk_tokens(self.config, hidden.shape[0], hidden.shape[1], hidden.element_size())
 
     def _check_causal(self) -> None:
