@@ -223,21 +223,39 @@ def _dealt(counts: Mapping[str, int], wanted: float, seed: int) -> list[str]:
     return chosen or sorted(counts, key=lambda name: counts[name])[:1]
 
 
-def _shared(placed: PlacedRows, labelled: LabelledData) -> tuple[dict[str, int], str | None]:
-    """How many test intervals overlap train or validation intervals in the genome, and the same as a sentence."""
-    table, test, before = placed.table, labelled.test, (labelled.train, labelled.valid)
-    mine = table.select(test.rows)
-    bases = shared_bases(mine, [table.select(part.rows) for part in before])
+def shared_with_training(
+    test: WindowTable, test_labels: np.ndarray, training: WindowTable, training_labels: np.ndarray
+) -> dict[str, int]:
+    """How many test intervals overlap training intervals in the genome.
+
+    Args:
+        test: intervals (M,), records numbered through all genomes.
+        test_labels: class index of each, (M,).
+        training: the same of what was trained and validated on, (N,).
+        training_labels: (N,).
+
+    Returns:
+        `of` so many test intervals: `overlapping` by a base or more, `by_half_or_more` of their own bases, and
+        `another_class`, those that overlap an interval of another class.
+    """
+    bases = shared_bases(test, [training])
     other = 0
-    for label in np.unique(test.labels[bases > 0]).tolist():
-        theirs = [table.select(part.rows[part.labels != label]) for part in before]
-        other += int(near(mine.select((bases > 0) & (test.labels == label)), theirs).sum())
-    overlapping, half = int((bases > 0).sum()), int((2 * bases >= mine.end - mine.start).sum())
-    counts = {"of": len(test), "overlapping": overlapping, "by_half_or_more": half, "another_class": other}
-    if not overlapping:
+    for label in np.unique(test_labels[bases > 0]).tolist():
+        theirs = training.select(training_labels != label)
+        other += int(near(test.select((bases > 0) & (test_labels == label)), [theirs]).sum())
+    half = int((2 * bases >= test.end - test.start).sum())
+    return {"of": len(test), "overlapping": int((bases > 0).sum()), "by_half_or_more": half, "another_class": other}
+
+
+def _shared(placed: PlacedRows, labelled: LabelledData) -> tuple[dict[str, int], str | None]:
+    """What `shared_with_training` finds, and the same as a sentence."""
+    table, test, before = placed.table, labelled.test, (labelled.train, labelled.valid)
+    rows, labels = (np.concatenate([getattr(part, name) for part in before]) for name in ("rows", "labels"))
+    counts = shared_with_training(table.select(test.rows), test.labels, table.select(rows), labels)
+    if not counts["overlapping"]:
         return counts, None
     return counts, (
-        f"{overlapping:,} of {len(test):,} test intervals overlap one of train or valid in the genome, {half:,} "
-        f"by half of their bases or more, {other:,} one of another class: scores on them say little of new sequences; "
-        "--split chromosomes keeps such intervals together"
+        f"{counts['overlapping']:,} of {len(test):,} test intervals overlap one of train or valid in the genome, "
+        f"{counts['by_half_or_more']:,} by half of their bases or more, {counts['another_class']:,} one of another "
+        "class: scores on them say little of new sequences; --split chromosomes keeps such intervals together"
     )

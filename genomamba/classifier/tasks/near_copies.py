@@ -32,6 +32,6 @@ def near_copies(rows: list[TableRow], keep: np.ndarray, splits: np.ndarray) -> l
                 f"{len(near):,} of {len(named[name]):,} {name} sequences are nearly copies of a training sequence, on "
                 f"either strand (a third or more of their 16-mers), such as {one.path.name} line {one.line:,} of "
                 f"{other.path.name} line {other.line:,}: scores on them say little of new sequences; keep such "
-                f"relatives in one split by a column split"
+                f"relatives in one split"
             )
     return said
