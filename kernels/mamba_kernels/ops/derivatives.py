@@ -36,9 +36,11 @@ def gradient_wanted(*tensors: Tensor | None) -> bool:
 def recomputed_backward(*tensors: Tensor | None) -> bool:
     """Say whether plain torch should compute a piece again in the backward pass rather than keep all its states.
 
-    The transforms of `torch.func` cannot: they do not take the hooks that recomputation needs.
+    The transforms of `torch.func` cannot: they do not take the hooks that recomputation needs. Of an exported program
+    it is not known whether it will be differentiated.
     """
-    return gradient_wanted(*tensors) and not torch._C._are_functorch_transforms_active()
+    plain = torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting()
+    return gradient_wanted(*tensors) and not plain
 
 
 def backend_that_follows(

@@ -67,6 +67,10 @@ def loop(
         y, after = run(*given)
         return after, y
 
+    if torch.compiler.is_dynamo_compiling():  # strict=True, which knows the loop by another name only
+        from torch._higher_order_ops import scan
+
+        return scan(lambda state, given: turn(state, *given, *constants), state, list(inputs))
     if torch.onnx.is_in_onnx_export():  # it would derive the loop's gradient, and fail where sizes are not known
         state, *inputs = (tensor.detach() for tensor in (state, *inputs))
         constants = [tensor.detach() for tensor in constants]
