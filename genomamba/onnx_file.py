@@ -6,6 +6,10 @@ Shapes: `B` sequences, `L` bases, `V` = 16 rows of the vocabulary, `C` classes; 
 from __future__ import annotations
 
 import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +58,7 @@ def export_onnx(model: GenomeLM | SequenceClassifier, path: str | Path, *, step:
     if step and isinstance(model, SequenceClassifier):
         raise UserError("a classifier looks at a whole sequence", fix="leave out --step")
     run, inputs, names, shapes = _of_classifier(model) if isinstance(model, SequenceClassifier) else _of_lm(model, step)
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         program: Any = torch.onnx.export(
             run.eval(), inputs, input_names=names[0], output_names=names[1], dynamic_shapes=shapes, verbose=False
         )
@@ -63,6 +67,19 @@ def export_onnx(model: GenomeLM | SequenceClassifier, path: str | Path, *, step:
     with atomic_write(path, "wb") as stream:
         stream.write(program.model_proto.SerializeToString())
     return path
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps to itself what torch says of its own inside: names that it gave up, and operators of packages not here."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 class _Classified(nn.Module):
