@@ -37,8 +37,9 @@ def table_data(
         UserError: a broken row, a single class, or a class missing from training.
     """
     rows = table_rows(tables, data, valid=valid, test=test)
+    classes = _classes(rows)  # labels that are no classes are refused before rows are dealt by them
     named = {"table": [str(t) for t in tables], "valid": valid and str(valid), "test": test and str(test)}
-    return labelled_rows(rows, data, {"task": "table", **named}, split_rows(rows, data, seed))
+    return labelled_rows(rows, data, {"task": "table", **named}, split_rows(rows, data, seed), classes=classes)
 
 
 def table_rows(
