@@ -9,7 +9,7 @@ typicality for a class is the conformal p-value
 
 both ends counting, for what is too easily foretold (a repeat) is as foreign as what is not foretold. Its typicality is
 the largest p of a class. Of sequences like those held out at most one in a hundred is below 0.01, whatever the classes
-and their Markov models are like.
+and their Markov models are like: exactly so of validation sequences, nearly so with training sequences among them.
 
 Sources: Ren et al. 2019, Likelihood Ratios for Out-of-Distribution Detection (likelihoods of DNA for this purpose);
 Bates et al. 2023, Testing for Outliers with Conformal p-Values; Vovk and Wang 2020, Combining p-Values via Averaging.
@@ -90,8 +90,8 @@ class Typicality(nn.Module):
 
     @property
     def least(self) -> float:
-        """The smallest value that it can give to a whole window."""
-        return 2 / (1 + int(self.counted[:, -1].max()))
+        """The smallest value that it can give to a whole window: that of the class with the fewest held sequences."""
+        return min(1.0, 2 / (1 + int(self.counted[:, -1].min())))
 
     def of_windows(self, windows: Sequence[np.ndarray]) -> Float64[np.ndarray, " M"]:
         """The typicality of windows of token ids; NaN where there is no word of known bases."""
@@ -160,7 +160,7 @@ class Unlike:
         if self.least >= self.below:
             return (
                 f"There are too few sequences to tell foreign ones: the least typicality is {self.least:.2g}; "
-                f"{math.ceil(2 / self.below)} of a class allow one below {self.below:g}."
+                f"{math.ceil(2 / self.below)} of each class allow one below {self.below:g}."
             )
         return (
             f"{self.unlike:,} of {self.n:,} test examples ({self.unlike / self.n:.1%}) have a typicality below "

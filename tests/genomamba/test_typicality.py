@@ -116,6 +116,16 @@ def test_the_p_value_counts_both_ends_with_ties() -> None:
     assert one.least == 0.4
 
 
+def test_a_class_with_few_sequences_limits_how_untypical_anything_can_be() -> None:
+    two = Typicality(TypicalShape(order=0, lengths=[4], held=99, stranded=True), 2)
+    two.bits.copy_(two.bits.new_tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]))
+    two.held[:, 0], two.counted[:, 0] = 2.5, two.counted.new_tensor([99, 9])
+    assert two.least == 0.2
+    assert two.of_windows([ids(b"AAAA")])[0] == pytest.approx(0.2)
+    two.counted[1] = 0
+    assert two.least == two.of_windows([ids(b"AAAA")])[0] == 1.0
+
+
 def test_strands_are_read_as_the_data_say() -> None:
     random = np.random.default_rng(3)
     text = drawn(chain(7), 64, random)
@@ -179,7 +189,7 @@ def test_the_report_says_it_in_words() -> None:
     assert Unlike(200, 3, 0.004).words == (
         "3 of 200 test examples (1.5%) have a typicality below 0.01, where 1% are expected at most."
     )
-    assert "200 of a class allow one below 0.01" in Unlike(200, 0, 0.1).words
+    assert "200 of each class allow one below 0.01" in Unlike(200, 0, 0.1).words
     counted = Unlike.of(Typicality.of(labelled(1800)), labelled(1800).test)
     assert counted.n == 600
     assert 0 < counted.unlike < 20
