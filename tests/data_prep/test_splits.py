@@ -15,12 +15,16 @@ from mamba_data_prep.genomes.genome import Genome
 from mamba_data_prep.genomes.intervals import Interval
 from mamba_data_prep.genomes.splits import (
     Split,
+    clusters,
+    covered,
     default_split,
     names_splits,
     near,
+    shared_bases,
     split_by_bed,
     split_by_block,
     split_by_record,
+    union,
 )
 from mamba_data_prep.genomes.windows import WindowTable, cut, tile
 
@@ -84,6 +88,7 @@ def test_only_training_windows_follow_the_stride_and_the_seed_is_zero_unless_giv
     assert {split.description["gap"] for split in (*by_bed, *by_record)} == {0}  # how far apart is the user's affair
     assert split_by_record(genome, 100).description == split_by_record(genome, 100, seed=0).description
     assert split_by_block(genome, 100).description == split_by_block(genome, 100, seed=0).description
+    assert default_split(genome, 100).description == default_split(genome, 100, seed=0).description
 
 
 @pytest.mark.parametrize("gap", [100, 150, 1000])
@@ -100,6 +105,12 @@ def test_regions_are_kept_to_and_joined(genome: Genome) -> None:
     assert all(
         (r == 0 and s >= 10_000 and e <= 40_000) or (r == 1 and s >= 50 and e <= 5_000) for r, s, e in everything
     )
+
+
+def test_windows_of_a_block_split_do_not_run_from_one_region_into_the_next(genome: Genome) -> None:
+    regions = [Interval("chr1", 0, 1_050), Interval("chr1", 1_050, 2_000), Interval("chr2", 0, 5_000)]
+    split = split_by_block(genome, 100, (1.0, 0.0, 0.0), regions=regions)
+    assert split.train.start[split.train.record == 0].tolist() == [*range(0, 1_050, 100), *range(1_050, 2_000, 100)]
 
 
 @pytest.mark.parametrize("length", [500, 640, 1_000, 5_000])
@@ -121,6 +132,14 @@ def test_too_small_genomes_are_refused(length: int, write_fasta, make_bases) -> 
     small = Genome.open(write_fasta({"a": make_bases(length, 1)}))
     with pytest.raises(UserError, match=r"too few windows of 100 bases[\s\S]*shorter windows, of at most"):
         default_split(small, 100)
+
+
+def test_a_refusal_tells_the_longest_record_and_the_windows_that_it_has_room_for(write_fasta, make_bases) -> None:
+    small = Genome.open(write_fasta({"a": make_bases(60, 1), "b": make_bases(160, 2)}))
+    with pytest.raises(UserError, match="too few windows") as caught:
+        default_split(small, 100)
+    assert caught.value.found == "2 records, the longest 160 bases"
+    assert "of at most 20 bases" in caught.value.fix
 
 
 def test_genome_of_n_is_refused(write_fasta) -> None:
@@ -249,6 +268,28 @@ def test_near_counts_bases_exactly() -> None:
     assert not near(windows, []).any()
 
 
+def test_a_window_shares_each_base_once_with_however_many_others() -> None:
+    windows = table((0, 0, 10), (0, 10, 20), (0, 15, 40), (1, 15, 40), (2, 0, 10))
+    others = [table((1, 39, 90), (0, 8, 12), (0, 18, 20)), table((0, 10, 15), (0, 30, 32))]
+    assert shared_bases(windows, others).tolist() == [2, 7, 4, 1, 0]
+    assert shared_bases(windows, others[:1]).tolist() == [2, 4, 2, 1, 0]
+    assert shared_bases(windows, [table()]).tolist() == [0] * 5
+
+
+def test_bases_of_stretches_are_counted_up_to_each_place() -> None:
+    stretches = np.array([[2, 5], [7, 8]])
+    assert covered(stretches, np.arange(10)).tolist() == [0, 0, 0, 1, 2, 3, 3, 3, 4, 4]
+    assert covered(stretches[:0], np.arange(3)).tolist() == [0, 0, 0]
+
+
+def test_windows_that_overlap_or_touch_are_one_cluster_and_one_stretch() -> None:
+    windows = table((1, 0, 10), (0, 21, 30), (0, 0, 10), (0, 9, 20), (0, 30, 31), (1, 5, 7))
+    assert clusters(windows).tolist() == [2, 1, 0, 0, 1, 2]
+    stretches = union(windows)
+    found = zip(stretches.record.tolist(), stretches.start.tolist(), stretches.end.tolist(), strict=True)
+    assert list(found) == [(0, 0, 20), (0, 21, 31), (1, 0, 10)]
+
+
 def split_of(train: WindowTable, valid: WindowTable, test: WindowTable) -> Split:
     return Split(train, valid, test, {})
 
@@ -330,6 +371,16 @@ def test_windows_longer_than_their_regions_are_two_a_region_within_the_splits_bo
     assert split.test.start.tolist() == [1500]
     assert not near(split.train, [split.valid, split.test]).any()
     assert split_by_bed(genome, bed, 100, beyond=True).train.digest() == split_by_bed(genome, bed, 100).train.digest()
+    assert split.description["beyond"] is True
+    assert "beyond" not in split_by_bed(genome, bed, 250).description
+
+
+def test_only_intervals_shorter_than_a_window_are_reached_beyond(genome: Genome) -> None:
+    train = [Interval("chr1", start, start + n, ".", "train") for start, n in ((0, 300), (1_000, 100), (2_000, 60))]
+    held = [Interval("chr2", 0, 500, ".", "valid"), Interval("chr2", 900, 1_400, ".", "test")]
+    found = split_by_bed(genome, [*train, *held], 100, stride=50, beyond=True).train
+    long = [(0, 100), (50, 150), (100, 200), (150, 250), (200, 300), (1_000, 1_100)]
+    assert list(zip(found.start.tolist(), found.end.tolist(), strict=True)) == [*long, (1_960, 2_060), (2_000, 2_100)]
 
 
 def test_windows_are_cut_into_shorter_ones(tmp_path):

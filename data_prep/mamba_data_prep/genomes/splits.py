@@ -227,8 +227,8 @@ def covered(stretches: np.ndarray, place: np.ndarray) -> np.ndarray:
     before = np.concatenate([[0], np.cumsum(stretches[:, 1] - stretches[:, 0])])
     number = np.searchsorted(stretches[:, 0], place, side="right")
     last = np.maximum(number - 1, 0)
-    inside = np.minimum(place, stretches[last, 1]) - stretches[last, 0]
-    return np.where(number > 0, before[last] + np.maximum(inside, 0), 0)
+    inside = np.minimum(place, stretches[last, 1]) - stretches[last, 0]  # below 0 before the first stretch
+    return before[last] + np.maximum(inside, 0)
 
 
 def clusters(table: WindowTable) -> np.ndarray:
@@ -265,12 +265,8 @@ def _deal(
 ) -> Split:
     """Deals blocks to the splits; `table` are the windows for evaluation, `train` those for training."""
     wanted = [fraction > 0 for fraction in fractions]
-    parts: list[WindowTable] = [
-        train,
-        table.select(np.zeros(len(table), bool)),
-        table.select(np.zeros(len(table), bool)),
-    ]
-    for attempt in range(_DEALS if len(table) else 0):
+    parts: list[WindowTable] = []
+    for attempt in range(_DEALS):
         split_of = _dealt(np.bincount(block_of), fractions, about["seed"], attempt)[block_of]
         test = table.select(split_of == 2)
         valid = table.select(split_of == 1)
