@@ -112,6 +112,8 @@ def test_of_named_methods_the_one_with_the_smallest_loss_is_taken() -> None:
     assert selection._best(compared(drift=1.0, theta=0.5, ets=0.7), ALL) == ("theta",)
     unknown = {"drift": backtest("drift", np.nan), "theta": backtest("theta", 3.0)}
     assert selection._best(unknown, ALL) == ("theta",)
+    nothing_known = {name: backtest(name, np.nan) for name in ("naive", "zero", "theta")}
+    assert selection._best(nothing_known, ALL) == ("zero",)
 
 
 def opposite(name: str, sign: float, seed: int) -> Backtest:
@@ -142,6 +144,33 @@ def test_the_usual_stays_unless_something_is_clearly_better() -> None:
     assert selection._best(close, ALL) == ("zero",)
     clear = compared(zero=wavy(1.0, 0.1, 1), naive=4.0, theta=wavy(0.3, 0.1, 2))
     assert "theta" in selection._best(clear, ALL)
+
+
+def test_the_usual_stays_where_it_is_compared_with_the_naive_forecast_alone() -> None:
+    close = compared(zero=1.0, naive=np.resize([0.1, 1.8], (K, 1, 1)))
+    assert selection._best(close, ALL) == ("zero",)
+
+
+def test_a_series_may_have_a_mean_of_the_usual_and_another() -> None:
+    """The errors of `zero` and `theta` have opposite signs for one series, and for the others `theta` is bad."""
+    zero, theta = wavy(1.0, 0.1) * np.ones((K, S, H)), np.full((K, S, H), 3.0)
+    theta[:, 1] = -zero[:, 1]
+    methods = compared(zero=zero, naive=4.0, theta=theta)
+    assert selection._choice(methods, ALL) == (("zero",), {"b": ("zero", "theta")})
+
+
+def test_a_method_that_is_no_better_is_not_a_series_own() -> None:
+    methods = compared(zero=wavy(1.0, 0.1), theta=wavy(1.0, 0.1), naive=4.0)
+    assert selection._choice(methods, ALL) == (("zero",), {})
+
+
+def test_nothing_is_fitted_on_rows_that_are_forecast(monkeypatch: pytest.MonkeyPatch, rising: Panel) -> None:
+    fit, rows = selection.fit_method, []
+    monkeypatch.setattr(
+        selection, "fit_method", lambda name, past, *a, **k: rows.append(past.lengths) or fit(name, past, *a, **k)
+    )
+    selection.compare(rising, Task(4), ["naive", "drift"], (16, 12, 8), lambda text: None)
+    assert [set(lengths) for lengths in rows] == [{90 - 16}] * 2
 
 
 def test_the_usual_of_seasonal_series_is_a_mean() -> None:
@@ -177,7 +206,7 @@ def test_mamba_is_tried_where_windows_are_enough_and_series_long() -> None:
     names, left_out = candidates(panel(63, 20), Task(1))
     assert "mamba" not in names
     assert left_out["mamba"].startswith("series of 63 rows")
-    assert "seasonal_naive" in candidates(panel(50), Task(2, 2))[0]
+    assert candidates(panel(50), Task(2, 2))[0][:3] == ["naive", "seasonal_naive", "drift"]
     assert candidates(panel(50), Task(2, 1))[1]["seasonal_naive"] == "there is no season"
     assert "ridge_log" in candidates(panel(50, least=0.5), Task(2))[0]
     assert "ridge_log" not in candidates(panel(50), Task(2))[0]
@@ -185,6 +214,7 @@ def test_mamba_is_tried_where_windows_are_enough_and_series_long() -> None:
 
 def test_baselines_are_shown_beside() -> None:
     assert selection._shown(["zero"], Task(2, 12)) == list(selection.BASELINES)
+    assert "seasonal_naive" in selection._shown(["zero"], Task(2, 2))
     assert "seasonal_naive" not in selection._shown(["zero"], Task(2))
     assert "ets" not in selection._shown(["ets"], Task(2))
 
@@ -203,6 +233,11 @@ def test_the_work_of_calibrating_is_bounded(names: set[str], lengths: list[int],
     assert len(back) == count
     assert (back[0], back[-1]) == (411, 12)
     assert np.ptp(np.diff(back)) <= 1
+
+
+def test_fits_of_slow_methods_are_two_hundred_at_most() -> None:
+    assert len(selection._calibrating({"ets"}, [500] * 67, (411,), 12)) == 2  # a third round would be 201
+    assert len(selection._calibrating({"ets"}, [500] * 100, (411,), 12)) == 2
 
 
 def test_no_row_is_calibrated_on_twice() -> None:
@@ -226,7 +261,7 @@ def test_series_too_short_to_compare_have_what_needs_no_fit(
         "unique_id": np.repeat(["a", "b"], rows), "y": random.normal(size=sum(rows)),
         "ds": pd.concat([pd.Series(pd.date_range("2020", periods=n)) for n in rows]).to_numpy(),
     })  # fmt: skip
-    found = selection._untested(panel_of(frame_of(whole)), Task(6, season), names)
+    found = selection.select(panel_of(frame_of(whole)), Task(6, season), names)
     assert found.members == (taken,)
     assert f"at most {max(rows)} rows, horizon 6" in found.notes[0]
     own = "with its own intervals" if taken == "zero" else "with the intervals of a random walk"
@@ -248,7 +283,8 @@ def test_a_network_that_saw_nearly_all_rows_is_not_trained_again(
     calls = []
     monkeypatch.setattr(selection, "learned", lambda one: object())
     monkeypatch.setattr(selection, "fit_method", lambda *given, **more: calls.append(given) or fitted)
-    selection._final(replace(fitted, name="mamba"), panel(50), Task(5), back, {})
+    network = replace(fitted, name="mamba")
+    assert selection._final(network, panel(50), Task(5), back, {}) is (fitted if again else network)
     assert bool(calls) == again
     calls.clear()
     selection._final(replace(fitted, name="ridge"), panel(50), Task(5), 5, {})
@@ -262,7 +298,7 @@ def test_what_is_compared_is_shown_in_the_order_of_its_loss() -> None:
     assert alone.members == ("drift",)
     assert [one.method for one in alone.leaderboard] == ["drift", "naive"]
     assert [one.loss() for one in alone.leaderboard] == sorted(one.loss() for one in alone.leaderboard)
-    assert all(seconds >= 0 for seconds in alone.seconds.values())
+    assert all(0 <= seconds < 100 for seconds in alone.seconds.values())
     assert set(alone.seconds) == {"naive", "drift"}
     beside = selection.select(rising, Task(4), ["drift"])
     assert {one.method for one in beside.leaderboard} == {"drift", *selection._shown(["drift"], Task(4))}
@@ -280,8 +316,11 @@ def test_a_series_too_short_to_be_judged_has_no_voice() -> None:
     assert selection._testable(both.select(both.ids[1:]), Task(4)).ids == both.ids[1:]
     assert selection._span(both.series[1]) == 4
     assert selection._span(both.series[0]) == 90
+    assert selection._span(replace(both.series[0], values=np.full(90, np.nan))) == 0
     chosen = selection.select(both, Task(4), ["naive", "drift"], beside=False)
-    assert set(chosen.calibration.own) >= {both.ids[1]}
+    assert np.ptp(chosen.calibration.own[both.ids[1]], axis=1).min() > 0  # the spread of a random walk
+    chosen = selection.select(both, Task(4), ["zero"], beside=False)
+    assert np.ptp(chosen.calibration.own[both.ids[1]]) == 0  # the forecast has a spread of its own
 
 
 def test_two_methods_and_two_series_are_enough_for_a_choice_of_their_own() -> None:
@@ -312,6 +351,15 @@ def test_a_choice_without_hindsight_sees_what_has_just_come_to_pass() -> None:
     assert np.abs(found.actual - found.point)[-1].max() == 0.5
 
 
+def test_a_single_forecast_that_came_to_pass_is_enough_for_a_choice_without_hindsight() -> None:
+    """Forecasts are two rows long, so of three origins the last one alone has a whole forecast behind it."""
+    three = {name: one.origins(slice(0, 3)) for name, one in compared(drift=1.0, theta=0.5).items()}
+    found = selection.honest_choice(three, range(K + H, K + H - 3, -1))
+    assert found is not None
+    assert found.steps_back == (K + H - 2,)
+    assert np.abs(found.actual - found.point).max() == 0.5
+
+
 def test_windows_are_counted_of_series_that_have_some() -> None:
     long, short = panel(1019), panel(3).series[0]
     both = replace(long, series=(*long.series, replace(short, unique_id="short")))
@@ -334,8 +382,9 @@ def test_where_nothing_can_be_fitted_the_reasons_are_said() -> None:
     with pytest.raises(UserError, match="no method could be fitted") as found:
         selection.select(panel(90), Task(4), ["ridge_log"], beside=False)
     assert "ridge_log: " in str(found.value)
-    with pytest.raises(UserError, match="there is no such method"):
-        selection.select(panel(90), Task(4), ["nave"], beside=False)
+    with pytest.raises(UserError) as found:
+        selection.select(panel(90), Task(4), ["naive", "nave"], beside=False)
+    assert found.value.problem == "there is no such method"
 
 
 def test_what_is_trained_is_kept_where_it_can_be_gone_on_with(tmp_path: Path) -> None:
@@ -376,6 +425,19 @@ def test_series_with_their_own_method_are_judged_with_it(monkeypatch: pytest.Mon
     assert found.own == own
 
 
+def test_a_mean_stands_in_the_table_beside_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch, rising: Panel) -> None:
+    monkeypatch.setattr(selection, "_choice", lambda *given: (("naive", "drift"), {}))
+    found = selection.select(rising, Task(4), ["naive", "drift"], beside=False, origins=(12, 8, 4))
+    points = {one.method: one.point for one in found.leaderboard}
+    assert set(points) == {"naive", "drift", found.name}
+    assert np.allclose(points[found.name], (points["naive"] + points["drift"]) / 2)
+
+
+def test_methods_are_compared_on_a_few_series_of_many() -> None:
+    compared, *_ = selection.compare(panel(60, 30), Task(4), ["naive"], (8, 4), lambda text: None)
+    assert len(compared["naive"].ids) == 24
+
+
 def test_the_outcome_is_told_in_plain_values(rising: Panel) -> None:
     found = selection.select(rising, Task(4), ["naive", "drift"], beside=False)
     told = selection.describe(found)
@@ -383,7 +445,7 @@ def test_the_outcome_is_told_in_plain_values(rising: Panel) -> None:
     assert list(rows) == ["drift", "naive"]
     assert [row["taken"] for row in rows.values()] == [True, False]
     for name, row in rows.items():
-        assert row["seconds"] >= 0
+        assert row["seconds"] == pytest.approx(found.seconds[name], abs=0.0005)
         one = next(one for one in found.leaderboard if one.method == name)
         scores = one.scores()
         assert row["mase"] == pytest.approx(scores["mase"], rel=1e-5)
@@ -393,5 +455,8 @@ def test_the_outcome_is_told_in_plain_values(rising: Panel) -> None:
     assert told["interval_coverage"]
     assert all(0.5 < share <= 1 for share in told["interval_coverage"].values())
     assert json.loads(json.dumps(told, allow_nan=False)) == told
+    alone = selection.describe(selection.select(rising, Task(4), ["drift"], beside=False))
+    assert alone["origins"] == told["origins"] > 1
+    assert selection.describe(selection._untested(rising, Task(4), ["drift"]))["origins"] == 0
     assert selection._number(float("nan")) is None
     assert selection._number(1.23456789) == 1.23457

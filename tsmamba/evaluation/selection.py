@@ -85,7 +85,7 @@ def candidates(panel: Panel, task: Task) -> tuple[list[str], dict[str, str]]:
     if panel.future_names:
         names += ["theta_x", "zero_x", "ridge_x"]
     windows = sum(max(length - 2 * task.horizon, 0) for length in panel.lengths)
-    middle = int(np.median(panel.lengths)) if len(panel) else 0
+    middle = int(np.median(panel.lengths))
     if windows >= _FEWEST_WINDOWS and middle >= _SHORTEST_TRAINED:
         names.append("mamba_x" if panel.future_names else "mamba")
     elif windows >= _FEWEST_WINDOWS:
@@ -290,7 +290,7 @@ def _best(compared: Mapping[str, Backtest], known: Bool[np.ndarray, "K H"]) -> t
     """
     visible = {name: _masked(one, known) for name, one in compared.items()}
     ranked = sorted(visible, key=lambda name: visible[name].loss())
-    ranked = [name for name in ranked if np.isfinite(visible[name].loss())] or ranked[:1]
+    ranked = [name for name in ranked if np.isfinite(visible[name].loss())] or ranked
     best: tuple[str, ...] = (ranked[0],)
     several = best
     for name in ranked[1:]:
@@ -368,10 +368,10 @@ def _calibrating(names: Collection[str], lengths: Sequence[int], origins: Sequen
     slow = bool(set(names) & set(_SLOW))
     most = min(_SLOW_ORIGINS, _SLOW_FITS // len(lengths)) if slow else _FAST_ORIGINS
     if "zero" in names:
-        most = min(most, _ROWS_READ // max(sum(min(length, MOST_ROWS) for length in lengths), 1))
+        most = min(most, _ROWS_READ // sum(min(length, MOST_ROWS) for length in lengths))
     most = max(most, len(origins))
     span = origins[0] - horizon
-    rows = np.unique(np.linspace(0, span, min(most, span + 1)).round().astype(np.int64))[::-1] + horizon
+    rows = np.unique(np.linspace(0, span, most).round().astype(np.int64))[::-1] + horizon
     return [int(row) for row in rows]
 
 
@@ -394,10 +394,10 @@ def _untested(panel: Panel, task: Task, names: Sequence[str]) -> Selection:
     name = wanted[0] if wanted else usual
     shifts = guessed_shifts(panel, task.horizon, task.levels, task.season)
     intervals = "with the intervals of a random walk" if np.isfinite(shifts).all() else "without intervals"
-    if (not wanted or names == ["zero"]) and min(panel.lengths, default=0) >= FEWEST_ROWS:
+    if (not wanted or names == ["zero"]) and min(panel.lengths) >= FEWEST_ROWS:
         name, shifts, intervals = "zero", np.zeros_like(shifts), "with its own intervals"
     note = (
-        f"The series are too short to compare methods (at most {max(panel.lengths, default=0):,} rows, horizon "
+        f"The series are too short to compare methods (at most {max(panel.lengths):,} rows, horizon "
         f"{task.horizon:,}): this is the {name.replace('_', ' ')} forecast, {intervals}."
     )
     calibration = Calibration(task.levels, task.season, shifts)
