@@ -166,11 +166,14 @@ def test_a_method_that_is_no_better_is_not_a_series_own() -> None:
 
 def test_nothing_is_fitted_on_rows_that_are_forecast(monkeypatch: pytest.MonkeyPatch, rising: Panel) -> None:
     fit, rows = selection.fit_method, []
-    monkeypatch.setattr(
-        selection, "fit_method", lambda name, past, *a, **k: rows.append(past.lengths) or fit(name, past, *a, **k)
-    )
+
+    def seen(name: str, past: Panel, *given: object, **more: object) -> object:
+        rows.append(set(past.lengths))
+        return fit(name, past, *given, **more)
+
+    monkeypatch.setattr(selection, "fit_method", seen)
     selection.compare(rising, Task(4), ["naive", "drift"], (16, 12, 8), lambda text: None)
-    assert [set(lengths) for lengths in rows] == [{90 - 16}] * 2
+    assert rows == [{90 - 16}] * 2
 
 
 def test_the_usual_of_seasonal_series_is_a_mean() -> None:
@@ -261,11 +264,17 @@ def test_series_too_short_to_compare_have_what_needs_no_fit(
         "unique_id": np.repeat(["a", "b"], rows), "y": random.normal(size=sum(rows)),
         "ds": pd.concat([pd.Series(pd.date_range("2020", periods=n)) for n in rows]).to_numpy(),
     })  # fmt: skip
-    found = selection.select(panel_of(frame_of(whole)), Task(6, season), names)
+    found = selection._untested(panel_of(frame_of(whole)), Task(6, season), names)
     assert found.members == (taken,)
     assert f"at most {max(rows)} rows, horizon 6" in found.notes[0]
     own = "with its own intervals" if taken == "zero" else "with the intervals of a random walk"
     assert own in found.notes[0]
+
+
+def test_a_series_shorter_than_the_horizon_is_forecast_untested() -> None:
+    found = selection.select(panel(5), Task(6), ["drift"])
+    assert found.members == ("drift",)
+    assert found.leaderboard == ()
 
 
 def test_a_choice_without_hindsight_needs_a_forecast_that_has_come_to_pass() -> None:
