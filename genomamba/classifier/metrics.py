@@ -179,7 +179,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, lowest: float = 0.05
 
 def majority(train_labels: np.ndarray, labels: np.ndarray, n_classes: int) -> Metrics:
     """Scores of always answering with the training split's class frequencies."""
-    frequency = np.bincount(train_labels, minlength=n_classes) / max(len(train_labels), 1)
+    frequency = np.bincount(train_labels, minlength=n_classes) / len(train_labels)
     return measure(labels, np.tile(frequency, (len(labels), 1)))
 
 

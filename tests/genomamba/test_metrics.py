@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -84,6 +87,10 @@ def test_the_bins_that_are_drawn_are_those_of_the_calibration_error() -> None:
     error = sum(b.count * abs(b.accuracy - b.confidence) for b in found.reliability) / found.n
     assert found.ece == pytest.approx(error, abs=1e-6)
     assert found.reliability[-1].lower == found.reliability[-1].upper == 1
+    for one in found.reliability[:-1]:
+        assert one.upper - one.lower == pytest.approx(1 / N_BINS)
+        assert one.lower - 1e-9 <= one.confidence <= one.upper + 1e-9
+    assert N_BINS == 15
 
 
 def test_perfect_and_useless_predictions_have_the_extreme_scores() -> None:
@@ -91,7 +98,8 @@ def test_perfect_and_useless_predictions_have_the_extreme_scores() -> None:
     perfect = measure(labels, np.eye(2)[labels])
     assert (perfect.accuracy, perfect.mcc, perfect.auroc, perfect.brier, perfect.ece) == (1, 1, 1, 0, 0)
     useless = majority(np.array([0, 0, 0, 1]), labels, 2)
-    assert (useless.accuracy, useless.mcc, useless.auroc) == (0.5, 0, 0.5)
+    assert (useless.n, useless.accuracy, useless.mcc, useless.auroc) == (4, 0.5, 0, 0.5)
+    assert useless.nll == pytest.approx(-(np.log(0.75) + np.log(0.25)) / 2)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -117,6 +125,23 @@ def test_the_temperature_undoes_a_known_scale(scale: float) -> None:
     assert negative_log_likelihood(labels, softmax(logits * scale, found)) <= negative_log_likelihood(
         labels, softmax(logits * scale)
     )
+
+
+def test_the_temperature_is_bounded() -> None:
+    logits = np.eye(2)[[0, 1, 0, 1]]
+    assert fit_temperature(np.array([0, 1, 0, 1]), logits) == pytest.approx(0.05, rel=0.01)
+    assert fit_temperature(np.array([0, 1, 0, 1]), logits, lowest=0.5) == pytest.approx(0.5, rel=0.01)
+    assert fit_temperature(np.array([1, 0, 1, 0]), logits) == pytest.approx(20, rel=0.01)
+
+
+def test_scores_as_plain_values() -> None:
+    labels, p = _case(20, 3, 0)
+    found = measure(labels, p)
+    told = found.to_dict()
+    assert json.loads(json.dumps(told)).keys() == {field.name for field in fields(found)}
+    headline = found.headline()
+    assert list(headline) == ["accuracy", "balanced_accuracy", "macro_f1", "mcc", "auroc", "nll", "brier", "ece"]
+    assert headline == {name: told[name] for name in headline}
 
 
 def test_shapes_and_labels_that_do_not_fit_are_refused() -> None:
