@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +83,33 @@ def test_where_strand_means_nothing_no_place_is_looked_at(monkeypatch: pytest.Mo
     assert (found.letters, found.cnn) == (None, None)
     monkeypatch.setattr(baselines, "_MOST_PLACES", 39)
     assert fit_baselines(labelled("motif")).letters is None
+
+
+def test_what_looks_at_places_has_each_split_and_as_many_examples_as_memory_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, seen = labelled("motif"), {}
+
+    def kept(name: str, whole: Callable[..., object]) -> Callable[..., object]:
+        def call(*given: Any) -> object:
+            seen[name] = [labels for _, labels in given[:3]]
+            return whole(*given)
+
+        return call
+
+    for name in ("letters_baseline", "cnn_baseline"):
+        monkeypatch.setattr(baselines, name, kept(name, getattr(baselines, name)))
+    monkeypatch.setattr(baselines, "_MOST_PLACES", data.window)
+    monkeypatch.setattr(baselines, "_TABLE_BYTES", 16 * data.window * 50 + 1)  # one-hot letters of float32
+    baselines._of_places(data, 2, None)
+    expected = [data.train.thinned(50).labels, data.valid.thinned(50).labels, data.test.labels]
+    assert [len(labels) for labels in expected] == [50, 50, 60]
+    for splits in seen.values():
+        assert all(np.array_equal(one, other) for one, other in zip(splits, expected, strict=True))
+    assert set(seen) == {"letters_baseline", "cnn_baseline"}
+    monkeypatch.setattr(baselines, "MAX_EXAMPLES", 30)
+    baselines._of_places(data, 2, None)
+    assert [len(labels) for labels in seen["cnn_baseline"]] == [30, 30, 60]
 
 
 @pytest.mark.parametrize("kind", ["length", "unknown bases", "G and C"])

@@ -172,3 +172,10 @@ def test_quarters_by_length_hold_every_example_once() -> None:
     assert rows[-1]["accuracy"] == 1.0
     assert rows[-1]["nll"] == pytest.approx(-np.log(0.9))
     assert by_length(labels, probabilities, np.full(400, 300)) == []
+    assert by_length(labels, probabilities, np.resize([200, 300], 400)) == []
+    three = by_length(labels, probabilities, np.repeat([100, 200, 300, 400], [150, 50, 100, 100]))
+    assert [(row["from"], row["to"], row["n"]) for row in three] == [(100, 100, 150), (200, 200, 50), (300, 400, 200)]
+
+
+def test_large_logits_do_not_overflow() -> None:
+    assert np.array_equal(softmax(np.array([[2000.0, 0.0], [0.0, -2000.0]])), [[1, 0], [1, 0]])
