@@ -46,7 +46,7 @@ test: $(STAMP)
 	$(PYTEST)
 
 test-slow: $(STAMP)
-	$(PYTEST) -m slow -k '$(PROOFS)'
+	$(PYTEST) -m slow --timeout 1200 -k '$(PROOFS)'
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
