@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mamba_data_prep.errors import UserError
 from mamba_data_prep.series.times.frequency import DAY, Frequency
 from tsmamba.panel.panel import Panel, calendar_features, make_series
 from tsmamba.panel.scaling import PanelScaler
@@ -119,6 +120,31 @@ def test_series_are_selected_by_name_in_the_order_asked_for() -> None:
     assert panel.select(["s2", "s0"]).frequency == HOURLY
 
 
+def test_series_are_aligned_where_all_have_the_first_one_s_times() -> None:
+    assert ragged([3, 3, 3]).aligned
+    assert ragged([3]).aligned
+    assert not ragged([3, 4, 3]).aligned
+    assert not ragged([3, 3, 4]).aligned
+    moved = make_series("late", ragged([4]).series[0].times[1:], np.zeros(3))
+    assert not replace(ragged([3, 3]), series=(*ragged([3]).series, moved)).aligned
+
+
+def test_the_season_is_the_shortest_that_the_frequency_suggests() -> None:
+    assert ragged([3]).season == 24
+    assert Panel.wide(np.zeros((3, 1))).season == 1
+
+
+def test_a_panel_with_other_covariates_than_the_fit_s_is_refused() -> None:
+    panel = replace(ragged([3]), past_names=("wind",), future_names=("sun", "holiday"))
+    panel.check_covariates({"past": ["wind"], "future": ("sun", "holiday"), "static": []})
+    others = {"past": ([], "none", "wind"), "future": (["holiday", "sun"], "holiday, sun", "sun, holiday"),
+              "static": (["size"], "size", "none")}  # fmt: skip
+    for kind, (names, accepted, found) in others.items():
+        with pytest.raises(UserError, match=f"other {kind} covariates") as caught:
+            panel.check_covariates({kind: names})
+        assert (caught.value.accepted, caught.value.found) == (accepted, found)
+
+
 def test_channels_have_a_name_each_and_no_covariates() -> None:
     panel = Panel.wide(np.zeros((4, 2)))
     assert panel.ids == ["0", "1"]
@@ -219,4 +245,11 @@ def test_a_row_ahead_counts_where_one_covariate_is_known() -> None:
     future = np.full((5, 2), np.nan)
     future[3, 0] = future[4, 1] = 1.0
     one = replace(make_series("a", np.arange(2), np.zeros(2)), future=future)
-    assert Panel((one,), future_names=("wind", "sun")).known_ahead(3) == 2
+    panel = Panel((one,), future_names=("wind", "sun"))
+    assert (panel.known_ahead(3), panel.known_ahead(2)) == (2, 1)
+
+
+def test_a_row_ahead_counts_where_it_is_known_of_every_series() -> None:
+    one, other = (replace(make_series("a", np.arange(2), np.zeros(2)), future=np.zeros((2 + n, 1))) for n in (3, 1))
+    assert Panel((one, other), future_names=("wind",)).known_ahead(5) == 1
+    assert Panel(()).known_ahead(5) == 5  # of no series nothing is unknown
