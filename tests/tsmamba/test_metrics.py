@@ -70,9 +70,9 @@ def test_a_constant_history_has_no_scale_and_its_series_does_not_count() -> None
 
 
 def test_scaled_errors_are_differences_whichever_way_they_go() -> None:
-    actual, forecast = np.array([[3.0, -1.0]]), np.array([[1.0, 5.0]])
-    assert metrics.mase(actual, forecast, np.array([[2.0]])) == pytest.approx((2 / 2 + 6 / 2) / 2)
-    assert metrics.rmsse(actual, forecast, np.array([[2.0]])) == pytest.approx(math.sqrt((1 + 9) / 2))
+    actual, forecast = np.array([[3.0, -1.0]]), np.array([[2.0, 5.0]])
+    assert metrics.mase(actual, forecast, np.array([[2.0]])) == pytest.approx((1 / 2 + 6 / 2) / 2)
+    assert metrics.rmsse(actual, forecast, np.array([[2.0]])) == pytest.approx(math.sqrt((1 / 4 + 9) / 2))
 
 
 def test_scores_average_over_the_axis_that_is_named() -> None:
