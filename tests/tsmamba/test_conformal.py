@@ -231,14 +231,15 @@ def test_a_series_has_a_table_of_its_own_from_forty_forecasts_on_and_in_company(
     scores = np.random.default_rng(0).normal(size=(40, 2, 1, 1))
     scores[0, 1] = np.nan
     known, level = np.ones((40, 1), dtype=np.bool_), np.array([0.9])
-    pooled, own = _tables(scores, known, ("a", "b"), level, False)
+    plain = (level, False, True, 1.0)
+    pooled, own = _tables(scores, known, ("a", "b"), *plain)
     assert list(own) == ["a"]
     np.testing.assert_array_equal(own["a"], offsets(scores[:, :1], level))
     np.testing.assert_array_equal(pooled, offsets(scores, level))
-    assert _tables(scores[:, :1], known, ("a",), level, False)[1] == {}
+    assert _tables(scores[:, :1], known, ("a",), *plain)[1] == {}
     hidden = known.copy()
     hidden[:5] = False
-    np.testing.assert_array_equal(_tables(scores, hidden, ("a", "b"), level, False)[0], offsets(scores[5:], level))
+    np.testing.assert_array_equal(_tables(scores, hidden, ("a", "b"), *plain)[0], offsets(scores[5:], level))
 
 
 def test_scales_are_those_of_the_latest_rows_before_each_origin() -> None:

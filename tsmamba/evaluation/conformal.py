@@ -301,7 +301,7 @@ def _known(back: np.ndarray, now: int, horizon: int) -> Bool[np.ndarray, "K H"]:
 def _overlap(back: np.ndarray, known: Bool[np.ndarray, "K H"]) -> float:
     """How many forecasts there are of a row in the mean, of the rows that are known; at least 1."""
     rows = (np.arange(known.shape[1])[None, :] - back[:, None])[known]
-    return len(rows) / max(len(np.unique(rows)), 1) if len(rows) else 1.0
+    return len(rows) / len(np.unique(rows)) if len(rows) else 1.0
 
 
 def _adapted(
@@ -333,9 +333,9 @@ def _tables(
     known: Bool[np.ndarray, "K H"],
     ids: Sequence[str],
     levels: np.ndarray,
-    own_spread: bool = False,
-    mirrors: bool = True,
-    overlap: float = 1.0,
+    own_spread: bool,
+    mirrors: bool,
+    overlap: float,
 ) -> tuple[Float64[np.ndarray, "H Q"], dict[str, Float64[np.ndarray, "H Q"]]]:
     """Shifts from the known scores: of all series together, and of those that have enough origins of their own."""
     visible = np.where(known[:, None, :, None], scores, np.nan)
