@@ -125,10 +125,10 @@ def test_each_shortcut_is_told_by_itself(kind: str) -> None:
 
 
 def test_numbers_outside_the_sequence_are_counted() -> None:
-    texts = [np.frombuffer(text, np.uint8) for text in (b"ACGT", b"GGGNNN", b"NN", b"CCA")]
-    rows = np.arange(4)
+    texts = [np.frombuffer(text, np.uint8) for text in (b"ACGT", b"GGGNNN", b"NN", b"CCA", b"C")]
+    rows = np.arange(5)
     found = baselines._outside(Examples(PackedSequences.pack(texts), rows, rows % 2))
-    assert found == pytest.approx(np.array([[4, 0, 0.5], [6, 0.5, 1], [2, 1, 0], [3, 0, 2 / 3]]))
+    assert found == pytest.approx(np.array([[4, 0, 0.5], [6, 0.5, 1], [2, 1, 0], [3, 0, 2 / 3], [1, 0, 1]]))
 
 
 def test_a_paired_difference_is_mcnemars_exact_test() -> None:
