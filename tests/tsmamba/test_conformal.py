@@ -278,6 +278,7 @@ def test_forecasts_of_the_same_rows_count_once_against_a_spread_of_its_own() -> 
     assert _overlap(back, known) == pytest.approx(9 / 5)
     assert _overlap(np.array([12, 9, 6]), known) == 1
     assert _overlap(back, np.zeros((3, 3), dtype=np.bool_)) == 1
+    assert _overlap(np.array([2, 1]), np.array([[True] * 3, [True, False, False]])) == pytest.approx(4 / 3)
     wide = np.random.default_rng(0).normal(0, 3, size=(100, 1, 1, 1)) - stats.norm.ppf((0.1, 0.5, 0.9))
     apart, together = (offsets(wide, (0.1, 0.5, 0.9), True, True, overlap)[0, 2] for overlap in (1.0, 9.0))
     assert together == pytest.approx(apart / 5, rel=0.05)

@@ -11,6 +11,7 @@ from scipy import special, stats
 from tsmamba.evaluation import conformal
 from tsmamba.evaluation.backtest import Backtest, roll
 from tsmamba.evaluation.conformal import (
+    Calibration,
     _adapted,
     _independent,
     _neighbours,
@@ -99,6 +100,7 @@ def test_steps_help_out_on_either_side_until_there_are_enough_scores() -> None:
     assert _neighbours(hundred, 2, 6) == (2, 6)
     assert _neighbours(hundred - 1, 2, 6) == (1, 7)
     assert _neighbours(hundred[:3], 1, 2) == (0, 3)
+    assert _neighbours(hundred[:2], 1, 2) == (0, 2)
 
 
 def test_a_step_with_enough_scores_is_read_by_itself() -> None:
@@ -108,14 +110,58 @@ def test_a_step_with_enough_scores_is_read_by_itself() -> None:
     np.testing.assert_allclose(offsets(scores, LEVELS), alone)
 
 
+def test_the_middle_level_alone_tells_how_many_scores_are_independent() -> None:
+    rng = np.random.default_rng(0)
+    scores = 3 + rng.normal(size=(20, 1, 6, 1)) * np.ones(5)
+    together = np.where(np.arange(5) == 2, scores, scores[:, :, [0]])  # at the other levels, one error a forecast
+    found = [offsets(one, (0.1, 0.2, 0.5, 0.8, 0.9), True, False)[:, 2] for one in (scores, together)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_few_scores_are_student_s_alone_and_normal_beside_a_spread_that_a_hundred_move_halfway() -> None:
+    scores = 1 + np.random.default_rng(0).normal(size=(8, 1, 1, 3))
+    sample = scores[:, 0, 0]
+    alone, beside = (offsets(scores, LEVELS, own_spread, False)[0] for own_spread in (False, True))
+    np.testing.assert_allclose(alone, _quantiles(sample, LEVELS, 8.0))
+    np.testing.assert_allclose(beside, 8 / 108 * _quantiles(sample, LEVELS, 8.0, special.ndtri))
+
+
+def test_an_aim_never_passes_the_middle() -> None:
+    levels, news = (0.3, 0.7), np.ones((20, 1), np.bool_)
+    quantiles = np.broadcast_to([-1.0, 1.0], (20, 1, 1, 2))
+    for actual, aims in ((9.0, [0.5, 0.76]), (-9.0, [0.24, 0.5])):  # all of 0.3 of what was missed at most, at once
+        past = backtest(np.full((20, 1, 1), actual), levels, tuple(range(20, 0, -1)))
+        np.testing.assert_allclose(_adapted(np.array([0.45, 0.55]), past, quantiles, news), aims)
+
+
 def test_an_interval_of_no_width_teaches_nothing_but_a_single_quantile_does() -> None:
     levels = (0.1, 0.5, 0.9)
     above, news = backtest(np.full((1, 1, 1), 9.0), levels, (1,)), np.ones((1, 1), np.bool_)
     for quantiles, moved in (([1.0, 1.0, 1.0], 0.0), ([0.0, 1.0, 1.0], 0.05), ([1.0, 1.0, 2.0], 0.05)):
         found = _adapted(LEVELS, above, np.array(quantiles)[None, None, None], news)
         np.testing.assert_allclose(found, [0.1 * (1 + moved), 0.5, 0.9 * (1 + moved)])
+    pair = replace(above, levels=(0.1, 0.9), quantiles=np.zeros((1, 1, 1, 2)))
+    assert _adapted(np.array([0.1, 0.9]), pair, np.ones((1, 1, 1, 2)), news).tolist() == [0.1, 0.9]
+    missing = replace(pair, actual=np.full((1, 1, 1), NAN))
+    assert _adapted(np.array([0.1, 0.9]), missing, np.array([[[[0.0, 1.0]]]]), news).tolist() == [0.1, 0.9]
     single = replace(above, levels=(0.1,), quantiles=np.zeros((1, 1, 1, 1)))
     assert _adapted(np.array([0.1]), single, np.ones((1, 1, 1, 1)), news) == pytest.approx(0.1 + 0.05 * 0.1)
+
+
+def test_shifts_are_in_units_of_all_changes_up_to_the_end() -> None:
+    panel, levels = Panel.wide(np.array([[-1.0], [0.0], [5.0]])), (0.1, 0.9)  # changes of 1 and 5: of 3 in the mean
+    forecast = Local("naive", Task(1, 1, levels)).predict(panel)
+    found = Calibration(levels, 1, np.array([[-1.0, 2.0]])).apply(forecast, panel)
+    np.testing.assert_allclose(found.quantiles, [[[5 - 3, 5 + 2 * 3]]])
+
+
+def test_where_too_few_errors_are_known_points_get_a_guess_and_a_spread_of_its_own_stays() -> None:
+    panel, levels = Panel.wide(np.random.default_rng(0).normal(size=(50, 1)).cumsum(axis=0)), (0.1, 0.5, 0.9)
+    past = roll(Local("naive", Task(1, 1, levels)), panel, (3, 2, 1), 1)
+    guess = guessed_shifts(panel, 1, levels, 1)
+    np.testing.assert_array_equal(calibrate(past, panel, 1)[1].pooled, guess)
+    spread = replace(past, quantiles=past.point[..., None] + [-1.0, 0.0, 1.0])
+    np.testing.assert_array_equal(calibrate(spread, panel, 1)[1].pooled, np.zeros((1, 3)))
 
 
 def test_each_value_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,8 +197,8 @@ def sized(errors: np.ndarray, back: tuple[int, ...], levels: tuple[float, ...] =
     """Sizes of two phases, from errors (K, S, H) that are all known."""
     past = backtest(errors, levels, back)
     known, first = np.ones((errors.shape[0], errors.shape[2]), np.bool_), np.zeros(errors.shape[1], np.int64)
-    # Scores at levels other than the middle one are to change nothing.
-    scores = errors[..., None] * np.where(np.arange(len(levels)) == len(levels) // 2, 1.0, -50.0)
+    # Scores at levels other than the middle one tell no phases apart, and are to change nothing.
+    scores = np.where(np.arange(len(levels)) == len(levels) // 2, errors[..., None], 50.0)
     return _sizes_of_phases(scores, known, past, first, 2)
 
 
