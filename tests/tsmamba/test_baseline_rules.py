@@ -13,7 +13,7 @@ AIRLINE = (100 + 2 * ROWS) * (1 + 0.3 * np.sin(2 * np.pi * ROWS / 12))
 
 
 def test_two_observed_rows_make_a_line() -> None:
-    assert baselines.drift(np.array([1.0, NAN, 5.0]), 2).tolist() == [7, 9]
+    assert baselines.drift(np.array([NAN, 1.0, NAN, 5.0]), 2).tolist() == [7, 9]
     assert baselines.drift(np.array([NAN, 5.0]), 2).tolist() == [5, 5]
 
 
@@ -28,11 +28,13 @@ def test_the_latest_rows_are_read_ten_seasons_or_400_whichever_is_more() -> None
 
 
 def test_a_gap_whose_neighbours_a_season_away_are_missing_too_is_bridged_by_those_two_away() -> None:
-    history = np.tile([0.0, 100.0], 6) + np.arange(12) // 2
+    history = np.tile([0.0, 100.0], 6) + np.arange(12.0) ** 2
     holed = history.copy()
-    holed[[3, 5, 7]] = NAN  # of 5, the neighbours are missing; 1 and 9 are not
-    np.testing.assert_allclose(baselines._prepared(holed, 2)[5], history[5])
-    assert baselines._prepared(history[:2], 2).tolist() == [0, 100]
+    holed[[3, 5, 7]] = NAN
+    found = baselines._prepared(holed, 2)
+    assert found[5] == (history[1] + history[9]) / 2
+    np.testing.assert_array_equal(found[np.isfinite(holed)], holed[np.isfinite(holed)])  # what was observed stays
+    assert baselines._prepared(np.array([0.0, NAN, 100.0]), 2).tolist() == [0, 50, 100]
 
 
 @pytest.mark.parametrize(("rows", "asked"), [(9, False), (10, True)])
@@ -85,12 +87,12 @@ def test_a_long_season_is_taken_out_and_put_back_in_its_place() -> None:
 
 @pytest.mark.parametrize(
     ("point", "believed"),
-    [([11.0], True), ([11.1], False), ([-10.0], True), ([-10.1], False), ([NAN], False), ([0.7, 99.0], False)],
+    [([23.0], True), ([23.1], False), ([-19.0], True), ([-19.1], False), ([NAN], False), ([2.0, 99.0], False)],
 )
 def test_a_forecast_ten_ranges_beyond_what_was_seen_is_not_believed(point: list[float], believed: bool) -> None:
-    history = np.array([0.0, 1.0, NAN, 0.5])
+    history = np.array([1.0, 3.0, NAN, 1.5])
     found = baselines._sane(lambda: np.array(point), history, len(point), 1)
-    assert found.tolist() == (point if believed else [0.5] * len(point))
+    assert found.tolist() == (point if believed else [1.5] * len(point))
 
 
 def test_an_optimiser_that_fails_leaves_the_seasonal_naive_forecast() -> None:
@@ -112,6 +114,7 @@ def test_demand_is_intermittent_beyond_132_rows_a_demand(rows: int, intermittent
     demand = np.zeros(rows)
     demand[:25] = 2.0
     assert baselines.is_intermittent(np.append(demand, NAN)) == intermittent
+    assert baselines.is_intermittent(np.array([0.0, 6.0]))
     assert not baselines.is_intermittent(np.zeros(rows))
 
 
@@ -137,8 +140,21 @@ def test_forms_of_long_seasons_are_judged_on_the_last_three(
 
 def test_a_form_loses_the_season_that_a_history_is_too_short_for() -> None:
     short = AIRLINE[:20]
-    assert baselines.ets(short, 3, 12, "MAdM") == pytest.approx(baselines.ets(short, 3, 1, "MAdN"))
+    without = baselines._smoothing("MAdN", 1).forecast(short / short.mean(), 3)["mean"] * short.mean()
+    assert baselines.ets(short, 3, 12, "MAdM") == pytest.approx(without)
     assert baselines.ets(short, 3, 12, "MAdM") != pytest.approx(baselines.ets(short, 3, 1))
+
+
+def test_a_season_of_two_rows_is_one() -> None:
+    history = np.tile([1.0, 5.0], 20)
+    history[3] = 5.1
+    assert baselines.ets(history, 4, 2, "ANA") == pytest.approx([1, 5, 1, 5], abs=0.1)
+    assert baselines.arima(history, 4, 2, "(0,0,0)(0,1,0)") == pytest.approx([1, 5, 1, 5])
+
+
+def test_ratios_mean_something_where_all_that_was_observed_is_above_0() -> None:
+    assert baselines._is_positive(np.array([1e-9, NAN]))
+    assert not baselines._is_positive(np.array([0.0, 1.0]))
 
 
 def test_a_form_tells_whether_its_trend_is_damped() -> None:

@@ -255,14 +255,12 @@ def _prepared(history: History, season: int) -> History:
     values = history[rows[0] :][-max(_MOST_CYCLES * season, _MOST_ROWS) :].copy()
     if season > 1:
         for shift in (season, 2 * season):
-            missing = ~np.isfinite(values)
-            if missing.any() and len(values) > shift:
-                around = np.full((2, len(values)), np.nan)
-                around[0, shift:], around[1, :-shift] = values[:-shift], values[shift:]
-                both = np.isfinite(around).all(axis=0) & missing
-                values[both] = around[:, both].mean(axis=0)
+            around = np.full((2, len(values)), np.nan)
+            around[0, shift:], around[1, :-shift] = values[:-shift], values[shift:]
+            both = np.isfinite(around).all(axis=0) & ~np.isfinite(values)
+            values[both] = around[:, both].mean(axis=0)
     missing = ~np.isfinite(values)
-    if missing.any() and not missing.all():
+    if not missing.all():
         places = np.arange(len(values))
         values[missing] = np.interp(places[missing], places[~missing], values[~missing])
     return values[np.isfinite(values)]
