@@ -193,7 +193,9 @@ def test_series_that_others_forecast_are_calibrated_by_themselves() -> None:
     assert (found.relative, found.origins) == (False, 58)
 
 
-def sized(errors: np.ndarray, back: tuple[int, ...], levels: tuple[float, ...] = (0.1, 0.5, 0.9)) -> np.ndarray:
+def sized(
+    errors: np.ndarray, back: tuple[int, ...], levels: tuple[float, ...] = (0.1, 0.2, 0.5, 0.8, 0.9)
+) -> np.ndarray:
     """Sizes of two phases, from errors (K, S, H) that are all known."""
     past = backtest(errors, levels, back)
     known, first = np.ones((errors.shape[0], errors.shape[2]), np.bool_), np.zeros(errors.shape[1], np.int64)
@@ -208,6 +210,15 @@ def test_phases_are_told_apart_beside_what_the_step_alone_makes_of_errors() -> N
     step = 2.0 ** np.arange(14)
     np.testing.assert_allclose(sized(((1 + phase) * step)[:, None], back), [[2 / 3, 4 / 3]], rtol=0.1)
     np.testing.assert_array_equal(sized(np.tile(step, (4, 1))[:, None], back), [[1, 1]])
+
+
+def test_a_spread_of_its_own_is_not_told_apart_by_phase() -> None:
+    noise = np.random.default_rng(0).normal(size=(400, 1)) * np.tile([1.0, 9.0], 200)[:, None]
+    panel, levels = Panel.wide(noise), (0.1, 0.5, 0.9)
+    plain = roll(Local("seasonal_naive", Task(2, 2, levels)), panel, range(300, 1, -1), 2)
+    spread = replace(plain, quantiles=plain.point[..., None] + [-1.0, 0.0, 1.0])
+    assert calibrate(plain, panel, 2)[1].sizes
+    assert not calibrate(spread, panel, 2)[1].sizes
 
 
 def test_a_series_has_its_own_sizes_of_phases_where_they_clearly_differ_else_those_of_all() -> None:
