@@ -98,6 +98,7 @@ def fitted_step(
         accelerator=train.accelerator,
         accumulation=plan.accumulation,
         processes=plan.n_devices * train.context_parallel,
+        shared=train.context_parallel > 1,
         batch_is_fixed=batch_is_fixed,
     )
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mamba_kernels.blocks import Backbone, BackboneConfig, Piece
+from mamba_kernels.blocks.backbone import Chunking, chunking
 from mamba_kernels.blocks.replay import Tape
 
 KINDS = {
@@ -113,6 +114,93 @@ def test_without_gradients_nothing_is_recorded():
         y, _ = chunked(x)
     assert not y.requires_grad
     torch.testing.assert_close(y, whole(x)[0].detach())
+
+
+LOOK_BACK = ["causal", "biases", "mamba2", "s4d"]
+
+
+@pytest.fixture
+def through_stack(monkeypatch):
+    """However short a sequence is, its chunks go through all layers before the next one begins."""
+    monkeypatch.setattr("mamba_kernels.blocks.backbone.AUTO_STREAM_BYTES", 0)
+
+
+@pytest.mark.parametrize("kind", LOOK_BACK)
+@pytest.mark.parametrize(("batch", "length", "chunk_size"), [(1, 23, 5), (3, 8, 3), (2, 9, 8), (2, 7, 1)])
+def test_chunks_through_the_whole_stack_give_what_the_whole_gives(kind, batch, length, chunk_size, through_stack):
+    whole, chunked = pair(chunk_size, **KINDS[kind])
+    assert chunked._chunking(torch.zeros(batch, length, 12), None).through_stack
+    x, reset = torch.randn(batch, length, 12, dtype=torch.float64), torch.rand(batch, length) < 0.2
+    with torch.no_grad():
+        _, state = whole(torch.randn(batch, 5, 12, dtype=torch.float64))
+    for given in ((None, None), (state, None), (None, reset), (state, reset)):
+        expected = differentiate(whole, x, *given)
+        torch.testing.assert_close(differentiate(chunked, x, *given), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["causal", "mamba2"])
+def test_chunks_through_the_whole_stack_in_float32(kind, through_stack):
+    whole, chunked = pair(100, torch.float32, **KINDS[kind])
+    x = torch.randn(1, 777, 12)
+    torch.testing.assert_close(differentiate(chunked, x), differentiate(whole, x), rtol=1e-4, atol=2e-4)
+
+
+def test_both_strands_go_through_the_whole_stack(through_stack):
+    whole, chunked = pair(4, layers=["mamba", "mamba"], reverse_complement="equivariant")
+    x = torch.randn(2, 11, 12, dtype=torch.float64)
+    torch.testing.assert_close(differentiate(chunked, x), differentiate(whole, x), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "hyena", "add", "concat", "equivariant"])
+def test_a_chunk_waits_for_its_layer_where_one_looks_both_ways_or_at_everything(kind, through_stack):
+    _, chunked = pair(4, **KINDS[kind])
+    assert not chunked._chunking(torch.zeros(1, 8, 12), None).through_stack
+
+
+def test_a_block_that_something_waits_for_is_called(through_stack):
+    whole, chunked = pair(4, layers=["mamba", "mamba"])
+    x, seen = torch.randn(1, 10, 12, dtype=torch.float64), []
+    handle = chunked.blocks[1].register_forward_hook(lambda block, given, found: seen.append(found[0].shape))
+    torch.testing.assert_close(differentiate(chunked, x), differentiate(whole, x), rtol=1e-9, atol=1e-11)
+    assert seen == [(1, 10, 12)]
+    handle.remove()
+    assert chunked._chunking(x, None).through_stack
+    chunked.blocks[0].__class__ = type("Wrapped", (type(chunked.blocks[0]),), {})
+    assert not chunked._chunking(x, None).through_stack
+
+
+def test_with_frozen_layers_through_the_whole_stack(through_stack):
+    whole, chunked = pair(4, layers=["mamba", "mamba"])
+    for backbone in (whole, chunked):
+        backbone.blocks[0].requires_grad_(False)
+        backbone(torch.linspace(-1, 1, 120, dtype=torch.float64).reshape(1, 10, 12))[0].square().sum().backward()
+    for expected, found in zip(whole.parameters(), chunked.parameters(), strict=True):
+        assert (expected.grad is None) == (found.grad is None)
+        if expected.grad is not None:
+            torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_long_sequences_go_through_the_whole_stack_where_the_layers_inputs_are_large():
+    config = BackboneConfig(d_model=128, layers=["mamba"] * 12)
+    assert chunking(config, 1, 4096) == Chunking(None)
+    assert chunking(config, 1, 2**17) == Chunking(16_384)
+    tokens, through = chunking(config, 1, 2**18)
+    assert through
+    assert tokens == 2**28 // (6 * 4 * 256 * 12)
+    assert chunking(config, 4, 2**16) == Chunking(tokens // 4, through_stack=True)
+    assert chunking(config, 1, 2**18, through_stack=False) == Chunking(16_384)
+    assert chunking(dataclasses.replace(config, chunk_size=1024), 1, 2**18) == Chunking(1024, through_stack=True)
+    assert chunking(dataclasses.replace(config, chunk_size=None), 1, 2**18) == Chunking(None)
+
+
+def test_through_the_whole_stack_no_layer_keeps_its_input(through_stack):
+    def kept(layers, length):
+        backbone, total = pair(64, layers=["mamba"] * layers)[1], []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: total.append(t) or t, lambda t: t):
+            backbone(torch.randn(1, length, 12, dtype=torch.float64, requires_grad=True))
+        return sum(t.numel() for t in total if t.shape[:2] == (1, length))
+
+    assert kept(2, 512) == kept(6, 512) == 512 * 12
 
 
 def test_activations_kept_are_the_residual_stream():

@@ -15,7 +15,7 @@ import torch
 
 from mamba_data_prep.errors import UserError
 from mamba_kernels.blocks import Backbone, BackboneConfig
-from mamba_kernels.blocks.backbone import chunk_tokens
+from mamba_kernels.blocks.backbone import Chunking, chunking
 from mamba_training.devices import device_kind, resolve_precision
 from mamba_training.progress import say
 
@@ -29,7 +29,7 @@ _HYENA_CHANNELS = 12
 """Numbers that a Hyena layer holds for each inner channel: both gates, what goes into and out of them, the filter."""
 _IN_ONE_PIECE = ("attention", "hyena")
 """Mixers that are not worked on in chunks."""
-_WORKING_LAYERS = {"whole": 2.0, "chunks": 5.5}
+_WORKING_LAYERS = {"whole": 2.0, "chunks": 5.5, "stack": 2.0}
 """Memory that one layer's backward pass takes while it runs, as a multiple of a layer's activations; the figure for
 chunks includes the heap's holes."""
 _HOLES = 1.15
@@ -51,6 +51,7 @@ class Workload:
         precision: as the Trainer takes it.
         outputs: numbers a token that the head makes.
         device: "cpu" or "cuda".
+        shared: each sequence is split over devices.
     """
 
     config: BackboneConfig
@@ -60,6 +61,24 @@ class Workload:
     precision: str = "32-true"
     outputs: int = 16
     device: str = "cpu"
+    shared: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Sequences that the layers see, both strands counted."""
+        return self.batch * (2 if self.config.reverse_complement == "equivariant" else 1)
+
+    @property
+    def chunking(self) -> Chunking:
+        """How the layers work on them."""
+        alone = not self.shared and self.config.bidirectional == "none"
+        divisible = alone and not set(self.config.layers) & set(_IN_ONE_PIECE)
+        return chunking(self.config, self.rows, self.length, self.wide, through_stack=divisible)
+
+    @property
+    def wide(self) -> int:
+        """Bytes of a number of the residual stream."""
+        return 8 if self.precision == "64-true" else 4
 
 
 @dataclass(frozen=True)
@@ -88,20 +107,22 @@ def predict(work: Workload) -> Footprint:
     """The memory of one training step.
 
     Kept whole, a layer holds its input, norm, projection (2 D), convolution (D), step sizes (D), B and C, the scan's
-    output (D) and its state every 256 steps. In chunks it holds its input and the states alone. `mamba2` and
-    `attention` hold about as much as `mamba`.
+    output (D) and its state every 256 steps. In chunks it holds its input and the states alone, and where a chunk goes
+    through the whole stack not even these. `mamba2` and `attention` hold about as much as `mamba`.
     """
-    config, rows = work.config, work.batch * (2 if work.config.reverse_complement == "equivariant" else 1)
-    wide = 8 if work.precision == "64-true" else 4
+    config, rows, wide = work.config, work.rows, work.wide
     tokens, width = rows * work.length, config.strand_width
     directions = 1 if config.bidirectional == "none" else 2
     states = directions * wide * config.d_inner * config.d_state // _SCAN_STEPS
     inner = [_inner_bytes(work, mixer, directions, wide) + states for mixer in config.layers]
-    chunk = chunk_tokens(config, rows, work.length, wide)
+    chunk, through_stack = work.chunking
     head = tokens * (4 * wide * width + 5 * wide * work.outputs)
     if chunk is None:
         kept = tokens * (len(inner) * wide * width + sum(inner))
         working = _WORKING_LAYERS["whole"] * tokens * max(inner)
+    elif through_stack:
+        kept = tokens * wide * width
+        working = _WORKING_LAYERS["stack"] * rows * chunk * (len(inner) * wide * width + sum(inner))
     else:
         kept = round(_HOLES * len(inner) * tokens * (wide * width + states))
         spans = [work.length if mixer in _IN_ONE_PIECE else min(chunk, work.length) for mixer in config.layers]
@@ -242,6 +263,7 @@ def within_memory(
     accelerator: str,
     accumulation: int = 1,
     processes: int = 1,
+    shared: bool = False,
     batch_is_fixed: bool = False,
 ) -> Fitted:
     """A step on so many sequences, or one with smaller batches or chunks where the machine has too little memory.
@@ -257,6 +279,7 @@ def within_memory(
         precision, accelerator: as the run takes them.
         accumulation: batches a step that were asked.
         processes: that train together.
+        shared: they share each sequence.
         batch_is_fixed: only the chunks may be made smaller.
 
     Raises:
@@ -264,7 +287,7 @@ def within_memory(
     """
     device = "cuda" if device_kind(accelerator) == "cuda" else "cpu"
     kind = resolve_precision(precision, accelerator)
-    work = Workload(backbone.config, parameters, batch, length, kind, outputs, device)
+    work = Workload(backbone.config, parameters, batch, length, kind, outputs, device, shared)
     fitted = settle(work, accumulation, processes, batch_is_fixed=batch_is_fixed)
     if fitted.note:
         say(fitted.note)
@@ -276,7 +299,7 @@ def _smaller(work: Workload) -> list[Workload]:
     """The workload, then what does the same with less memory, in the order of what it costs."""
     batches = [size for size in range(work.batch, 0, -1) if work.batch % size == 0]
     steps = [dataclasses.replace(work, batch=size) for size in batches]
-    present = chunk_tokens(work.config, 1, work.length) or work.length
+    present = dataclasses.replace(work, batch=1).chunking.tokens or work.length
     chunk = 1 << 14
     while chunk >= _LEAST_CHUNK:
         if chunk < present:
@@ -288,22 +311,20 @@ def _smaller(work: Workload) -> list[Workload]:
 
 def _smaller_chunks(work: Workload) -> list[Workload]:
     """The workload, then the same batch in smaller and smaller chunks."""
-    present = chunk_tokens(work.config, work.batch, work.length) or work.length
+    present = work.chunking.tokens or work.length
     sizes = [size for size in (2**power for power in range(14, 3, -1)) if size < present]
     sizes = [size for size in sizes if size * work.batch >= _LEAST_CHUNK]
     return [work, *(dataclasses.replace(work, config=dataclasses.replace(work.config, chunk_size=n)) for n in sizes)]
 
 
 def _longest(work: Workload, room: int) -> int:
-    """The longest sequence, to two digits, that fits alone in the smallest chunks."""
+    """The longest sequence, to a hundredth, that fits alone in the smallest chunks."""
     config = dataclasses.replace(work.config, chunk_size=_LEAST_CHUNK)
     one = dataclasses.replace(work, batch=1, config=config)
-    low, high = 0, work.length
-    while high - low > max(1, low // 100):
-        middle = (low + high) // 2
-        fits = predict(dataclasses.replace(one, length=middle)).total <= _SHARE * room
-        low, high = (middle, high) if fits else (low, middle)
-    return low
+    length = work.length
+    while length > 1 and predict(dataclasses.replace(one, length=length)).total > _SHARE * room:
+        length = min(length - 1, length * 99 // 100)
+    return length
 
 
 def _note(work: Workload, smaller: Workload, asked: Footprint, room: int, accumulation: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -23,15 +24,47 @@ BackboneState = tuple[LayerState, ...]
 AUTO_CHUNK_TOKENS, AUTO_CHUNK_LEAST = 16_384, 128
 AUTO_KEPT_BYTES = 2**30
 """What `chunk_size = "auto"` allows the activations of a whole stack to take before it works in chunks."""
+AUTO_STREAM_BYTES = 2**30
+"""What the layers' inputs may take before a chunk goes through the whole stack at once, so that they are not kept."""
+AUTO_STACK_BYTES = 2**28
+"""What `chunk_size = "auto"` then allows the activations of a chunk to take in all layers."""
 
 
-def chunk_tokens(config: BackboneConfig, rows: int, length: int, element_size: int = 4) -> int | None:
-    """Tokens of each of `rows` rows that a block works on at a time, or None for all `length` of them."""
-    size = config.chunk_size
+class Chunking(NamedTuple):
+    """How a stack works on a sequence.
+
+    Attributes:
+        tokens: of each row that are worked on at a time, or None for all.
+        through_stack: a chunk goes through all layers before the next one, and the layers' inputs are not kept.
+    """
+
+    tokens: int | None
+    through_stack: bool = False
+
+
+def chunking(
+    config: BackboneConfig, rows: int, length: int, element_size: int = 4, *, through_stack: bool = True
+) -> Chunking:
+    """How a backbone works on `rows` rows of `length` tokens.
+
+    Args:
+        config: of the backbone.
+        rows: of the batch, both strands counted.
+        length: tokens of each row.
+        element_size: bytes of a number.
+        through_stack: False where every layer has to be finished before the next one: the layers look both ways or
+            need the whole sequence, or the sequence is split over ranks.
+    """
+    size, layers = config.chunk_size, len(config.layers)
+    of_token = 6 * element_size * config.d_inner * layers
+    stream = element_size * config.strand_width * rows * length * layers
+    through_stack = through_stack and stream > AUTO_STREAM_BYTES
     if isinstance(size, str):
-        kept = 6 * element_size * config.d_inner * rows * length * len(config.layers)
-        return None if kept <= AUTO_KEPT_BYTES else max(AUTO_CHUNK_LEAST, AUTO_CHUNK_TOKENS // rows)
-    return None if size is None or size >= length else size
+        if of_token * rows * length <= AUTO_KEPT_BYTES:
+            return Chunking(None)
+        together = min(AUTO_CHUNK_TOKENS, AUTO_STACK_BYTES // of_token) if through_stack else AUTO_CHUNK_TOKENS
+        return Chunking(max(AUTO_CHUNK_LEAST, together // rows), through_stack)
+    return Chunking(None) if size is None or size >= length else Chunking(size, through_stack)
 
 
 class Block(nn.Module):
@@ -72,6 +105,17 @@ class Block(nn.Module):
         """Takes one token of each sequence, (B, d_model)."""
         y, state = self.mixer.step(self.norm(x), state)
         return x + y, state
+
+
+def _may_be_left_out(block: nn.Module) -> bool:
+    """Whether a chunk can go through a block without a call of the block itself.
+
+    It looks back only, in pieces, and nobody waits for its call: neither a hook nor a class around it, as FSDP has.
+    """
+    if type(block) is not Block or block._forward_pre_hooks or block._forward_hooks:
+        return False
+    branches = block.mixer.branches()
+    return len(branches) == 1 and branches[0].divisible and not branches[0].reverse
 
 
 class Backbone(nn.Module):
@@ -137,15 +181,22 @@ class Backbone(nn.Module):
             following = exchange.shifted(reset[:, :1], reverse=True) if together else None  # pyright: ignore
             hidden, reset = split_strands(hidden, reset, following)
             exchange = None if exchange is None else exchange.with_opposite(x.shape[0])
-        chunk_size = self._chunk_size(hidden)
-        states: list[LayerState] = []
-        for index, block in enumerate(self.blocks):
-            hidden, after = block(hidden, None if state is None else state[index], reset, chunk_size, exchange)
-            states.append(after)
-        y = self.norm(hidden).to(dtype)
+        chunk_size, through_stack = self._chunking(hidden, exchange)
+        if chunk_size is not None and through_stack:
+            from mamba_kernels.blocks.chunked import run_stack_in_chunks
+
+            blocks = [block for block in self.blocks if isinstance(block, Block)]
+            y, states = run_stack_in_chunks(hidden, blocks, self.norm, reset, state, chunk_size)
+        else:
+            states = ()
+            for index, block in enumerate(self.blocks):
+                hidden, after = block(hidden, None if state is None else state[index], reset, chunk_size, exchange)
+                states = (*states, after)
+            y = self.norm(hidden)
+        y = y.to(dtype)
         if not self.config.causal or exchange is not None:
             return (merge_strands(y) if self.config.reverse_complement == "equivariant" else y), None
-        return y, tuple(states)
+        return y, states
 
     def step(self, x: Tensor, state: BackboneState) -> tuple[Tensor, BackboneState]:
         """One token `x` (B, d_model): the piece of length one, in constant time for state space mixers.
@@ -204,12 +255,13 @@ class Backbone(nn.Module):
         exchange.check_lengths(x.shape[1], max(branch.halo for branch in branches))
         return exchange
 
-    def _chunk_size(self, hidden: Tensor) -> int | None:
-        """Tokens of each row a block works on at a time, or None for all of them."""
+    def _chunking(self, hidden: Tensor, exchange: RankExchange | None) -> Chunking:
         # A block in chunks runs autograd itself, which can be neither exported nor transformed.
         if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
-            return None
-        return chunk_tokens(self.config, hidden.shape[0], hidden.shape[1], hidden.element_size())
+            return Chunking(None)
+        through_stack = exchange is None and all(map(_may_be_left_out, self.blocks))
+        rows, length = hidden.shape[:2]
+        return chunking(self.config, rows, length, hidden.element_size(), through_stack=through_stack)
 
     def _check_causal(self) -> None:
         if not self.config.causal:

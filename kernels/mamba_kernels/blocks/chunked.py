@@ -1,22 +1,25 @@
-"""A residual block run over the sequence in chunks, recomputed chunk by chunk backward.
+"""Residual blocks run over the sequence in chunks, recomputed chunk by chunk backward.
 
-Forward, each branch of the mixer walks the sequence in its own direction and carries its state from chunk to chunk;
+Forward, each branch of a mixer walks the sequence in its own direction and carries its state from chunk to chunk;
 only the block's input and the state at each chunk's beginning are kept. Backward, the chunks are visited in the
 opposite order: a chunk is computed again with its graph, differentiated, and the gradient of the state it began with
 is handed to the chunk before. That is the chain rule in full, so the gradient is exact.
+
+Where all blocks walk forwards, a chunk goes through the whole stack before the next one begins: then the stack's input
+and the states are all that is kept, however many blocks there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mamba_kernels.blocks.registry import Branch, LayerState, Piece, computing_dtype
+from mamba_kernels.blocks.registry import Branch, LayerState, Mixer, Piece, computing_dtype
 from mamba_kernels.blocks.replay import Tape
 from mamba_kernels.ops.derivatives import differentiable_once
 from mamba_kernels.parallel.exchange import RankExchange
@@ -61,8 +64,69 @@ def run_in_chunks(
         ]
     sizes = [len(start) for start in starts]
     plan = _Plan(norm, branches, resets, chunk_size, sizes, len(parameters), exchange)
-    outputs = _ChunkedBlock.apply(plan, residual, *(tensor for start in starts for tensor in start), *parameters)
+    outputs = _InChunks.apply(plan, residual, *(tensor for start in starts for tensor in start), *parameters)
     return outputs[0], outputs[1:]
+
+
+@torch.compiler.disable()
+def run_stack_in_chunks(
+    x: Tensor,
+    blocks: Sequence[Residual],
+    norm: nn.Module,
+    reset: Tensor | None,
+    state: Sequence[LayerState] | None,
+    chunk_size: int,
+) -> tuple[Tensor, tuple[LayerState, ...]]:
+    """All blocks of a stack that looks back only and the norm at its end, keeping `x` and the chunks' first states.
+
+    Args:
+        x: (B, L, d_model), the first block's input.
+        blocks: Each adds its mixer's only branch, which is divisible, to its input.
+        norm: Applied to what the last block gives.
+        reset: (B, L), or None.
+        state: What each block begins with; None is the state before the first token.
+        chunk_size: Tokens a chunk.
+
+    Returns:
+        The norm's output, and each block's final state.
+    """
+    branches = [branch for block in blocks for branch in block.mixer.branches()]
+    parameters = [parameter for module in (*blocks, norm) for parameter in module.parameters()]
+    dtype = computing_dtype(x.device.type, parameters)
+    starts = state or [branch.initial_state(x.shape[0], x.device, dtype) for branch in branches]
+    sizes = [len(start) for start in starts]
+
+    def run(piece_x: Tensor, before: LayerState, piece: Piece) -> tuple[Tensor, LayerState]:
+        after: list[Tensor] = []
+        for block, branch, first in zip(blocks, branches, _grouped(before, sizes), strict=True):
+            y, final = branch.run(block.norm(piece_x), first, Piece(piece.reset))
+            piece_x = piece_x + y
+            after.extend(final)
+        return norm(piece_x), tuple(after)
+
+    flat = [tensor for start in starts for tensor in start]
+    whole = Branch(run, lambda *_: tuple(flat))
+    plan = _Plan(nn.Identity(), [whole], [reset], chunk_size, [len(flat)], len(parameters), None, residual=False)
+    outputs = _InChunks.apply(plan, x, *flat, *parameters)
+    return outputs[0], tuple(_grouped(outputs[1:], sizes))
+
+
+class Residual(Protocol):
+    """A block as the stack runs it: `x + mixer(norm(x))`."""
+
+    @property
+    def norm(self) -> nn.Module:
+        """Applied first."""
+        ...
+
+    @property
+    def mixer(self) -> Mixer:
+        """Applied to what the norm gives."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Every parameter of norm and mixer."""
+        ...
 
 
 def _enter(
@@ -80,7 +144,7 @@ def _enter(
 
 
 class _Plan:
-    """What a chunked block does, apart from its tensors."""
+    """What is done in chunks, apart from its tensors."""
 
     def __init__(
         self,
@@ -91,7 +155,10 @@ class _Plan:
         state_sizes: list[int],
         parameter_count: int,
         exchange: RankExchange | None,
+        *,
+        residual: bool = True,
     ) -> None:
+        self.residual = residual  # what the branches give is added to their input
         self.norm, self.branches, self.resets = norm, branches, resets
         self.chunk_size, self.state_sizes, self.parameter_count = chunk_size, state_sizes, parameter_count
         self.exchange = exchange
@@ -159,7 +226,7 @@ class _Shelf:
         return found
 
 
-class _ChunkedBlock(torch.autograd.Function):
+class _InChunks(torch.autograd.Function):
     """`apply(plan, residual, *initial states of all branches, *parameters) -> (output, *final state)`."""
 
     @staticmethod
@@ -180,7 +247,11 @@ class _ChunkedBlock(torch.autograd.Function):
                 tape, first = Tape(), state
                 y, state = plan.run(index, residual[:, slice(*chunk)], first, chunk, tape)
                 before = residual if index == 0 else output
-                torch.add(before[:, slice(*chunk)], y, out=output[:, slice(*chunk)])
+                piece = slice(*chunk)
+                if plan.residual:
+                    torch.add(before[:, piece], y, out=output[:, piece])
+                else:
+                    output[:, piece] = y
                 kept.extend(shelf.put((*first, *tape.tensors)))
                 ctx.kept_sizes.append(len(first) + len(tape.tensors))
             if len(plan.branches) == 1:
@@ -216,8 +287,11 @@ class _ChunkedBlock(torch.autograd.Function):
                     y, state = plan.run(index, inputs[0], tuple(inputs[1:]), chunks[number], Tape(taped))
                 grads = _differentiate(y, state, gradients[0][:, piece], carried, [*inputs, *parameters])
                 before = gradients[0] if index == 0 else grad_residual
-                through_branch = 0.0 if grads[0] is None else grads[0]
-                torch.add(before[:, piece], through_branch, out=grad_residual[:, piece])
+                through = 0.0 if grads[0] is None else grads[0]
+                if plan.residual:
+                    torch.add(before[:, piece], through, out=grad_residual[:, piece])
+                else:
+                    grad_residual[:, piece] = through
                 carried = grads[1 : 1 + size]
                 grad_parameters = [_sum(a, b) for a, b in zip(grad_parameters, grads[1 + size :], strict=True)]
             kept = kept[len(chunks) :]

@@ -42,7 +42,8 @@ class BackboneConfig:
         rope_theta: Base of the rotary embedding's wavelengths.
         norm_eps: Added to the mean square under the root of every RMSNorm.
         chunk_size: Tokens a block works on at a time, recomputed backward: memory is the residual stream plus one
-            chunk. None keeps every activation; "auto" keeps them for short inputs and works in chunks on long ones.
+            chunk; on very long inputs of layers that all look back it is one chunk of all layers, without the stream.
+            None keeps every activation; "auto" keeps them for short inputs and works in chunks on long ones.
     """
 
     d_model: int
