@@ -116,8 +116,10 @@ def counts_alone(shape: TableShape, ours: LanguageScore, valid: LanguageScore, t
     }  # fmt: skip
 
 
-def bits_saved(ours: np.ndarray, theirs: np.ndarray, n_bases: np.ndarray) -> tuple[float, float]:
+def bits_saved(ours: np.ndarray, theirs: np.ndarray, n_bases: np.ndarray) -> tuple[float, float | None]:
     """Bits a base that one model saves over another on the same windows, and the standard error over windows.
+
+    One window tells nothing of the error.
 
     Args:
         ours, theirs: nats of each window, (windows,).
@@ -127,8 +129,9 @@ def bits_saved(ours: np.ndarray, theirs: np.ndarray, n_bases: np.ndarray) -> tup
     total = max(1, int(n_bases.sum()))
     mean = float(saved.sum() / total)
     n = len(saved)
-    spread = float(np.sqrt(((saved - mean * n_bases) ** 2).sum() * n / max(1, n - 1)) / total)
-    return mean, spread
+    if n < 2:
+        return mean, None
+    return mean, float(np.sqrt(((saved - mean * n_bases) ** 2).sum() * n / (n - 1)) / total)
 
 
 def evaluate_lm(*, model: Path, fasta: Path, split: str, out: Path | None, device: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genomamba import tokens
+from genomamba.language_model.card import _verdict
 from genomamba.language_model.markov import MarkovCounts, score
 from genomamba.language_model.markov_of_run import affordable_order
 from genomamba.language_model.scoring import bits_saved
@@ -151,3 +152,10 @@ def test_bits_saved_and_their_error_are_those_of_the_windows() -> None:
     assert saved == pytest.approx(0.05, abs=4 * 0.02 / 20)
     assert error == pytest.approx(0.02 / 20, rel=0.15)
     assert bits_saved(theirs, ours, n_bases)[0] == pytest.approx(-saved)
+    assert bits_saved(ours[:1], theirs[:1], n_bases[:1])[1] is None
+
+
+def test_a_single_window_is_said_to_tell_nothing_of_the_error() -> None:
+    judge = {"saved_bits": 0.0123, "saved_bits_error": None}
+    assert _verdict(judge, "counts") == "0.0123 bits per base better on test than counts, on a single window"
+    assert "+- 0.0100 bits" in _verdict({**judge, "saved_bits_error": 0.01}, "counts")
