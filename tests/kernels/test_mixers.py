@@ -168,3 +168,22 @@ def test_every_mixer_trains_under_autocast_with_states_in_float32(name, chunk_si
     difference = (found[1] - found[0]).abs()
     assert 0 < difference.max() < 0.15  # products rounded to bfloat16 differ, but not by much
     assert difference.mean() < 0.01
+
+
+@pytest.mark.parametrize("chunk_size", [None, 16])
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "s4d", "attention"])
+def test_a_backward_pass_inside_of_autocast_gives_what_it_gives_outside(name, chunk_size, monkeypatch):
+    monkeypatch.setattr("mamba_kernels.blocks.backbone.AUTO_STREAM_BYTES", 0)  # chunks through the whole stack
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(d_model=32, layers=[name] * 2, d_state=8, chunk_size=chunk_size))
+    x, found = torch.randn(2, 40, 32), []
+    for inside in (False, True):
+        backbone.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = backbone(x)[0].float().square().mean()
+            if inside:
+                loss.backward()
+        if not inside:
+            loss.backward()
+        found.append([parameter.grad for parameter in backbone.parameters()])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-2, atol=1e-4)

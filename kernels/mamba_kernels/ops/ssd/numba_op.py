@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mamba_kernels.arguments import without_autocast
 from mamba_kernels.cpu.numba_runtime import parallel_for
 from mamba_kernels.ops.derivatives import gradient_through, refuse_second_derivative, to_be_differentiated
 from mamba_kernels.ops.ssd.decays import boundary_decays, documents, running_sum, sum_of_later
@@ -312,9 +313,10 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | N
         return (None,) * 9
     if to_be_differentiated(grad_y, grad_final_state):
         return gradient_through(ssd_torch, (*tensors, ctx.reverse, ctx.chunk_size), (grad_y, grad_final_state))
-    *found, state = torch.ops.mamba_kernels.ssd_backward(
-        grad_y, grad_final_state, *tensors, ctx.reverse, ctx.chunk_size, checkpoints
-    )
+    with without_autocast(checkpoints.device):  # it is on where `backward` is called inside of it
+        *found, state = torch.ops.mamba_kernels.ssd_backward(
+            grad_y, grad_final_state, *tensors, ctx.reverse, ctx.chunk_size, checkpoints
+        )
     initial_state = tensors[5]
     return (*found, None if initial_state is None else state.to(initial_state.dtype), None, None, None)
 
