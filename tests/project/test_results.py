@@ -74,7 +74,7 @@ def calls_of_save_results(source: str) -> list[set[str | None]]:
     return [{word.arg for word in call.keywords} for call in found if ast.unparse(call.func) == "save_results"]
 
 
-READERS = ["bf16", "covariates", "coverage", "demo", "etth", "horizons", "markov", "pretrain", "promoters", "studies"]
+READERS = ["bf16", "covariates", "coverage", "demo", "long_horizon", "markov", "pretrain", "promoters", "studies"]
 
 
 @pytest.mark.parametrize("name", READERS)

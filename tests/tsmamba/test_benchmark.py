@@ -79,6 +79,7 @@ def test_published_rows_are_those_of_the_horizon() -> None:
     rows = {(row["model"], row["lookback"]): (row["mse"], row["mae"]) for row in published_rows("etth1", 720)}
     assert rows["S-Mamba", "96"] == (0.502, 0.489)
     assert rows["NLinear", "long"] == (0.440, 0.453)
+    assert {row["model"]: row["mse"] for row in published_rows("ettm2", 192)} == {"TQNet": 0.238, "xPatch": 0.216}
     assert published_rows("etth1", 24) == published_rows("custom", 96) == []
 
 

@@ -1,6 +1,6 @@
-"""Forecasters on ETTh1 or ETTh2 by the long-horizon protocol, some seeds each, beside the published figures.
+"""Forecasters on long-horizon data sets by the exact protocol, some seeds each, beside the published figures.
 
-    python -m benchmarks.etth --name etth1 --data ETTh1.csv [--only MODEL]... [--horizon H]... [--seeds 3]
+    python -m benchmarks.long_horizon --name etth1 --data ETTh1.csv [--only MODEL]... [--horizon H]... [--seeds 3]
         [--results FOLDER]
 
 Beside `auto` stand, always, its ridge alone (`network off`) and the same with a linear map in its Mamba's place
@@ -15,6 +15,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,22 @@ from tsmamba.benchmark.long_horizon import run_benchmark
 from tsmamba.benchmark.published import HORIZONS, published_rows
 from tsmamba.fitting.residual import IDENTITY, MAMBA, OFF
 
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: its protocol's name, its horizons and the lookback that is customary, None for each model's own."""
+
+    protocol: str
+    horizons: tuple[int, ...] = HORIZONS
+    lookback: int | None = None
+
+
+DATA_SETS = {
+    "etth1": DataSet("etth1"),
+    "etth2": DataSet("etth2"),
+    "exchange": DataSet("custom"),
+    "illness": DataSet("custom", (24, 36, 48, 60), 36),
+}
 CASES: dict[str, dict[str, Any]] = {
     "auto": {"model": "auto"},
     "ridge": {"model": "ridge"},
@@ -44,28 +61,26 @@ ROWS = [
 ]
 """Every row of the tables: of `auto` those of its ablation too."""
 
-_WINDOWS = {horizon: 2880 - horizon + 1 for horizon in HORIZONS}
-
 
 def main() -> None:
     """Fits and scores what is not in the results yet, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", choices=("etth1", "etth2"), default="etth1")
-    parser.add_argument("--data", type=Path, help="ETTh1.csv or ETTh2.csv")
+    parser.add_argument("--name", choices=DATA_SETS, default="etth1")
+    parser.add_argument("--data", type=Path, help="its CSV")
     parser.add_argument("--only", action="append", choices=CASES)
-    parser.add_argument("--horizon", type=int, action="append", choices=HORIZONS)
+    parser.add_argument("--horizon", type=int, action="append")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of NAME.json")
     options = parser.parse_args()
     if options.data is None:
-        print("benchmarks.etth: nothing to do without --data FILE")
+        print("benchmarks.long_horizon: nothing to do without --data FILE")
         return
     name, folder = options.name, options.results
     wanted = [
         (case, horizon, seed)
-        for horizon in options.horizon or HORIZONS
+        for horizon in options.horizon or DATA_SETS[name].horizons
         for seed in range(options.seeds)
-        for case in options.only or CASES
+        for case in options.only or _cases(name)
         if seed == 0 or CASES[case]["model"] != "ridge"  # nothing in a ridge is drawn at random
     ]
     for case, horizon, seed in wanted:
@@ -74,15 +89,22 @@ def main() -> None:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             _keep(pool.submit(measure, name, case, horizon, seed, options.data).result(), name, options.data, folder)
     if runs := _runs(name, folder):
-        print_table(f"{name}, MSE/MAE", summary(runs))
-        print_table(f"{name}, costs", costs(runs))
+        print_table(f"{name}, MSE/MAE", summary(runs, DATA_SETS[name].horizons))
+        print_table(f"{name}, costs", costs(runs, DATA_SETS[name].horizons))
+
+
+def _cases(name: str) -> list[str]:
+    """The cases that make sense: where one lookback is customary, each model stands there once."""
+    return [case for case, setting in CASES.items() if DATA_SETS[name].lookback is None or "lookback" not in setting]
 
 
 def measure(name: str, case: str, horizon: int, seed: int, data: Path) -> list[dict[str, Any]]:
     """One seed of a case, on one thread: its row, and of `auto` those of its ablation."""
     torch.set_num_threads(1)
     start = time.process_time()
-    found = run_benchmark(name, data, horizon, seeds=1, first_seed=seed, beside=False, **CASES[case])
+    data_set = DATA_SETS[name]
+    settings = {"lookback": data_set.lookback, **CASES[case]}
+    found = run_benchmark(data_set.protocol, data, horizon, seeds=1, first_seed=seed, beside=False, **settings)
     cost = {
         "core_minutes": round((time.process_time() - start) / 60, 2), "peak_gb": found["peak_memory_gb"],
     }  # fmt: skip
@@ -95,7 +117,7 @@ def measure(name: str, case: str, horizon: int, seed: int, data: Path) -> list[d
 def _record(model: str, horizon: int, run: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": model, "horizon": horizon, "seed": run["seed"], "lookback": run["lookback"],
-        "mse": round(run["mse"], 4), "mae": round(run["mae"], 4),
+        "windows": run["test_windows"], "mse": round(run["mse"], 4), "mae": round(run["mae"], 4),
         "covers_80": round(run["coverage"]["80"], 3), "covers_95": round(run["coverage"]["95"], 3),
         "drop_last_32_mse": round(run["drop_last"]["32"][0], 4),
     }  # fmt: skip
@@ -109,19 +131,22 @@ def _keep(found: list[dict[str, Any]], name: str, data: Path, folder: Path) -> N
     runs = sorted(
         [*_runs(name, folder), *found], key=lambda one: (ROWS.index(one["model"]), one["horizon"], one["seed"])
     )
-    windows = {str(horizon): count for horizon, count in _WINDOWS.items()}
-    tables = {"table": [*summary(runs), *_published(name)], "mamba": savings(runs), "costs": costs(runs)}
+    windows = {str(run["horizon"]): run["windows"] for run in runs}
+    horizons = DATA_SETS[name].horizons
+    tables = {
+        "table": [*summary(runs, horizons), *_published(name)], "mamba": savings(runs), "costs": costs(runs, horizons)
+    }  # fmt: skip
     about = {"data": {"name": data.name, **fingerprint(data).to_dict()}, "test_windows": windows}
     seeds = sorted({run["seed"] for run in runs})
     save_results(name, {**about, **tables, "runs": runs}, folder, data=[data], seeds=seeds)
 
 
-def summary(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summary(runs: Sequence[dict[str, Any]], horizons: Sequence[int]) -> list[dict[str, Any]]:
     """MSE/MAE of each row at each horizon: the mean over seeds, and their deviation."""
     rows = []
     for name in ROWS:
         mine = [run for run in runs if run["model"] == name]
-        cells = {f"H={horizon}": _cell([run for run in mine if run["horizon"] == horizon]) for horizon in HORIZONS}
+        cells = {f"H={horizon}": _cell([run for run in mine if run["horizon"] == horizon]) for horizon in horizons}
         if mine:
             lookbacks = ", ".join(sorted({str(run["lookback"]) for run in mine}))
             label = ", ".join(part for part in name.split(", ") if not part.startswith("lookback"))
@@ -143,11 +168,11 @@ def savings(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def costs(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def costs(runs: Sequence[dict[str, Any]], horizons: Sequence[int]) -> list[dict[str, Any]]:
     """What a run takes, the raw intervals' coverage, and the error that a loader gives which drops its last batch."""
     rows = []
     for case in CASES:
-        for horizon in HORIZONS:
+        for horizon in horizons:
             found = [run for run in runs if (run["model"], run["horizon"]) == (case, horizon)]
             if found:
                 rows.append({"model": case, "horizon": horizon, "seeds": len(found), **_cost(found)})
