@@ -341,7 +341,7 @@ def main() -> None:
             continue
         results[name] = measures[name]()
         print_table(TITLES[name], results[name], skip=["all seconds"])
-    save_results("train_step", results, seeds=[0])
+        save_results("train_step", results, seeds=[0])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import first_calls
 import numpy as np
 import pytest
 import torch
@@ -30,6 +31,11 @@ _NOBODY = 65534
 """A user without any rights of its own."""
 
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
+
+
+def pytest_runtest_setup() -> None:
+    """Types are checked at the first calls of each test."""
+    first_calls.begin_anew()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -117,6 +117,8 @@ def _verdict(judge: dict[str, Any], other: str) -> str:
     """What the model saves over another, on test, with the standard error over windows."""
     saved, error = judge["saved_bits"], judge["saved_bits_error"]
     word = "better" if saved > 0 else "worse"
+    if max(abs(saved), error or 0) < 5e-5:
+        return f"no different on test from {other}, to the fourth decimal of a bit per base"
     if error is None:
         return f"{abs(saved):.4f} bits per base {word} on test than {other}, on a single window"
     unsure = ", which is less than two standard errors" if abs(saved) < 2 * error else ""

@@ -42,6 +42,8 @@ CASES = {
     **{name: (name, ["data.stages=[]"] if name == "genomamba-hg38" else COUNTED) for name in LANGUAGE_MODELS},
     **{name: ("genomamba-tiny", ["counts=null", *more]) for name, more in MIXERS.items()},
 }
+QUICK = "genomamba-tiny", "hybrid", "hyena, both ways"
+"""One with tables of counts, one of two mixers, one that is asked for hidden bases."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "genome.fa", folder / "table.csv"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_a_model_goes_through_every_command(name: str, files: tuple[Path, Path], tmp_path: Path) -> None:
     (genome, table), (preset, more) = files, CASES[name]
     model, classifier = tmp_path / "lm", tmp_path / "classifier"

@@ -159,3 +159,8 @@ def test_a_single_window_is_said_to_tell_nothing_of_the_error() -> None:
     judge = {"saved_bits": 0.0123, "saved_bits_error": None}
     assert _verdict(judge, "counts") == "0.0123 bits per base better on test than counts, on a single window"
     assert "+- 0.0100 bits" in _verdict({**judge, "saved_bits_error": 0.01}, "counts")
+
+
+def test_a_model_that_says_what_its_counts_say_is_neither_better_nor_worse() -> None:
+    judge = {"saved_bits": -1e-6, "saved_bits_error": 2e-6}
+    assert _verdict(judge, "counts") == "no different on test from counts, to the fourth decimal of a bit per base"

@@ -99,7 +99,7 @@ print("one graph, the same numbers")
 @pytest.mark.parametrize(
     ("compiler", "shapes"),
     [
-        ("aot_eager", "static"),
+        pytest.param("aot_eager", "static", marks=pytest.mark.slow),
         ("aot_eager", "dynamic"),
         pytest.param("inductor", "static", marks=pytest.mark.slow),
         pytest.param("inductor", "dynamic", marks=pytest.mark.slow),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,14 @@ AIRLINE = (100 + 2 * ROWS) * (1 + 0.3 * np.sin(2 * np.pi * ROWS / 12))
 def test_two_observed_rows_make_a_line() -> None:
     assert baselines.drift(np.array([NAN, 1.0, NAN, 5.0]), 2).tolist() == [7, 9]
     assert baselines.drift(np.array([NAN, 5.0]), 2).tolist() == [5, 5]
+    assert baselines.drift(np.array([NAN, 1.0, 2.0, 7.0, NAN]), 2).tolist() == [13, 16]  # 3 a row, the last one missing
+
+
+def test_each_place_of_a_season_goes_on_with_its_own_last_value() -> None:
+    assert baselines.seasonal_naive(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 4, 3).tolist() == [3, 4, 5, 3]
+    assert baselines.seasonal_naive(np.array([1.0, NAN, 3.0, 4.0, NAN, NAN]), 4, 3).tolist() == [4, 4, 3, 4]
+    assert np.isnan(baselines.seasonal_naive(np.full(5, NAN), 2, 3)).all()
+    assert baselines.seasonal_naive(np.array([1.0, 2.0, NAN]), 2, 1).tolist() == [2, 2]
 
 
 def test_the_latest_rows_are_read_ten_seasons_or_400_whichever_is_more() -> None:
@@ -70,6 +80,8 @@ def test_a_method_reads_a_series_in_units_of_its_own_size(additive: bool) -> Non
     found = baselines._estimated(estimate, history, 1, 1, additive=additive)
     np.testing.assert_allclose(read[0], history - 2 if additive else history / 2)
     np.testing.assert_allclose(found, [2.5] if additive else [1.0])
+    baselines._estimated(estimate, history, 1, 1)
+    np.testing.assert_allclose(read[1], history / 2)  # ratios are kept, unless the method is known to ignore them
 
 
 def test_a_long_season_is_taken_out_and_put_back_in_its_place() -> None:
@@ -163,3 +175,63 @@ def test_a_form_tells_whether_its_trend_is_damped() -> None:
     line = 2.0 * np.arange(80) + rng.normal(0, 0.05, 80)
     assert baselines.ets_form(level, 1)[1:] == "AdN"
     assert baselines.ets_form(line, 1)[1:] == "AN"
+
+
+@pytest.mark.parametrize(("lowest", "more"), [(1.0, {"MNM", "MAdM"}), (0.0, set())])
+def test_the_form_with_the_smallest_error_on_the_last_seasons_is_taken(
+    lowest: float, more: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = {"MNM": 3.0, "MAdM": 2.0, "ANA": 1.0, "AAdA": 4.0}
+    tried = set()
+    monkeypatch.setattr(baselines, "_held_out_error", lambda form, *_: tried.add(form) or errors.get(form, 5.0))
+    history = lowest + np.resize(np.arange(14.0), 140)
+    assert baselines.ets_form(history, 14) == "ANA"
+    assert {"ANA", "AAdA"} <= tried
+    assert tried & {"MNM", "MAdM"} == more
+
+
+def test_a_forms_error_is_the_mean_over_the_seasons_it_is_judged_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(baselines, "ets", lambda *given: read.append(given) or np.full(given[1], 2.0))
+    history = np.array([9.0, 9.0, 1.0, NAN, 6.0, 2.0])
+    assert baselines._held_out_error("ANA", history, [4, 2], 2) == pytest.approx((4 + 0 + 1) / 3)
+    assert [(len(past), horizon, season, form) for past, horizon, season, form in read] == [
+        (4, 2, 2, "ANA"), (2, 2, 2, "ANA"),
+    ]  # fmt: skip
+    assert baselines._held_out_error("ANA", np.full(6, NAN), [4, 2], 2) == float("inf")
+
+
+def test_additive_forms_do_not_care_where_zero_lies() -> None:
+    values = np.random.default_rng(1).normal(size=60).cumsum()
+    for form in ("ANN", "AAN"):
+        near, far = baselines.ets(values, 3, 1, form), baselines.ets(values + 1e6, 3, 1, form) - 1e6
+        np.testing.assert_allclose(near, far, atol=1e-6)
+    plain = baselines.theta(values - values.mean(), 3, 1)
+    np.testing.assert_allclose(baselines.theta(values - values.mean() - 1e3, 3, 1) + 1e3, plain, atol=1e-6)
+
+
+def test_a_trend_goes_on_by_theta_and_by_the_form_that_it_needs() -> None:
+    line = 50 + 2.0 * np.arange(60) + np.random.default_rng(2).normal(0, 0.3, 60)
+    assert (baselines.theta(line, 4, 1)[1:] > line[-1] + 1).all()
+    np.testing.assert_allclose(baselines.ets(line, 4, 1), 50 + 2.0 * np.arange(60, 64), atol=1.5)
+    np.testing.assert_allclose(baselines.arima(line, 4, 1), 50 + 2.0 * np.arange(60, 64), atol=2.5)
+
+
+def test_an_order_says_its_constant_and_is_followed_to_the_letter() -> None:
+    rng = np.random.default_rng(3)
+    noise = 10 + rng.normal(size=80)
+    walk = (1 + rng.normal(0, 0.2, 80)).cumsum()
+    assert re.fullmatch(r"\(\d,0,\d\)\(0,0,0\) with mean", baselines.arima_order(noise, 1))
+    assert re.fullmatch(r"\(\d,1,\d\)\(0,0,0\) with drift", baselines.arima_order(walk, 1))
+    assert re.fullmatch(r"\(\d,0,\d\)\(0,0,0\)", baselines.arima_order(noise - noise.mean(), 1))
+    assert baselines.arima(noise, 2, 1, "(0,0,0)(0,0,0) with mean") == pytest.approx([noise.mean()] * 2, abs=1e-3)
+    assert baselines.arima(noise, 2, 1, "(0,0,0)(0,0,0)") == pytest.approx([0, 0])
+    assert baselines.arima(noise, 2, 12, "(0,0,0)(0,0,0)") == pytest.approx([0, 0])
+    assert baselines.arima(walk, 2, 1, "(0,1,0)(0,0,0)") == pytest.approx([walk[-1]] * 2)
+    step = (walk[-1] - walk[0]) / 79
+    assert baselines.arima(walk, 2, 1, "(0,1,0)(0,0,0) with drift") == pytest.approx(
+        [walk[-1] + step, walk[-1] + 2 * step], rel=1e-3
+    )
+    seasonal = baselines.arima(noise, 2, 1, "(0,0,0)(0,1,0)")  # there is no season to differ from
+    np.testing.assert_array_equal(seasonal, baselines.arima(noise, 2, 1))
+    assert baselines.arima_order(np.arange(5.0), 1) == baselines.ANY_ORDER
