@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from scipy.stats import binomtest
 
 from genomamba.classifier.examples import Examples, LabelledData
 from genomamba.classifier.kmers import Regression, fit_logistic, kmer_baseline, letter_table, letters_baseline
@@ -117,6 +116,8 @@ def paired_difference(labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray) 
 
     This is the exact form of McNemar's test (1947).
     """
+    from scipy.stats import binomtest
+
     we, they = ours.argmax(1) == labels, theirs.argmax(1) == labels
     only_we, only_they = int((we & ~they).sum()), int((they & ~we).sum())
     total = only_we + only_they

@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from genomamba import tokens
 from genomamba.classifier.config import LinearShape
 from genomamba.classifier.metrics import Metrics, fit_temperature, measure, negative_log_likelihood, softmax
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
 
 _CODE = np.full(256, 4, np.uint8)
 _CODE[np.frombuffer(b"ACGTacgt", np.uint8)] = [0, 1, 2, 3, 0, 1, 2, 3]
@@ -131,6 +134,9 @@ def letter_table(sequences: list[np.ndarray], places: int) -> np.ndarray:
 
 def fit_logistic(features: np.ndarray, labels: np.ndarray, n_classes: int, strength: float) -> LogisticFit:
     """Standardises features (M, F) and fits a class-balanced logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(features)
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=200, tol=1e-3)
     model.fit(scaler.transform(features), labels)

@@ -10,15 +10,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_auroc,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_matthews_corrcoef,
-)
 
 N_BINS = 15
 _TINY = 1e-12
@@ -81,6 +72,8 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
     Raises:
         ValueError: no examples, shapes that do not match, or labels outside the classes.
     """
+    from torchmetrics.functional import classification as scores  # seconds, which nobody waits for who only predicts
+
     labels, probabilities = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ValueError(
@@ -91,23 +84,24 @@ def measure(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
         raise ValueError(f"labels must lie in 0..{n_classes - 1}, got {labels.min()}..{labels.max()}")
     p, truth = torch.from_numpy(probabilities), torch.from_numpy(labels)
     present, predicted = np.unique(labels), np.unique(probabilities.argmax(1))
+    told_apart = min(len(present), len(predicted)) > 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes that are absent, which don't count here
-        f1 = multiclass_f1_score(p, truth, n_classes, average="none")
-        recall = multiclass_accuracy(p, truth, n_classes, average="none")[present]
-        areas = multiclass_auroc(p, truth, n_classes, average="none")[present] if len(present) > 1 else None
+        f1 = scores.multiclass_f1_score(p, truth, n_classes, average="none")
+        recall = scores.multiclass_accuracy(p, truth, n_classes, average="none")[present]
+        areas = scores.multiclass_auroc(p, truth, n_classes, average="none")[present] if len(present) > 1 else None
     return Metrics(
         n=len(labels),
-        accuracy=float(multiclass_accuracy(p, truth, n_classes, average="micro")),
+        accuracy=float(scores.multiclass_accuracy(p, truth, n_classes, average="micro")),
         balanced_accuracy=float(recall.mean()),
         macro_f1=float(f1.mean()),
         # torchmetrics does not give 0 where one of two classes is always predicted
-        mcc=float(multiclass_matthews_corrcoef(p, truth, n_classes)) if min(len(present), len(predicted)) > 1 else 0.0,
+        mcc=float(scores.multiclass_matthews_corrcoef(p, truth, n_classes)) if told_apart else 0.0,
         auroc=None if areas is None else float(areas.mean()),
         nll=negative_log_likelihood(labels, probabilities),
         brier=float(((probabilities - np.eye(n_classes)[labels]) ** 2).sum(1).mean()),
-        ece=float(multiclass_calibration_error(p, truth, n_classes, N_BINS, "l1")),
-        confusion=tuple(tuple(row) for row in multiclass_confusion_matrix(p, truth, n_classes).tolist()),
+        ece=float(scores.multiclass_calibration_error(p, truth, n_classes, N_BINS, "l1")),
+        confusion=tuple(tuple(row) for row in scores.multiclass_confusion_matrix(p, truth, n_classes).tolist()),
         per_class_f1=tuple(f1.tolist()),
         reliability=reliability(labels, probabilities),
     )
@@ -169,6 +163,8 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray, lowest: float = 0.05
 
     Bounded to `lowest`..20 so that a perfectly separated validation set does not drive it to zero.
     """
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(
         lambda log_t: negative_log_likelihood(labels, softmax(logits, float(np.exp(log_t)))),
         bounds=(np.log(lowest), np.log(20.0)),

@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Integer
-from scipy.optimize import minimize
 
 from genomamba.classifier.metrics import fit_temperature, softmax
 
@@ -119,6 +118,8 @@ def _fitted(labels: np.ndarray, parts: Mapping[str, np.ndarray]) -> dict[str, fl
     alone = [1 / fit_temperature(labels, logits, lowest=_LOWEST_TEMPERATURE) for logits in parts.values()]
     if len(alone) == 1:
         return dict(zip(parts, alone, strict=True))
+    from scipy.optimize import minimize
+
     rows, logits = np.arange(len(labels)), list(parts.values())
 
     def loss(factors: np.ndarray) -> tuple[float, np.ndarray]:

@@ -22,8 +22,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64, UInt8
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from genomamba import tokens
@@ -217,6 +215,9 @@ def _coded(
     rows = np.random.default_rng(0).choice(len(roots), _SAMPLE, p=weight)
     sample = np.unique(roots[rows], axis=0)
     if len(sample) > CODEWORDS:
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
+
         fitted = KMeans(
             CODEWORDS,
             init="random",

@@ -30,7 +30,7 @@ def storm(folder: Path, reader: str, count: int, seed: int, program: Path = HERE
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
-@pytest.mark.parametrize(("count", "seed"), [(100, 1), pytest.param(2000, 0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "seed"), [(60, 1), pytest.param(2000, 0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reader", READERS)
 def test_a_mutated_file_is_read_or_refused(reader: str, count: int, seed: int, tmp_path: Path) -> None:
     report = storm(tmp_path, reader, count, seed)

@@ -171,6 +171,18 @@ def test_what_is_wrong_is_told_without_torch(line: str, words: str, told: Told) 
     assert err.startswith(f"{line.split()[0]}: error: ")
 
 
+PREDICTING = """
+import sys
+from genomamba.commands import classify, embed, score, variants
+print([name for name in ("torchmetrics", "sklearn", "lightning", "transformers") if name in sys.modules])
+"""
+
+
+def test_who_predicts_does_not_wait_for_what_training_needs() -> None:
+    done = subprocess.run([sys.executable, "-c", PREDICTING], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_the_import_is_really_forbidden(place: Path) -> None:
     line = "tsmamba forecast s.csv --horizon 1"
     status, _, err, _ = tell([line], place)[line]

@@ -57,7 +57,9 @@ def test_a_series_that_was_not_fitted_on_gets_the_common_effects() -> None:
     assert np.std(np.diff(left)) < 0.5 * np.std(np.diff(other.series[0].values))
 
 
-@pytest.mark.parametrize("name", [*LOCAL, "ridge"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow if one == "arima" else ()) for one in (*LOCAL, "ridge")]
+)
 def test_what_is_known_ahead_makes_forecasts_better(name: str) -> None:
     given = panel((3.0, 3.0))
     back = 12

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy import stats
+from scipy import special
 
 from mamba_data_prep.errors import UserError
 from tsmamba.config import FitConfig
@@ -75,7 +75,7 @@ def sure_saving(saved: Float64[np.ndarray, "S ..."], caution: float = 1.0) -> np
     """
     if len(saved) < 2:
         return np.full(saved.shape[1:], -np.inf)
-    errors = stats.t.isf(stats.norm.sf(caution), len(saved) - 1)
+    errors = special.stdtrit(len(saved) - 1, special.ndtr(caution))
     return np.asarray(saved.mean(axis=0) - errors * saved.std(axis=0, ddof=1) / len(saved) ** 0.5)
 
 
