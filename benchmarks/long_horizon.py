@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -155,17 +156,30 @@ def summary(runs: Sequence[dict[str, Any]], horizons: Sequence[int]) -> list[dic
 
 
 def savings(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What `auto` saves of the test MSE of each row without a Mamba: paired over windows a horizon apart, by seed."""
+    """What `auto` saves of the test MSE of each row without a Mamba: paired over windows a horizon apart.
+
+    Returns:
+        One row a lookback and horizon: what each seed kept, and the mean over seeds of the saving and of its standard
+        error, with the number of seeds on which it exceeds that error.
+    """
     rows = []
-    for run in runs:
-        for other, saved in run.get("mamba_saves", {}).items():
-            error = saved["standard_error"]
-            rows.append({
-                "lookback": run["lookback"], "horizon": run["horizon"], "seed": run["seed"], "kept": run["network"],
-                "against": other, "saved": f"{saved['share']:+.2%}",
-                "standard error": "-" if error is None else f"{error:.2%}", "sure": "yes" if saved["sure"] else "no",
-            })  # fmt: skip
+    found = [run for run in runs if "mamba_saves" in run]
+    for lookback, horizon in dict.fromkeys((run["lookback"], run["horizon"]) for run in found):
+        mine = [run for run in found if (run["lookback"], run["horizon"]) == (lookback, horizon)]
+        row: dict[str, Any] = {"lookback": lookback, "horizon": horizon, "kept": _counted([r["network"] for r in mine])}
+        for other in mine[0]["mamba_saves"]:
+            saved = [run["mamba_saves"][other] for run in mine]
+            share, error = (np.mean([one[key] or 0.0 for one in saved]) for key in ("share", "standard_error"))
+            row[f"saved of {other}"] = f"{share:+.2%} ± {error:.2%}" if share or error else "nothing"
+            row[f"sure of {other}"] = f"{sum(one['sure'] for one in saved)} of {len(saved)}"
+        rows.append(row)
     return rows
+
+
+def _counted(words: Sequence[str]) -> str:
+    """The different words, the commonest first, with how often each stands there where there are several."""
+    counts = Counter(words).most_common()
+    return counts[0][0] if len(counts) == 1 else ", ".join(f"{word} ({count})" for word, count in counts)
 
 
 def costs(runs: Sequence[dict[str, Any]], horizons: Sequence[int]) -> list[dict[str, Any]]:
