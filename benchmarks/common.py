@@ -59,6 +59,10 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+_WHAT_COUNTS = (":(top)", ":(top,exclude)docs", ":(top,exclude)benchmarks/results")
+"""All but pages and results, which no figure depends on."""
+
+
 def describe_making(data: Sequence[Path] = (), seeds: Sequence[int] = ()) -> dict[str, Any]:
     """How figures were made: the commit, the command, the files read and the seeds.
 
@@ -68,7 +72,7 @@ def describe_making(data: Sequence[Path] = (), seeds: Sequence[int] = ()) -> dic
     """
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "changed_since_commit": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")),
+        "changed_since_commit": bool(_git("status", "--porcelain", "--untracked-files=no", "--", *_WHAT_COUNTS)),
         "command": " ".join(["python -m", _module(), *map(_file_name, sys.argv[1:])]),
         "data": {path.name: sha256(path) for path in data},
         "seeds": list(seeds),
