@@ -151,8 +151,7 @@ def _rows(
 ) -> Iterator[VectorRows]:
     """The rows of a file, some at a time."""
     if isinstance(model, ClassifierVectors):
-        vectors = ((stretch, model.of(stretch, strands)) for stretch in stretches)
-        yield from _together(vectors, strands, named=named, tick=tick)
+        yield from _together(model.read(stretches, strands), strands, named=named, tick=tick)
         return
     reads = model.read(stretches, strands)
     if per != "position":

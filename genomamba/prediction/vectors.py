@@ -27,7 +27,7 @@ from genomamba.classifier.network import SequenceClassifier
 from genomamba.language_model.likelihood import PIECE
 from genomamba.language_model.model import Carried, GenomeLM
 from genomamba.language_model.pseudo_likelihood import inner_windows
-from genomamba.prediction.predictor import length_batches, padded
+from genomamba.prediction.predictor import DEFAULT_BATCH_BASES, length_batches, padded
 from genomamba.prediction.scored import Strands, directions
 from genomamba.prediction.stretches import Stretch
 from mamba_data_prep.errors import UserError
@@ -269,26 +269,72 @@ class ClassifierVectors:
     model: SequenceClassifier
     on_bases: Callable[[int], object] = field(default=lambda bases: None)
 
-    @torch.inference_mode()
-    def of(self, stretch: Stretch, strands: Strands = "both") -> np.ndarray:
-        """One vector (W,) of a stretch's own bases, windows weighted by their known bases; NaN without one."""
-        total, weight = np.zeros(self.model.pooling.width), 0
-        read = directions(stretch, strands)
+    def read(self, stretches: Iterable[Stretch], strands: Strands = "both") -> Iterator[tuple[Stretch, np.ndarray]]:
+        """A vector (W,) of each stretch's own bases, windows weighted by their known bases; NaN without one.
+
+        They come in their order, and windows of several stretches go through the model together.
+        """
+        begun: list[_Weighted] = []
+        waiting: list[tuple[_Weighted, np.ndarray]] = []
+        held = 0
+        for stretch in stretches:
+            begun.append(_Weighted(stretch, np.zeros(self.model.pooling.width)))
+            for ids in self._windows(stretch):
+                self.on_bases(len(ids))
+                if _is_base(ids).any():
+                    both = [_from(ids, strand) for strand in directions(stretch, strands)]
+                    waiting += [(begun[-1], one) for one in both]
+                    held += len(ids) * len(both)
+                if held >= _TOGETHER:
+                    self._add(waiting)
+                    waiting, held = [], 0
+            if not waiting:
+                yield from (one.result() for one in begun)
+                begun = []
+        self._add(waiting)
+        yield from (one.result() for one in begun)
+
+    def _windows(self, stretch: Stretch) -> Iterator[np.ndarray]:
+        """Token ids of windows that cover a stretch's own bases evenly."""
         window, own = self.model.config.window, stretch.own
         count = max(1, -(-(own.stop - own.start) // window))
-        starts = np.linspace(own.start, max(own.start, own.stop - window), count).round().astype(int)
+        starts = np.linspace(own.start, max(own.start, own.stop - window), count).round().astype(int).tolist()
         for start in starts:
-            ids = stretch.read(int(start), min(int(start) + window, own.stop))
-            known = int(_is_base(ids).sum())
-            if known:
-                for strand in read:
-                    rows, lengths = padded([_from(ids, strand)])
-                    device = _device(self.model)
-                    vector = self.model.pooled(rows.to(device), lengths.to(device))
-                    total += known * _float(vector)[0]
-                weight += known * len(read)
-            self.on_bases(len(ids))
-        return (total / weight if weight else np.full_like(total, np.nan)).astype(np.float32)
+            yield stretch.read(start, min(start + window, own.stop)).copy()
+
+    @torch.inference_mode()
+    def _add(self, waiting: Sequence[tuple[_Weighted, np.ndarray]]) -> None:
+        """Reads windows, and adds what they give to the vectors of their stretches."""
+        for chosen in length_batches([len(ids) for _, ids in waiting], DEFAULT_BATCH_BASES):
+            rows, lengths = padded([waiting[i][1] for i in chosen])
+            device = _device(self.model)
+            found = _float(self.model.pooled(rows.to(device), lengths.to(device)))
+            for i, vector in zip(chosen, found, strict=True):
+                total, ids = waiting[i]
+                total.add(vector, int(_is_base(ids).sum()))
+
+
+@dataclass(eq=False)
+class _Weighted:
+    """The mean of a stretch's windows as far as they have been read.
+
+    Attributes:
+        stretch: whose.
+        total: (W,) the sum of their vectors, each as often as it holds a base.
+        weight: how many bases that were.
+    """
+
+    stretch: Stretch
+    total: np.ndarray
+    weight: int = 0
+
+    def add(self, vector: np.ndarray, bases: int) -> None:
+        self.total += bases * vector
+        self.weight += bases
+
+    def result(self) -> tuple[Stretch, np.ndarray]:
+        mean = self.total / self.weight if self.weight else np.full_like(self.total, np.nan)
+        return self.stretch, mean.astype(np.float32)
 
 
 def check_layer(model: GenomeLM, layer: int | None) -> None:

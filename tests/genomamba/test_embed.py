@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -207,6 +208,38 @@ def test_a_classifiers_vector_is_what_its_head_reads(bundle: Path, fasta: Path, 
     assert np.isnan(found[6]).all()
     with pytest.raises(UserError, match="one a record or region"):
         run_embed(model=bundle, fasta=fasta, out=tmp_path / "w.npz", layer=1)
+
+
+@pytest.mark.parametrize("strands", ["both", "reverse"])
+@pytest.mark.parametrize("together", [1, 150, 10**6])
+def test_a_classifier_reads_windows_of_several_records_together(
+    together: int, strands: Any, bundle: Path, write_fasta: Callable[..., Path], make_bases: Callable[[int, int], str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from genomamba.classifier.network import SequenceClassifier
+
+    records = {f"r{i}": make_bases(5 + 31 * i, i) for i in range(8)}  # windows are of 64 bases
+    records |= {"unknown": "N" * 70, "half": "N" * 64 + make_bases(64, 9), "last": make_bases(40, 10)}
+    network, calls = SequenceClassifier.from_bundle(bundle), []
+    real = SequenceClassifier.pooled
+    monkeypatch.setattr(vectors, "_TOGETHER", together)
+    monkeypatch.setattr(
+        SequenceClassifier, "pooled", lambda self, ids, lengths: calls.append(len(ids)) or real(self, ids, lengths)
+    )
+    run_embed(model=bundle, fasta=write_fasta(records), out=tmp_path / "v.npz", strands=strands)
+    found = np.load(tmp_path / "v.npz")
+    assert found["seq_id"].tolist() == list(records)
+    assert len(calls) == 1 if together == 10**6 else len(calls) > 5
+    for values, bases in zip(found["embedding"], records.values(), strict=True):
+        ids = tokens.encode(np.frombuffer(bases.encode(), np.uint8))
+        starts = np.linspace(0, max(0, len(ids) - 64), max(1, -(-len(ids) // 64))).round().astype(int)
+        windows = [ids[start : start + 64] for start in starts]
+        read = [tokens.reverse_complement(one) for one in windows] + (windows if strands == "both" else [])
+        weights = np.array([(one < tokens.FIRST_BASE + 4).sum() for one in read])
+        with torch.no_grad():
+            each = [real(network, torch.from_numpy(one.copy())[None], torch.tensor([len(one)]))[0] for one in read]
+        expected = np.average(each, axis=0, weights=weights) if weights.any() else np.full(len(values), np.nan)
+        np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
