@@ -145,8 +145,8 @@ def test_short_sequences_are_compared_with_short_ones() -> None:
     assert known.counted.sum(0).tolist() == [800, 800, 800, 400]
     random = np.random.default_rng(4)
     for length in (32, 50, 128, 200, 256):
-        p = known.of_windows([tokens.encode(drawn(chain(7 + i % 3), length, random)) for i in range(300)])
-        assert (p < 0.1).mean() <= 0.1 + 3 * np.sqrt(0.1 / 300), length
+        p = known.of_windows([tokens.encode(drawn(chain(7 + i % 3), length, random)) for i in range(150)])
+        assert (p < 0.1).mean() <= 0.1 + 3 * np.sqrt(0.1 / 150), length
     few = Typicality.of(labelled(120, 64, some=30))
     assert few.shape.lengths == [32]  # three sequences are longer
 

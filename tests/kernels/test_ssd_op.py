@@ -79,7 +79,7 @@ print("one graph, the same numbers")
     ("compiler", "shapes"),
     [
         pytest.param("aot_eager", "static", marks=pytest.mark.slow),
-        ("aot_eager", "dynamic"),
+        pytest.param("aot_eager", "dynamic", marks=pytest.mark.slow),
         pytest.param("inductor", "static", marks=pytest.mark.slow),
         pytest.param("inductor", "dynamic", marks=pytest.mark.slow),
     ],

@@ -74,6 +74,7 @@ def test_narrow_dtypes_are_read_as_they_are_and_computed_in_float32(
     check(Case(length=7, channels=3, states=3, reverse=True), triton_device, 2**-7, dtype)
 
 
+@pytest.mark.slow
 def test_gradients_by_finite_differences(triton_device: torch.device) -> None:
     tensors, options = make(Case(length=3, channels=2, states=3, groups=2, reset=True), torch.float64)
     names = list(tensors)

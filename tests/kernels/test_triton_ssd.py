@@ -111,7 +111,8 @@ def _float32(bits: Any) -> Any:
     return (bits.astype("uint32") << 16).view("float32")
 
 
-@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("reverse", [False, True])
 def test_gradients_by_finite_differences(reverse: bool, triton_device: torch.device) -> None:
     case = Case(length=17, each=1, width=2, states=2, reset=True, reverse=reverse)
     tensors, options = make(case, torch.float64)
