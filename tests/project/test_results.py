@@ -17,7 +17,7 @@ MACHINE = {
     "processor", "instructions", "cores", "threads", "memory_gib", "load", "system", "python", "packages", "date",
 }  # fmt: skip
 MADE = {"commit", "changed_since_commit", "command", "data", "seeds"}
-OLDER = {"bf16", "synthetic"}
+OLDER = {"synthetic"}
 """Files that were written before how they were made was recorded; one that is measured anew leaves this list."""
 
 
