@@ -14,17 +14,24 @@ from typing import Any
 from beartype import beartype
 
 CALLS = 4
-_counted: dict[int, int] = {}
+_checked: list[Callable[[], None]] = []
 _left_alone: list[Any] = []
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """The type checker that jaxtyping applies: beartype's, which sees to it that it isn't asked for ever."""
-    strict = beartype(function)
+    strict, calls = beartype(function), 0
+
+    def forget() -> None:
+        nonlocal calls
+        calls = 0
 
     @functools.wraps(function)
     def first(*given: Any, **named: Any) -> Any:
-        calls = _counted[id(strict)] = _counted.get(id(strict), 0) + 1
+        nonlocal calls
+        if not calls:
+            _checked.append(forget)
+        calls += 1
         if calls > CALLS:
             _leave_alone(function)
         return strict(*given, **named)
@@ -34,7 +41,8 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def begin_anew() -> None:
     """Lets every function be checked again."""
-    _counted.clear()
+    while _checked:
+        _checked.pop()()
     while _left_alone:
         del _left_alone.pop().__no_type_check__
 

@@ -288,6 +288,9 @@ class ClassifierVectors:
                 if held >= _TOGETHER:
                     self._add(waiting)
                     waiting, held = [], 0
+            if len(begun) >= _TOGETHER // 16:
+                self._add(waiting)
+                waiting, held = [], 0
             if not waiting:
                 yield from (one.result() for one in begun)
                 begun = []

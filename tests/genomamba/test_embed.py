@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +240,28 @@ def test_a_classifier_reads_windows_of_several_records_together(
             each = [real(network, torch.from_numpy(one.copy())[None], torch.tensor([len(one)]))[0] for one in read]
         expected = np.average(each, axis=0, weights=weights) if weights.any() else np.full(len(values), np.nan)
         np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def test_of_records_without_a_base_few_wait_for_a_classifier(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genomamba.classifier.network import SequenceClassifier
+    from genomamba.prediction.stretches import Stretch
+
+    monkeypatch.setattr(vectors, "_TOGETHER", 160)
+    begun = 0
+
+    def stretches() -> Iterator[Stretch]:
+        nonlocal begun
+        for i in range(50):
+            begun += 1
+            ids = np.full(20, tokens.FIRST_BASE if i == 0 else tokens.N, np.uint8)
+            yield Stretch(f"r{i}", 0, 20, ".", None, 0, 0, lambda first, last, ids=ids: ids[first:last])
+
+    model = vectors.ClassifierVectors(SequenceClassifier.from_bundle(bundle))
+    for number, (stretch, values) in enumerate(model.read(stretches()), start=1):
+        assert stretch.record == f"r{number - 1}"
+        assert np.isnan(values).all() == (number > 1)
+        assert begun - number < 10
+    assert number == begun == 50
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, documents
+from benchmarks import common, documents, long_horizon
 
 FILES = sorted(common.RESULTS.glob("*.json"))
 MACHINE = {
@@ -106,3 +106,23 @@ def test_a_result_tells_whether_code_was_changed_and_not_whether_results_were(tm
 
     assert not changed("benchmarks/results/a.json")
     assert changed("package.py")
+
+
+def test_what_a_mamba_saves_is_told_once_a_lookback_and_horizon() -> None:
+    def run(horizon: int, seed: int, kept: str, share: float, error: float | None) -> dict[str, object]:
+        saved = {"share": share, "standard_error": error, "sure": error is not None and share > error}
+        return {
+            "lookback": 96,
+            "horizon": horizon,
+            "seed": seed,
+            "network": kept,
+            "mamba_saves": {"network off": saved},
+        }
+
+    runs = [run(192, 0, "off", 0.0, 0.0), run(96, 0, "mamba", 0.03, 0.01), run(96, 1, "identity", -0.01, 0.02)]
+    assert long_horizon.savings([*runs, run(96, 2, "mamba", 0.04, None), {"lookback": 96, "horizon": 96}]) == [
+        {"lookback": 96, "horizon": 192, "kept": "off", "saved of network off": "nothing",
+         "sure of network off": "0 of 1"},
+        {"lookback": 96, "horizon": 96, "kept": "mamba (2), identity (1)",
+         "saved of network off": "+2.00% ± 1.00%", "sure of network off": "1 of 3"},
+    ]  # fmt: skip
